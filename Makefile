@@ -1,0 +1,57 @@
+# `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SWEEP ?= strategy=first_k,last_k,lora
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format sweep report ui nano clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Installed once, and again when the requirements change. constraints.txt pins the whole tested set.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## install, train three strategies on the embedded model, draw the report
+	$(BIN)/python -m efficient_rl.sweep -m $(SWEEP)
+	$(BIN)/python -m analysis.report
+	@echo "compare the runs: make ui"
+
+sweep: $(VENV)/installed  ## run SWEEP, e.g. make sweep SWEEP='strategy=full,lora seed=0,1,2'
+	$(BIN)/python -m efficient_rl.sweep -m $(SWEEP)
+
+report: $(VENV)/installed  ## draw the report of the newest sweep (or NAME=...)
+	$(BIN)/python -m analysis.report $(if $(NAME),sweep=$(NAME))
+
+ui: $(VENV)/installed  ## open the MLflow UI on the local database
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --port $${PORT:-5000}
+
+test: $(VENV)/installed  ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed  ## format, lint and types, then every test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## the fast part of check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+nano: $(VENV)/installed  ## make the embedded model again from its seed (about 40 minutes on one core)
+	$(BIN)/python -m efficient_rl.nano.make
+
+clean:  ## remove the environment and caches; results (outputs/, reports/, mlflow.db) stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,236 @@
+"""Expands a Hydra command line into plain configurations: each combination of group choices is composed once."""
+
+import copy
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+Tree = dict[str, Any]
+
+
+class ConfigError(ValueError):
+    """What the user asked for does not exist or lies out of range; the message names value, bound and remedy."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One composed configuration: the whole tree without open references, and the options chosen in every group."""
+
+    config: Tree
+    choices: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One override of the command line with all values it takes."""
+
+    key: str
+    values: Sequence[Any]
+    composed: bool  # Hydra must compose it: a group choice, or an override with a + or ~ prefix
+    text: str
+
+
+@dataclass
+class _Composer:
+    groups: set[str]
+    cache: dict[tuple[str, ...], tuple[Tree, dict[str, str]]] = field(default_factory=dict)
+
+    def compose(self, overrides: tuple[str, ...]) -> tuple[Tree, dict[str, str]]:
+        """The unresolved tree and the choices for a set of group overrides; every set is composed once."""
+        if overrides not in self.cache:
+            try:
+                config = compose("config", list(overrides), return_hydra_config=True)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(str(error).splitlines()[0]) from error
+            choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if k in self.groups}
+            tree = OmegaConf.to_container(config, resolve=False)
+            assert isinstance(tree, dict)
+            del tree["hydra"]
+            self.cache[overrides] = ({str(key): value for key, value in tree.items()}, choices)
+        return self.cache[overrides]
+
+
+def config_folder(name: str) -> Path:
+    """The folder `conf` or `sweeps`: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def expand(arguments: Sequence[str], extra_folder: str | None = None) -> list[Point]:
+    """Every configuration that the overrides name, in the order of Hydra's own multirun.
+
+    A value override that no chosen option knows raises ConfigError; one that only some know is inert for the others.
+    `extra_folder` is searched for options before the shipped ones.
+    """
+    GlobalHydra.instance().clear()
+    search = [f"hydra.searchpath=[file://{Path(extra_folder).resolve()}]"] if extra_folder else []
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        groups = {group for group in loader.list_groups("") if group not in ("hydra", "_internal")}
+        composer = _Composer(groups)
+        if extra_folder:
+            composer.compose(tuple(search))
+        axes = [_axis(override, groups) for override in _parse(arguments)]
+        _check_options(axes, groups, extra_folder)
+        return list(_points(axes, composer, search))
+
+
+def _points(axes: Sequence[_Axis], composer: _Composer, search: list[str]) -> Iterator[Point]:
+    unused = {axis.key for axis in axes if not axis.composed}
+    points = []
+    for values in itertools.product(*(axis.values for axis in axes)):
+        chosen = list(zip(axes, values, strict=True))
+        tree, choices = composer.compose((*search, *(str(value) for axis, value in chosen if axis.composed)))
+        config = copy.deepcopy(tree)
+        for axis, value in chosen:
+            if not axis.composed and _has(config, axis.key):
+                _set(config, axis.key, value)
+                unused.discard(axis.key)
+        points.append(Point(_resolved(config), choices))
+    for key in sorted(unused):
+        raise ConfigError(_unknown_key(key, [tree for tree, _ in composer.cache.values()]))
+    return iter(points)
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    try:
+        return [OverridesParser.create().parse_override(argument) for argument in arguments]
+    except HydraException as error:
+        raise ConfigError(
+            f"{' '.join(str(error).split())}; an override reads key=value, quoted where the shell needs it"
+        ) from error
+
+
+def _axis(override: Override, groups: set[str]) -> _Axis:
+    key = override.key_or_group
+    text = str(override.input_line)
+    prefixed = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
+    if not override.is_sweep_override():
+        composed = prefixed or key in groups
+        return _Axis(key, [text if composed else override.value()], composed, text)
+    names = list(override.sweep_string_iterator())
+    if prefixed or key in groups:
+        prefix = text.split("=")[0]
+        return _Axis(key, [f"{prefix}={name}" for name in names], True, text)
+    parser = OverridesParser.create()
+    return _Axis(key, [parser.parse_override(f"{key}={name}").value() for name in names], False, text)
+
+
+def swept_keys(arguments: Sequence[str]) -> list[str]:
+    """The keys of those overrides that take several values."""
+    return [override.key_or_group for override in _parse(arguments) if override.is_sweep_override()]
+
+
+def override_key(argument: str) -> str:
+    """The key that an override sets."""
+    return str(_parse([argument])[0].key_or_group)
+
+
+def group_options(folder: str | None = None) -> dict[str, list[str]]:
+    """The options of every group, from the shipped folder and `folder`."""
+    roots = [config_folder("conf"), *([Path(folder)] if folder else [])]
+    options: dict[str, set[str]] = {}
+    for root in roots:
+        for path in root.glob("*/*.yaml"):
+            options.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(names) for group, names in sorted(options.items())}
+
+
+def _check_options(axes: Iterable[_Axis], groups: set[str], folder: str | None) -> None:
+    options = group_options(folder)
+    for axis in axes:
+        for value in axis.values if axis.key in groups else ():
+            name = str(value).partition("=")[2]
+            if name not in options.get(axis.key, [name]) and not str(value).startswith("~"):
+                raise ConfigError(f"unknown {axis.key} {name!r}; {suggest(name, options[axis.key])}")
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """A half sentence with the nearest of the valid names, and all of them."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}valid: {', '.join(names)}"
+
+
+def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
+    parent, _, name = key.rpartition(".")
+    siblings: set[str] = set()
+    for tree in trees:
+        node = _get(tree, parent) if parent else tree
+        siblings |= set(node) if isinstance(node, dict) else set()
+    if not siblings:
+        return f"unknown key {key!r}; {suggest(key.split('.')[0], next(iter(trees)))}"
+    visible = [sibling for sibling in siblings if sibling != "_target_"]
+    return f"unknown key {key!r}; {suggest(name, visible)}"
+
+
+def _has(tree: Tree, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = _get(tree, parent) if parent else tree
+    return isinstance(node, dict) and name in node
+
+
+def _get(tree: Tree, key: str) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _set(tree: Tree, key: str, value: Any) -> None:
+    *parents, name = key.split(".")
+    node = tree
+    for part in parents:
+        node = node[part]
+    if isinstance(value, dict) and isinstance(node[name], dict):
+        node[name].update(value)
+    else:
+        node[name] = copy.deepcopy(value)
+
+
+def _resolved(tree: Tree) -> Tree:
+    """The tree with every `${a.b}` replaced; anything richer than a plain reference is left to OmegaConf."""
+    open_references = list(_strings(tree))
+    if not open_references:
+        return tree
+    if all(REFERENCE.fullmatch(text) for _, _, text in open_references):
+        for node, key, text in open_references:
+            value = _get(tree, text[2:-1])
+            if value is None or (isinstance(value, str) and "${" in value):
+                break
+            node[key] = copy.deepcopy(value)
+        else:
+            return tree
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _strings(node: Any) -> Iterator[tuple[Any, Any, str]]:
+    """Every string with a reference: its container, its key and itself."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(value, str) and "${" in value:
+            yield node, key, value
+        else:
+            yield from _strings(value)

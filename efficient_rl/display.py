@@ -1,0 +1,149 @@
+"""Shows a sweep while it runs: a live table in a terminal, plain lines elsewhere."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from efficient_rl.record import Record
+
+SHOWN_ROWS = 30
+STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "waiting": "dim", "elsewhere": "yellow"}
+
+
+@dataclass
+class Row:
+    """One run as the table shows it; `refresh` reads what its directory has new."""
+
+    folder: Path
+    label: str
+    max_steps: int
+    state: str = "waiting"
+    step: int = 0
+    reward: float | None = None
+    accuracy: float | None = None
+    accuracy_before: float | None = None
+    trainable: int | None = None
+    peak_bytes: float | None = None
+    step_seconds: list[float] = field(default_factory=list)
+    _offset: int = 0
+
+    def refresh(self) -> None:
+        """Take in new metric lines."""
+        for line in Record(self.folder).metrics(self._offset):
+            self._offset = line["end"]
+            metrics = line["metrics"]
+            self.step = max(self.step, line["step"])
+            self.reward = metrics.get("train/reward", self.reward)
+            self.trainable = metrics.get("params/trainable", self.trainable)
+            peaks = [value for name, value in metrics.items() if name.startswith("memory/")]
+            self.peak_bytes = max([*peaks, self.peak_bytes or 0.0]) or None
+            if "time/step_seconds" in metrics:
+                self.step_seconds.append(metrics["time/step_seconds"])
+            if "eval/accuracy" in metrics:
+                if line["step"] == 0:
+                    self.accuracy_before = metrics["eval/accuracy"]
+                else:
+                    self.accuracy = metrics["eval/accuracy"]
+
+    def seconds_left(self) -> float | None:
+        """From the median step so far; None before the first step and after the last."""
+        if self.state != "running" or not self.step_seconds:
+            return None
+        return (self.max_steps - self.step) * statistics.median(self.step_seconds[-20:])
+
+    def cells(self) -> list[str]:
+        """The columns of the table, as text."""
+        accuracy = " → ".join(f"{value:.1%}" for value in (self.accuracy_before, self.accuracy) if value is not None)
+        return [
+            self.folder.name[:8],
+            self.label,
+            self.state,
+            f"{self.step}/{self.max_steps}",
+            "" if self.reward is None else f"{self.reward:.3f}",
+            accuracy,
+            "" if self.trainable is None else f"{int(self.trainable):,}",
+            "" if self.peak_bytes is None else bytes_text(self.peak_bytes),
+            "" if self.seconds_left() is None else duration(self.seconds_left() or 0.0),
+        ]
+
+
+COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left")
+
+
+class Display:
+    """A context in which `update` keeps the terminal, or a log, informed."""
+
+    def __init__(self, rows: Sequence[Row], console: Console) -> None:
+        self._rows = rows
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=2, transient=False) if console.is_terminal else None
+        self._said: dict[Path, str] = {}
+        self._last_progress = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update(last=True)
+        if self._live:
+            self._live.stop()
+
+    def update(self, last: bool = False) -> None:
+        """Read the directories of what runs and show the change."""
+        for row in self._rows:
+            if row.state in ("running", "elsewhere") or last:
+                row.refresh()
+        if self._live:
+            self._live.update(self.table())
+        else:
+            self._say_changes()
+
+    def table(self) -> Table:
+        """The most telling rows: what runs and what failed first, then the rest up to a screenful."""
+        counts = {state: sum(row.state == state for row in self._rows) for state in STYLES}
+        title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        table = Table(title=title, title_justify="left")
+        for column in COLUMNS:
+            table.add_column(
+                column, justify="right" if column in ("step", "reward", "trained", "peak memory", "left") else "left"
+            )
+        order = ["running", "failed", "elsewhere", "finished", "waiting"]
+        shown = sorted(self._rows, key=lambda row: order.index(row.state)) if len(self._rows) > SHOWN_ROWS else self._rows
+        for row in shown[:SHOWN_ROWS]:
+            table.add_row(*row.cells(), style=STYLES[row.state])
+        if len(self._rows) > SHOWN_ROWS:
+            table.caption = f"{len(self._rows) - SHOWN_ROWS} more"
+        return table
+
+    def _say_changes(self) -> None:
+        progress = time.monotonic() - self._last_progress > 30
+        for row in self._rows:
+            if self._said.get(row.folder) != row.state or (progress and row.state == "running"):
+                named = (f"{name} {cell}" for name, cell in zip(COLUMNS[3:], row.cells()[3:], strict=True) if cell)
+                self._console.print(f"{row.folder.name[:8]} {row.label}: {row.state} ({', '.join(named)})", soft_wrap=True)
+                self._said[row.folder] = row.state
+        if progress:
+            self._last_progress = time.monotonic()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def bytes_text(count: float) -> str:
+    """Bytes as MiB or GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

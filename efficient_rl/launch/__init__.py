@@ -1,0 +1,1 @@
+"""Ways to start runs: one interface, this machine or a cluster."""

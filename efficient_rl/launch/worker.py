@@ -1,0 +1,96 @@
+"""What a launched process does: claim the run, do it, and leave a result, a checkpoint or a named failure."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import connection, process
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.config import from_dict
+from efficient_rl.record import AlreadyActive, AttemptLost, Record
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+EXIT_NOT_MINE = 76
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do: its directory, its configuration as plain values, and what does not change its result."""
+
+    folder: str
+    config: Mapping[str, Any]
+    checkpoint_steps: int
+    code_version: str
+    force: bool = False
+
+
+def work(job: Job, environment: Mapping[str, str]) -> None:
+    """Do the job in this process, its output going to the run's log; ends the process with one of the exit codes above."""
+    os.environ.update(environment)
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _redirect(folder / "log.txt")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what Ctrl-C means
+    _stop_with_launcher()
+    sys.exit(do(job))
+
+
+def do(job: Job) -> int:
+    """Claim and execute; the exit code says how it ended."""
+    from efficient_rl.run import Interrupted, Options, Stop, execute
+
+    config = from_dict(job.config)
+    record = Record(Path(job.folder))
+    stop = Stop()
+    if threading.current_thread() is threading.main_thread():
+        stop.listen()
+    try:
+        record.claim(config, force=job.force)
+    except AlreadyActive as error:
+        logger.warning("%s", error)
+        return EXIT_NOT_MINE
+    try:
+        execute(config, record, Options(job.checkpoint_steps, job.code_version), stop)
+    except Interrupted:
+        logger.warning("stopped; the same command goes on from the last checkpoint")
+        return EXIT_INTERRUPTED
+    except AttemptLost as error:
+        logger.warning("%s", error)
+        return EXIT_NOT_MINE
+    except Exception as error:
+        logger.exception("the run failed")
+        record.fail(error)
+        return EXIT_FAILED
+    return 0
+
+
+def _redirect(log: Path) -> None:
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.close(stream)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _stop_with_launcher() -> None:
+    """Ask this process to stop when the one that launched it is gone, however it went."""
+    parent = process.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,12 @@
+"""Imported by the process that jobs are forked from: the heavy libraries, and no computation, which would hang a fork."""
+
+import datasets  # noqa: F401
+import peft  # noqa: F401
+import torch  # noqa: F401
+import trl  # noqa: F401
+
+import efficient_rl.evaluate
+import efficient_rl.models
+import efficient_rl.run
+import efficient_rl.training.grpo
+import efficient_rl.training.journal  # noqa: F401

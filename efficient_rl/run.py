@@ -1,0 +1,306 @@
+"""One run from its configuration to its result: load, evaluate, train, evaluate again, publish."""
+
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite, lcm
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from efficient_rl.config import RunConfig
+from efficient_rl.evaluate import Evaluation, evaluate
+from efficient_rl.record import Record, RunResult
+from efficient_rl.tasks.problem import Problem, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import GRPOConfig
+
+    from efficient_rl.training.grpo import EfficientGRPOTrainer
+    from efficient_rl.training.memory import PhaseMeter
+
+logger = logging.getLogger(__name__)
+HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run of a task
+NAMES = {
+    "frac_reward_zero_std": "train/frac_zero_std",
+    "completions/mean_length": "train/completion_tokens",
+    "completions/max_length": "train/completion_tokens_max",
+    "completions/clipped_ratio": "train/completion_clipped_ratio",
+    "num_tokens": "train/tokens",
+    "step_time": "time/step_seconds",
+}
+DROPPED = (
+    "completions/min",
+    "completions/mean_term",
+    "completions/max_term",
+    "total_flos",
+    "train_",
+    "epoch",
+    "clip_ratio/",
+)
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; its checkpoint is written and a later attempt goes on from there."""
+
+
+class Stop:
+    """Turns SIGTERM into a wish to stop that the run looks at between its steps."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def listen(self) -> None:
+        """Listen to SIGTERM; only the main thread of a process can."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def check(self) -> None:
+        """Raise Interrupted if the run was asked to stop."""
+        if self.wanted:
+            raise Interrupted("asked to stop")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not change a run's result: how often it is saved, and which code it ran."""
+
+    checkpoint_steps: int = 25
+    code_version: str = "unknown"
+
+
+def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> RunResult:
+    """Do the run, or what is left of it after its last checkpoint, and publish the result in its claimed directory.
+
+    Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
+    """
+    import torch
+
+    from efficient_rl.models import count_parameters, encode_prompt, load_model, load_tokenizer, stop_token_ids, write_prompt
+    from efficient_rl.training.memory import PhaseMeter
+    from efficient_rl.training.sampler import SamplingSettings
+
+    started = time.monotonic()
+    meter = PhaseMeter(use_gpu=torch.cuda.is_available())
+    tokenizer = load_tokenizer(config.model)
+    task: Task = config.task.build()
+    train_problems = task.problems("train", config.grpo.train_problems, config.seed)
+    held_out = task.problems("held_out", config.eval.problems, HELD_OUT_SEED)
+    with meter.phase("load"):
+        torch.manual_seed(config.seed)
+        base = load_model(config.model)
+        stop_ids = stop_token_ids(base, tokenizer)
+        model = config.strategy.build().apply(base)
+    trainable, total = count_parameters(model)
+    if trainable == 0:
+        raise ValueError(f"strategy={config.strategy.name} leaves nothing to train")
+    prompts = [encode_prompt(write_prompt(p, tokenizer, config.model), tokenizer, config.model) for p in held_out]
+    sampling = SamplingSettings(
+        config.grpo.max_completion_length, config.grpo.temperature, config.grpo.top_p, config.grpo.top_k
+    )
+
+    def measure(step: int) -> Evaluation:
+        with meter.phase("evaluation"):
+            found = evaluate(model, tokenizer, held_out, prompts, stop_ids, sampling, config.eval.samples, stop.check)
+        sizes = {"params/trainable": float(trainable), "params/active": float(trainable), "params/total": float(total)}
+        record.append(step, _evaluation_metrics(found) | sizes)
+        return found
+
+    before = _remembered(record, "evaluation_before.json", lambda: measure(0))
+    rows = [_row(problem, write_prompt(problem, tokenizer, config.model)) for problem in train_problems]
+    trainer = _make_trainer(config, record, options, stop, meter, model, tokenizer, rows, measure)
+    checkpoint = record.checkpoint()
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stop.check()
+    after = measure(config.grpo.max_steps)
+    trainer.save_model(str(record.folder / "model"))
+    tokenizer.save_pretrained(record.folder / "model")
+    return _publish(config, record, options, meter, before, after, (trainable, total), time.monotonic() - started)
+
+
+def _remembered(record: Record, name: str, compute: Any) -> Evaluation:
+    """The evaluation that an earlier attempt wrote, or a new one."""
+    path = record.folder / name
+    if path.is_file():
+        return Evaluation(**json.loads(path.read_text()))
+    found: Evaluation = compute()
+    record.write(name, json.dumps(asdict(found)))
+    return found
+
+
+def _row(problem: Problem, prompt: str) -> dict[str, Any]:
+    """One row of training data: what the trainer, the curriculum and the rewards read."""
+    return {
+        "prompt": prompt,
+        "difficulty": problem.difficulty,
+        "source": problem.source,
+        "check": problem.check,
+        "gold": json.dumps(problem.gold),
+    }
+
+
+def _make_trainer(
+    config: RunConfig,
+    record: Record,
+    options: Options,
+    stop: Stop,
+    meter: "PhaseMeter",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[dict[str, Any]],
+    measure: Any,
+) -> "EfficientGRPOTrainer":
+    from datasets import Dataset
+
+    from efficient_rl.training.grpo import EfficientGRPOTrainer
+    from efficient_rl.training.journal import Journal
+
+    trainer = EfficientGRPOTrainer(
+        model=model,
+        reward_funcs=[term.function.build() for term in config.reward],
+        args=grpo_arguments(config, record.folder / "checkpoints", options.checkpoint_steps),
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
+        processing_class=tokenizer,
+        problems=rows,
+        curriculum=config.curriculum.build(),
+        meter=meter,
+    )
+    journal = Journal(
+        record=record,
+        rename=rename_metrics,
+        meter=meter,
+        trainer=trainer,
+        wants_stop=lambda: stop.wanted,
+        measure=measure,
+        measure_steps=config.eval.steps,
+        period=config.grpo.num_iterations,
+    )
+    trainer.add_callback(journal)
+    return trainer
+
+
+def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> "GRPOConfig":
+    """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact."""
+    import torch
+    from trl import GRPOConfig
+
+    from efficient_rl.models import has_bfloat16
+
+    grpo = asdict(config.grpo)
+    grpo.pop("train_problems")
+    period = config.grpo.num_iterations
+    return GRPOConfig(
+        **grpo,
+        output_dir=str(folder),
+        seed=config.seed,
+        data_seed=config.seed,
+        reward_weights=[term.weight for term in config.reward],
+        bf16=has_bfloat16() and config.model.dtype != "float32",
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=min(lcm(period, -(-checkpoint_steps // period) * period), 10**9),
+        save_total_limit=2,
+        logging_steps=1,
+        logging_strategy="steps",
+        report_to=[],
+        disable_tqdm=True,
+        skip_memory_metrics=True,
+        ignore_data_skip=True,
+        dataloader_pin_memory=False,
+        log_completions=False,
+        optim="adamw_torch",
+    )
+
+
+def rename_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """TRL's log line under our names; what is not a finite number is left out."""
+    renamed = {}
+    for name, value in logs.items():
+        if name.startswith(DROPPED) or not isinstance(value, int | float) or not isfinite(value):
+            continue
+        if name.startswith("rewards/"):
+            name = f"train/reward_{name.removeprefix('rewards/').replace('/', '_').removesuffix('_mean')}"
+        renamed[NAMES.get(name, name if "/" in name else f"train/{name}")] = float(value)
+    return renamed
+
+
+def _evaluation_metrics(found: Evaluation) -> dict[str, float]:
+    return {
+        "eval/accuracy": found.accuracy,
+        "eval/greedy_accuracy": found.greedy_accuracy,
+        "eval/pass_at_k": found.pass_at_k,
+        "eval/standard_error": found.standard_error,
+        **{f"eval/accuracy_difficulty_{level}": value for level, value in found.by_difficulty.items()},
+    }
+
+
+def _publish(
+    config: RunConfig,
+    record: Record,
+    options: Options,
+    meter: "PhaseMeter",
+    before: Evaluation,
+    after: Evaluation,
+    parameters: tuple[int, int],
+    seconds: float,
+) -> RunResult:
+    """Write the result. What spans attempts (reward, phase seconds, tokens) is read back from the metrics."""
+    assert record.attempt is not None
+    lines = [row["metrics"] for row in record.metrics()]
+    rewards = [line["train/reward"] for line in lines if "train/reward" in line]
+    phase_seconds: dict[str, float] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith("time/") and name != "time/step_seconds":
+                phase = name.removeprefix("time/").removesuffix("_seconds")
+                phase_seconds[phase] = phase_seconds.get(phase, 0.0) + value
+    tail = rewards[-max(1, len(rewards) // 10) :]
+    result = RunResult(
+        config_hash=config.config_hash,
+        model=config.model.name,
+        strategy=config.strategy.name,
+        seed=config.seed,
+        trainable_params=parameters[0],
+        mean_active_params=float(parameters[0]),
+        total_params=parameters[1],
+        accuracy=after.accuracy,
+        accuracy_before=before.accuracy,
+        evaluation=asdict(after),
+        evaluation_before=asdict(before),
+        final_reward=sum(tail) / max(1, len(tail)),
+        peak_memory_bytes=dict(meter.peak_bytes),
+        phase_seconds=phase_seconds,
+        train_seconds=sum(line.get("time/step_seconds", 0.0) for line in lines),
+        total_seconds=seconds,
+        steps=config.grpo.max_steps,
+        tokens=int(max((line.get("train/tokens", 0.0) for line in lines), default=0.0)),
+        code_version=options.code_version,
+        attempt=record.attempt,
+        finished_at=time.time(),
+    )
+    record.finish(result)
+    return result
+
+
+def quiet_libraries() -> None:
+    """One thread, no telemetry, no progress bars, no fork warnings: what every run wants from its libraries."""
+    for name, value in {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRL_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)

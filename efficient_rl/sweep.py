@@ -1,0 +1,236 @@
+"""The command line: compose, plan, show, launch and watch.
+
+python -m efficient_rl.sweep -m strategy=first_k,last_k,lora seed=0,1,2
+python -m efficient_rl.sweep -m sweep=which_blocks dry_run=true
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from efficient_rl.compose import (
+    ConfigError,
+    Point,
+    config_folder,
+    expand,
+    group_options,
+    override_key,
+    suggest,
+    swept_keys,
+)
+from efficient_rl.config import RunConfig, parse_run
+from efficient_rl.display import bytes_text, duration
+from efficient_rl.estimate import estimate
+from efficient_rl.filters import keeps
+from efficient_rl.naming import label_runs, sweep_name
+from efficient_rl.plan import Plan, make_plan
+from efficient_rl.record import Record
+
+EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_STOPPED = 1, 2, 130
+SHARED_KEYS = ("launcher", "tracking", "output", "dry_run", "force", "name", "sweep", "checkpoint_steps")
+DRY_RUN_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. `settings` are the keys that do not belong to a single run."""
+
+    name: str
+    question: str | None
+    command: str
+    runs: tuple[RunConfig, ...]
+    dropped: int
+    settings: Mapping[str, Any]
+
+    @property
+    def outputs(self) -> Path:
+        """The absolute output folder."""
+        return Path(str(self.settings["output"])).resolve()
+
+    def folder(self, run: RunConfig) -> Path:
+        """The directory of one run."""
+        return self.outputs / "runs" / run.config_hash
+
+
+def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Request:
+    """Everything that the overrides name, checked; ConfigError says what is wrong with them."""
+    rules = [argument.removeprefix("filter=") for argument in overrides if argument.startswith("filter=")]
+    given = [argument for argument in overrides if not argument.startswith("filter=")]
+    filed, file_rules, question, file_name = _sweep_file(given)
+    keys = {override_key(argument) for argument in given}
+    arguments = [*(argument for argument in filed if override_key(argument) not in keys), *given]
+    swept = swept_keys(arguments)
+    if swept and not multirun and file_name is None:
+        raise ConfigError(f"{swept[0]} takes several values; add -m for a sweep over them")
+    if shared := [key for key in swept if key.split(".")[0] in SHARED_KEYS]:
+        raise ConfigError(f"{shared[0]} is one for the whole sweep; give it a single value")
+    points = expand(arguments, extra_folder)
+    runs, dropped = _filtered([parse_run(point) for point in points], [*file_rules, *rules])
+    settings = {key: points[0].config[key] for key in SHARED_KEYS}
+    _check_settings(settings)
+    return Request(
+        name=settings["name"] or file_name or sweep_name(arguments),
+        question=question,
+        command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *overrides]),
+        runs=tuple(runs),
+        dropped=dropped,
+        settings=settings,
+    )
+
+
+def _sweep_file(given: Sequence[str]) -> tuple[list[str], list[str], str | None, str | None]:
+    """Overrides, filters, question and name of the file that `sweep=` names; nothing without one."""
+    name = next((argument.removeprefix("sweep=") for argument in given if argument.startswith("sweep=")), None)
+    if name is None or name == "null":
+        return [], [], None, None
+    folders = (Path("sweeps"), config_folder("sweeps"))
+    found = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
+    if found is None:
+        valid = {str(p.relative_to(folder).with_suffix("")) for folder in folders for p in folder.glob("**/*.yaml")}
+        raise ConfigError(f"unknown sweep {name!r}; {suggest(name, valid)}")
+    text = found.read_text()
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{found} is not YAML: {' '.join(str(error).split())}") from error
+    unknown = set(content) - {"overrides", "filter"} if isinstance(content, dict) else {"(not a mapping)"}
+    if unknown:
+        raise ConfigError(f"{found}: unknown key {sorted(unknown)[0]!r}; valid: filter, overrides")
+    overrides = [f"{key}={_hydra_value(value)}" for key, value in (content.get("overrides") or {}).items()]
+    question = text.splitlines()[0].lstrip("# ").strip() if text.startswith("#") else None
+    return overrides, [str(rule) for rule in content.get("filter") or []], question, name.replace("/", "-")
+
+
+def _hydra_value(value: Any) -> str:
+    """A YAML value in Hydra's syntax; text is taken as it stands."""
+    if isinstance(value, str):
+        return value
+    return "null" if value is None else json.dumps(value)
+
+
+def _filtered(runs: Sequence[RunConfig], rules: Sequence[str]) -> tuple[list[RunConfig], int]:
+    flat = [run.flat() for run in runs] if rules else [{} for _ in runs]
+    known = {name for values in flat for name in values}
+    kept = [run for run, values in zip(runs, flat, strict=True) if all(keeps(rule, values, known) for rule in rules)]
+    if not kept:
+        raise ConfigError(f"the filters {list(rules)} drop all {len(runs)} runs; loosen one")
+    return kept, len(runs) - len(kept)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    for key in ("dry_run", "force"):
+        if not isinstance(settings[key], bool):
+            raise ConfigError(f"{key}={settings[key]!r} must be true or false")
+    steps = settings["checkpoint_steps"]
+    if not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"checkpoint_steps={steps!r} must be a whole number of at least 1")
+    name = settings["name"]
+    if name is not None and (not isinstance(name, str) or not name or set(name) & set("/\\'\"\n") or name.startswith(".")):
+        raise ConfigError(f"name={name!r} must be a text without slashes and quotes")
+
+
+def read_plan(request: Request) -> Plan:
+    """The plan, from the states of the run directories."""
+    states = {run.config_hash: Record(request.folder(run)).state() for run in request.runs}
+    return make_plan(request.runs, states, force=request.settings["force"])
+
+
+def show_plan(request: Request, plan: Plan, console: Console) -> None:
+    """The table of a dry run: every run, its state, and an estimate of time and memory."""
+    known = []
+    for run in plan.finished:
+        result = Record(request.folder(run)).result()
+        if result is not None:
+            known.append((run, result))
+    table = Table(title=f"sweep {request.name}", title_justify="left", caption_justify="left")
+    for column in ("run", "what", "state", "time", "memory", "estimated from"):
+        table.add_column(column, justify="right" if column in ("time", "memory") else "left")
+    states = {"finished": plan.finished, "active": plan.active, "new": plan.pending}
+    labels = label_runs(plan.runs)
+    total, unknown = 0.0, 0
+    for state, runs in states.items():
+        for run in runs:
+            guess = estimate(run, known)
+            if state == "new":
+                total, unknown = total + (guess.seconds or 0.0), unknown + (guess.seconds is None)
+            if table.row_count < DRY_RUN_ROWS:
+                seconds = "" if guess.seconds is None else duration(guess.seconds)
+                memory = "" if guess.peak_bytes is None else bytes_text(guess.peak_bytes)
+                table.add_row(run.config_hash[:8], labels[run.config_hash], state, seconds, memory, guess.source)
+    console.print(table)
+    if len(plan.runs) > DRY_RUN_ROWS:
+        console.print(f"({len(plan.runs) - DRY_RUN_ROWS} more)")
+    console.print(
+        f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished, {plan.duplicates} duplicate, "
+        f"{request.dropped} dropped by filters; about {duration(total)} of one worker"
+        + (f" and {unknown} of unknown length" if unknown else "")
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 (a run failed), 2 (bad request) or 130 (stopped)."""
+    parser = _parser()
+    known, overrides = parser.parse_known_args(arguments)
+    console, errors = Console(), Console(stderr=True)
+    if bad := next((argument for argument in overrides if argument.startswith("-")), None):
+        parser.error(f"unknown option {bad}")
+    try:
+        if known.cfg:
+            for point in expand(overrides, known.config_dir)[:1]:
+                print(yaml.safe_dump(_visible(point), sort_keys=False), end="")
+            return 0
+        started = time.monotonic()
+        request = read_request(overrides, known.multirun, known.config_dir)
+        plan = read_plan(request)
+        if request.settings["dry_run"]:
+            show_plan(request, plan, console)
+            console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
+            return 0
+        from efficient_rl.watch import carry_out
+
+        return carry_out(request, plan, console)
+    except ConfigError as error:
+        errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        return EXIT_BAD_REQUEST
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _visible(point: Point) -> dict[str, Any]:
+    return dict(point.config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    groups = "\n".join(f"  {group}: {', '.join(options)}" for group, options in group_options().items())
+    sweeps = ", ".join(sorted(path.stem for path in config_folder("sweeps").glob("*.yaml")))
+    parser = argparse.ArgumentParser(
+        prog="python -m efficient_rl.sweep",
+        description=__doc__,
+        epilog=f"groups (group=option):\n{groups}\n\nquestions (sweep=name): {sweeps}\n\n"
+        "Any value: group.key=value, see --cfg job. With -m, key=a,b,c and Hydra's range(), choice(), glob() sweep.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [-m] [override ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
+    parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Arithmetic: sums, differences and products of two whole numbers with a chosen number of digits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from efficient_rl.tasks.problem import Problem, Split, distinct
+
+WORDS = {"+": "plus", "-": "minus", "*": "times"}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """`a operator b`, difficulty = digits of the longer number; `operators` is any of "+", "-", "*"."""
+
+    digits: Sequence[int] = (1, 2)
+    operators: Sequence[str] = ("+", "-", "*")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digits", tuple(self.digits))
+        object.__setattr__(self, "operators", tuple(self.operators))
+        if not self.digits or not all(1 <= n <= 9 for n in self.digits):
+            raise ValueError(f"task.digits={list(self.digits)} must list numbers from 1 to 9")
+        unknown = [operator for operator in self.operators if operator not in WORDS]
+        if unknown or not self.operators:
+            raise ValueError(f"task.operators={list(self.operators)} must list some of {', '.join(WORDS)}")
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` distinct problems of one split; a+b and b+a are the same problem."""
+        return distinct(self._draw, split, count, seed)
+
+    def _draw(self, random: Random) -> Problem:
+        digits = random.choice(self.digits)
+        low = 10 ** (digits - 1) if digits > 1 else 0
+        longer, shorter = random.randint(low, 10**digits - 1), random.randint(0, 10**digits - 1)
+        operator = random.choice(self.operators)
+        a, b = (longer, shorter) if operator != "-" or longer >= shorter else (shorter, longer)
+        return _problem(a, operator, b, digits)
+
+
+def _problem(a: int, operator: str, b: int, digits: int) -> Problem:
+    answer = {"+": a + b, "-": a - b, "*": a * b}[operator]
+    first, second = (a, b) if operator == "-" else sorted((a, b))
+    return Problem(
+        question=f"What is {a} {WORDS[operator]} {b}?",
+        symbols=f"{a}{operator}{b}:",
+        check="number",
+        gold={"answer": str(answer)},
+        difficulty=float(digits),
+        source="arithmetic",
+        key=f"arithmetic {first}{operator}{second}",
+        steps=_steps(a, operator, b, answer),
+        solution=str(answer),
+    )
+
+
+def _steps(a: int, operator: str, b: int, answer: int) -> tuple[str, ...]:
+    """Working that splits the second number into its decimal parts: 47*38 is 47*8, 47*30 and their sum."""
+    parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b))) if digit != "0"]
+    if len(parts) < 2:
+        return (f"{a}{operator}{b}={answer}",)
+    steps, total = [], a
+    if operator == "*":
+        products = [a * part for part in parts]
+        steps = [f"{a}*{part}={product}" for part, product in zip(parts, products, strict=True)]
+        total, operator, parts = products[0], "+", products[1:]
+    for part in parts:
+        after = total + part if operator == "+" else total - part
+        steps.append(f"{total}{operator}{part}={after}")
+        total = after
+    return tuple(steps)

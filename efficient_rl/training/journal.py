@@ -1,0 +1,93 @@
+"""Writes what the trainer logs into the run directory, seals its checkpoints and stops it when asked."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from efficient_rl.training.memory import PhaseMeter
+
+COMPLETIONS_KEPT = 8
+COMPLETION_STEPS = 10
+
+
+class RunRecord(Protocol):
+    """The part of `efficient_rl.record.Record` that training writes to."""
+
+    folder: Path
+
+    def append(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def seal_checkpoint(self, folder: Path) -> None: ...
+
+
+class Journal(TrainerCallback):
+    """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
+
+    A stop waits for the end of a generation period of `period` steps, because only there a resume is exact.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        rename: Callable[[Mapping[str, Any]], dict[str, float]],
+        meter: PhaseMeter,
+        trainer: Any,
+        wants_stop: Callable[[], bool],
+        measure: Callable[[int], Any],
+        measure_steps: int,
+        period: int,
+    ) -> None:
+        self._record = record
+        self._rename = rename
+        self._meter = meter
+        self._trainer = trainer
+        self._wants_stop = wants_stop
+        self._measure = measure
+        self._measure_steps = measure_steps
+        self._period = period
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        aligned = state.global_step % self._period == 0
+        if self._wants_stop() and aligned and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+        if self._measure_steps and state.global_step % self._measure_steps == 0 and state.global_step < state.max_steps:
+            self._measure(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        metrics = self._rename(logs or {})
+        if "train/loss" not in metrics:
+            return  # the summary after the last step
+        metrics |= {f"time/{name}_seconds": value for name, value in self._meter.take_seconds().items()}
+        metrics |= {f"memory/{name}_peak_bytes": float(value) for name, value in self._meter.peak_bytes.items()}
+        self._record.append(state.global_step, metrics)
+        if state.global_step == 1 or state.global_step % COMPLETION_STEPS == 0:
+            self._keep_completions(state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert args.output_dir is not None
+        self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def _keep_completions(self, step: int) -> None:
+        logs = self._trainer._logs
+        rewards = {name: list(values) for name, values in logs["rewards"].items()}
+        kept = min(COMPLETIONS_KEPT, len(logs["prompt"]))
+        with (self._record.folder / "completions.jsonl").open("a") as stream:
+            for index in range(kept):
+                row = {
+                    "step": step,
+                    "prompt": logs["prompt"][index],
+                    "completion": logs["completion"][index],
+                    **{f"reward_{name}": values[index] for name, values in rewards.items()},
+                    "advantage": logs["advantages"][index],
+                }
+                stream.write(json.dumps(row) + "\n")

@@ -1,0 +1,109 @@
+"""Samples completions with a key-value cache: one prefill a prompt for its whole group, finished rows leave the batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How tokens are drawn; temperature 0 is greedy, `top_k` 0 and `top_p` 1 are off."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill."""
+    device = model.device
+    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
+    longest = max(len(ids) for ids, _ in groups)
+    tokens = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids, _ in groups], device=device)
+    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in groups], device=device)
+    copies = torch.tensor([count for _, count in groups], device=device)
+    stop = torch.tensor(list(stop_ids), device=device)
+    drawn = torch.full((len(prompts), settings.max_new_tokens), pad_id, device=device)
+    rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    with _evaluating(model):
+        cache = DynamicCache(config=model.config)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = _last_logits(model, tokens, mask, positions, cache)
+        spread = torch.arange(len(groups), device=device).repeat_interleave(copies)
+        cache.batch_select_indices(spread)
+        logits, mask, position = logits[spread], mask[spread], positions[spread, -1:]
+        for step in range(settings.max_new_tokens):
+            chosen = _choose(logits, settings, generator)
+            drawn[rows[~done], step] = chosen[~done]
+            done |= torch.isin(chosen, stop)
+            active = int((~done).sum())
+            if active == 0 or step + 1 == settings.max_new_tokens:
+                break
+            if active <= 0.75 * len(done):
+                keep = (~done).nonzero().squeeze(1)
+                cache.batch_select_indices(keep)
+                rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            position = position + 1
+            logits = _last_logits(model, chosen[:, None], mask, position, cache)
+    return [_until_stop(row, stop_ids) for row in drawn.tolist()]
+
+
+def _last_logits(
+    model: PreTrainedModel, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """Logits of the last position, shape (rows, vocabulary), in float32."""
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1].float()
+
+
+def _choose(logits: torch.Tensor, settings: SamplingSettings, generator: torch.Generator) -> torch.Tensor:
+    """One token a row, shape (rows,), drawn from logits of shape (rows, vocabulary)."""
+    if settings.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / settings.temperature
+    if 0 < settings.top_k < logits.size(-1):
+        threshold = logits.topk(settings.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if settings.top_p < 1:
+        ordered, indices = logits.softmax(-1).sort(descending=True)
+        outside = ordered.cumsum(-1) - ordered >= settings.top_p
+        logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, indices, outside), -torch.inf)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+
+
+def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
+    end = next((index for index, token in enumerate(row) if token in stop_ids), len(row) - 1)
+    return row[: end + 1]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """No dropout and no gradient checkpointing inside."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,257 @@
+"""Carries a plan out: launches what is pending, watches it, collects it into the tracking store, reports what failed."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.config import Component, RunConfig, to_dict
+from efficient_rl.display import Display, Row
+from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.naming import label_runs
+from efficient_rl.plan import Plan
+from efficient_rl.provenance import snapshot
+from efficient_rl.record import Failure, Record
+from efficient_rl.tracking import Collector, TrackedRun, resolve_uri, sync_until
+
+if TYPE_CHECKING:
+    from efficient_rl.launch.local import Handle
+    from efficient_rl.sweep import Request
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+SYNC_SECONDS = 5.0
+LAST_SYNC_SECONDS = 20.0
+EXIT_FAILED, EXIT_STOPPED = 1, 130
+
+
+class Launcher(Protocol):
+    """Starts jobs and says how they ended; `local.LocalLauncher` is one."""
+
+    def launch(self, jobs: Sequence[Job]) -> "list[Handle]": ...
+
+    def poll(self) -> "list[Handle]": ...
+
+    def stop(self) -> "list[Handle]": ...
+
+
+class _StopError(Exception):
+    """Ctrl-C or SIGTERM."""
+
+
+def carry_out(request: "Request", plan: Plan, console: Console) -> int:
+    """Do the plan; the exit status is 0, 1 where a run failed, or 130 where it was stopped."""
+    labels = label_runs(plan.runs)
+    _write_manifest(request, plan)
+    tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
+    uri = resolve_uri(request.settings["tracking"]["uri"])
+    collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
+    rows = {
+        run.config_hash: Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
+        for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
+        for run in runs
+    }
+    stopped = False
+    if plan.pending or plan.active:
+        with _background_sync(collector, tracked):
+            stopped = not _watch(request, plan, rows, console)
+    failed = [row for row in rows.values() if row.state == "failed"]
+    _last_sync(collector, tracked, console, complete=not stopped and not failed)
+    _say_outcome(request, rows, failed, stopped, uri, console)
+    return EXIT_STOPPED if stopped else EXIT_FAILED if failed else 0
+
+
+def _write_manifest(request: "Request", plan: Plan) -> None:
+    """`outputs/sweeps/<name>/sweep.json`: which runs answer the question, for the report and for the next command."""
+    folder = request.outputs / "sweeps" / request.name
+    runs = [{"hash": run.config_hash, "params": run.flat()} for run in sorted(plan.runs, key=_request_order(request))]
+    text = json.dumps(
+        {
+            "name": request.name,
+            "created": time.time(),
+            "command": request.command,
+            "question": request.question,
+            "runs": runs,
+        }
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / ".sweep.json.draft"
+        draft.write_text(text)
+        draft.replace(folder / "sweep.json")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to output={request.outputs}: {error.strerror}; choose a folder you may write"
+        ) from error
+
+
+def _request_order(request: "Request") -> Callable[[RunConfig], int]:
+    order = {run.config_hash: index for index, run in reversed(list(enumerate(request.runs)))}
+    return lambda run: order[run.config_hash]
+
+
+def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Console) -> bool:
+    """Launch and poll until every run has ended; False where the user stopped it."""
+    settings = dict(request.settings["launcher"])
+    launcher: Launcher = Component("launcher", settings.pop("_target_"), settings).build()
+    version = snapshot(request.outputs)
+    force = bool(request.settings["force"])
+
+    def job(run: RunConfig) -> Job:
+        return Job(str(request.folder(run)), to_dict(run), request.settings["checkpoint_steps"], version, force)
+
+    elsewhere = {run.config_hash: run for run in plan.active}
+    known = {run.config_hash: run for run in plan.runs}
+    with Display(list(rows.values()), console) as display, _stop_signals():
+        try:
+            launcher.launch([job(run) for run in plan.pending])
+            waiting = {run.config_hash for run in plan.pending}
+            while waiting or elsewhere:
+                for handle in launcher.poll():
+                    key = Path(handle.job.folder).name
+                    waiting.discard(key)
+                    if handle.exit_code == EXIT_NOT_MINE:
+                        elsewhere[key] = known[key]
+                    _note_end(rows[key], handle)
+                for key in _ended_elsewhere(rows, elsewhere):
+                    launcher.launch([job(elsewhere.pop(key))])
+                    waiting.add(key)
+                for key in waiting:
+                    if rows[key].state == "waiting" and Record(rows[key].folder).state() == "active":
+                        rows[key].state = "running"
+                display.update()
+                time.sleep(POLL_SECONDS)
+        except _StopError:
+            console.print("stopping: every run writes a checkpoint (a second Ctrl-C ends them at once)")
+            launcher.stop()
+            return False
+    return True
+
+
+def _note_end(row: Row, handle: "Handle") -> None:
+    """The state of a run whose process ended; a death without a word gets a failure note."""
+    record = Record(row.folder)
+    row.refresh()
+    if record.result() is not None:
+        row.state = "finished"
+    elif handle.exit_code == EXIT_NOT_MINE:
+        row.state = "elsewhere"
+    elif handle.exit_code == EXIT_INTERRUPTED:
+        row.state = "waiting"
+    else:
+        row.state = "failed"
+        if record.failure() is None and handle.exit_code is not None:
+            how = _signal_name(handle.exit_code) if handle.exit_code < 0 else f"exit status {handle.exit_code}"
+            record.note_failure(
+                Failure(record.newest_attempt() or 0, f"the process ended by {how}", str(row.folder / "log.txt"))
+            )
+
+
+def _signal_name(code: int) -> str:
+    name = signal.Signals(-code).name
+    return f"{name} (out of memory, perhaps)" if name == "SIGKILL" else name
+
+
+def _ended_elsewhere(rows: dict[str, Row], elsewhere: dict[str, RunConfig]) -> list[str]:
+    """Update the runs that other commands work on; the keys of those that were given up and can be taken over."""
+    given_up = []
+    for key in list(elsewhere):
+        state = Record(rows[key].folder).state()
+        if state == "finished":
+            rows[key].state = "finished"
+            del elsewhere[key]
+        elif state == "failed":
+            rows[key].state = "failed"
+            del elsewhere[key]
+        elif state == "pending":
+            rows[key].state = "waiting"
+            given_up.append(key)
+    return given_up
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise _StopError once; what comes after acts as usual."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        raise _StopError
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun]) -> Iterator[None]:
+    """Send news to the store every few seconds from a thread; its errors wait for the last attempt."""
+    if collector is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(SYNC_SECONDS):
+            error = sync_until(collector, tracked, seconds=0)
+            if error:
+                logger.debug("tracking: %s", error)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=60)
+
+
+def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool) -> None:
+    if collector is None or all(collector.is_sent(run) for run in tracked):
+        return
+    error = sync_until(collector, tracked, LAST_SYNC_SECONDS)
+    if error is None:
+        collector.close(complete)
+    else:
+        console.print(
+            f"[yellow]tracking store {escape(collector.uri)} did not take everything ({escape(error)}); "
+            "nothing is lost, the same command sends the rest[/]",
+            soft_wrap=True,
+        )
+
+
+def _say_outcome(
+    request: "Request", rows: dict[str, Row], failed: Sequence[Row], stopped: bool, uri: str | None, console: Console
+) -> None:
+    finished = sum(row.state == "finished" for row in rows.values())
+    console.print(f"{finished} of {len(rows)} runs of sweep {request.name} finished", highlight=False)
+    if failed:
+        table = Table(title="failed", title_justify="left")
+        for column in ("run", "what", "error", "log"):
+            table.add_column(column, overflow="fold")
+        for row in failed:
+            failure = Record(row.folder).failure()
+            table.add_row(
+                row.folder.name[:8], row.label, escape(failure.error if failure else "unknown"), str(row.folder / "log.txt")
+            )
+        console.print(table)
+    if stopped or failed:
+        console.print(f"to go on: {request.command}", soft_wrap=True, highlight=False)
+    if finished:
+        console.print(f"report:   python -m analysis.report sweep={request.name}", soft_wrap=True, highlight=False)
+    if uri:
+        console.print(f"compare:  mlflow ui --backend-store-uri {uri}", soft_wrap=True, highlight=False)
