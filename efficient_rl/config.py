@@ -256,7 +256,7 @@ def parse_run(point: Point) -> RunConfig:
         eval=_section(EvalSettings, "eval", tree["eval"]),
         seed=tree["seed"],
     )
-    _require(isinstance(run.seed, int) and run.seed >= 0, "seed", run.seed, "must be a whole number, 0 or above")
+    _require(type(run.seed) is int and run.seed >= 0, "seed", run.seed, "must be a whole number, 0 or above")
     _require(bool(run.reward), "reward", {}, "has no term; name at least one function")
     _check_parts(run)
     return run

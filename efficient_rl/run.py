@@ -119,7 +119,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     checkpoint = record.checkpoint()
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train_from(checkpoint)
     stop.check()
     after = measure(config.grpo.max_steps)
     trainer.save_model(str(record.folder / "model"))

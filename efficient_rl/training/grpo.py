@@ -47,13 +47,24 @@ class EfficientGRPOTrainer(GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(_OptimizerMeter(meter))
 
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the start or from a checkpoint; one of the last step only gives its weights."""
+        if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= self.args.max_steps:
+            self._load_from_checkpoint(str(checkpoint))  # the Trainer itself would do one more step
+        else:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """One forward and backward pass; counts as `update`, what is generated inside as its own phases."""
         with self.meter.phase("update"):
             return super().training_step(*arguments, **keywords)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Replaces the rows that TRL's sampler read by the curriculum's, each `num_generations` times."""
+        """Replaces the rows that TRL's sampler read by the curriculum's, each `num_generations` times.
+
+        All randomness from here to the next generation follows from seed and step, so that a resumed run repeats it.
+        """
+        torch.manual_seed(self._step_seed())
         prompts = len(inputs) * self.accelerator.num_processes // self.num_generations
         drawn = self.curriculum.draw(self.difficulties, prompts, self.args.seed)
         rows = [dict(self.problems[index]) for index in drawn for _ in range(self.num_generations)]
@@ -73,8 +84,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         with self.meter.phase("generation"):
             if self.use_vllm or self.args.use_transformers_continuous_batching:
                 return super()._generate_single_turn(prompt_ids, *rest, **keywords)
-            step = self.state.global_step * self.accelerator.num_processes + self.accelerator.process_index
-            generator = torch.Generator(self.accelerator.device).manual_seed(self.args.seed * 1_000_003 + step)
+            generator = torch.Generator(self.accelerator.device).manual_seed(self._step_seed())
             settings = SamplingSettings(
                 max_new_tokens=self.max_completion_length,
                 temperature=self.temperature,
@@ -84,6 +94,11 @@ class EfficientGRPOTrainer(GRPOTrainer):
             model = self.accelerator.unwrap_model(self.model)
             pad_id = self.processing_class.pad_token_id
             return sample(model, prompt_ids, settings, self.eos_token_ids, pad_id, generator), None
+
+    def _step_seed(self) -> int:
+        """Different for every seed, step and process."""
+        step = self.state.global_step * self.accelerator.num_processes + self.accelerator.process_index
+        return int(self.args.seed) * 1_000_003 + step
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card beside every checkpoint."""

@@ -1,0 +1,185 @@
+"""The run directory survives kills, damage and rivals: nothing is lost, nothing is there twice."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from efficient_rl.record import AlreadyActive, AttemptLost, Record, RunResult
+from tests.conftest import ROOT, environment, tiny_run
+
+RESULT: dict[str, Any] = {
+    "model": "nano", "strategy": "full", "seed": 0, "trainable_params": 1, "mean_active_params": 1.0, "total_params": 1,
+    "accuracy": 0.5, "accuracy_before": 0.1, "evaluation": {}, "evaluation_before": {}, "final_reward": 0.5,
+    "peak_memory_bytes": {}, "phase_seconds": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3, "tokens": 4,
+    "code_version": "x", "attempt": 1, "finished_at": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    config = tiny_run()
+    claimed = Record(tmp_path / config.config_hash)
+    claimed.claim(config)
+    return claimed
+
+
+def result_of(record: Record) -> RunResult:
+    return RunResult(config_hash=record.folder.name, **RESULT)
+
+
+def test_finished_means_a_valid_result_and_nothing_else(record: Record) -> None:
+    assert record.state() == "active"
+    record.finish(result_of(record))
+    assert record.state() == "finished"
+    for damage in ("", "{", '{"config_hash": "other"}', "null", "[]"):
+        (record.folder / "result.json").write_text(damage)
+        assert record.result() is None, damage
+        assert record.state() != "finished"
+
+
+def test_a_result_of_another_run_is_not_this_runs_result(record: Record) -> None:
+    record.finish(RunResult(config_hash="0" * 16, **RESULT))
+    assert record.result() is None
+
+
+def test_a_live_attempt_refuses_a_second_one(record: Record) -> None:
+    with pytest.raises(AlreadyActive, match="attempt 1"):
+        Record(record.folder).claim(tiny_run())
+
+
+def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
+    config = tiny_run()
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom tests.conftest import tiny_run\n"
+        "from efficient_rl.record import Record, AlreadyActive\nconfig = tiny_run()\n"
+        "while time.time() < float(sys.argv[2]): pass\n"
+        "try:\n    Record(Path(sys.argv[1])).claim(config)\nexcept AlreadyActive: print('refused')\n"
+        "else:\n    print('claimed', flush=True)\n    time.sleep(3)\n"
+    )
+    folder = tmp_path / config.config_hash
+    start = str(time.time() + 6)
+    rivals = [
+        subprocess.Popen([sys.executable, "-c", script, str(folder), start], cwd=ROOT, env=environment(), stdout=-1, text=True)
+        for _ in range(5)
+    ]
+    said = [rival.communicate(timeout=60)[0].strip() for rival in rivals]
+    assert sorted(said) == ["claimed"] + ["refused"] * 4
+
+
+def _claim_and_wait(folder: Path, ready: Any) -> None:
+    Record(folder).claim(tiny_run())
+    ready.set()
+    time.sleep(60)
+
+
+def test_the_attempt_of_a_killed_process_is_free_and_the_old_one_can_write_no_more(tmp_path: Path) -> None:
+    folder = tmp_path / tiny_run().config_hash
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_claim_and_wait, args=(folder, ready))
+    process.start()
+    assert ready.wait(60)
+    assert Record(folder).state() == "active"
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert Record(folder).state() == "pending"
+    newer = Record(folder)
+    newer.claim(tiny_run())
+    assert newer.attempt == 2
+    older = Record(folder)
+    older.attempt = 1  # the first attempt comes back to life
+    for write in (
+        lambda: older.append(1, {"train/loss": 0.0}),
+        lambda: older.finish(result_of(older)),
+        lambda: older.write("x", "y"),
+    ):
+        with pytest.raises(AttemptLost):
+            write()
+    assert list(newer.metrics()) == []
+    assert newer.result() is None
+
+
+def test_an_attempt_elsewhere_is_given_up_when_it_is_silent_for_long(record: Record) -> None:
+    path = record.folder / "attempts" / "000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "another-machine"}))
+    assert record.state() == "active"
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+    assert record.state() == "pending"
+
+
+def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Record) -> None:
+    record.append(1, {"train/reward": 0.1})
+    with (record.folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 2, "ti')  # killed while writing
+    record._recorded = {(1, "train")}
+    record.append(1, {"train/reward": 0.9})  # the resumed attempt repeats a step
+    record.append(2, {"train/reward": 0.2})
+    record.append(2, {"eval/accuracy": 0.5})
+    assert [(row["step"], row["metrics"]) for row in record.metrics()] == [
+        (1, {"train/reward": 0.1}),
+        (2, {"train/reward": 0.2}),
+        (2, {"eval/accuracy": 0.5}),
+    ]
+    rows = list(record.metrics())
+    assert [row["step"] for row in record.metrics(rows[0]["end"])] == [2, 2]
+
+
+def test_force_keeps_the_old_result_aside(record: Record) -> None:
+    record.append(1, {"train/reward": 0.1})
+    record.finish(result_of(record))
+    os.remove(record.folder / "attempts" / "000001.json")
+    again = Record(record.folder)
+    again.claim(tiny_run(), force=True)
+    kept = list((record.folder / "earlier").glob("*/result.json"))
+    assert len(kept) == 1
+    assert json.loads(kept[0].read_text())["accuracy"] == 0.5
+    assert again.result() is None
+    assert list(again.metrics()) == []
+
+
+def test_a_damaged_result_is_kept_and_the_run_done_again(record: Record) -> None:
+    (record.folder / "result.json").write_text('{"config_hash":')
+    os.remove(record.folder / "attempts" / "000001.json")
+    Record(record.folder).claim(tiny_run())
+    assert (record.folder / "result.invalid-1.json").read_text() == '{"config_hash":'
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(record: Record) -> None:
+    for step in (2, 4):
+        folder = record.folder / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights" * 100)
+        record.seal_checkpoint(folder)
+    newest = record.folder / "checkpoints" / "checkpoint-4"
+    assert record.checkpoint() == newest
+    (newest / "model.safetensors").write_bytes(b"weightz" * 100)  # the same size, one bit away
+    assert record.checkpoint() == record.folder / "checkpoints" / "checkpoint-2"
+    (record.folder / "checkpoints" / "checkpoint-2" / "complete.json").write_text('{"gone')
+    assert record.checkpoint() is None
+
+
+def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
+    """A real limit on the file size makes the write fail in the middle, as a full disk would."""
+    script = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom efficient_rl.record import Record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "record = Record(Path(sys.argv[1]))\nrecord.attempt = 1\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: record.write('result.json', 'x' * 10_000)\nexcept OSError as error: print('refused', error.errno)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(record.folder)],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "refused" in done.stdout, done.stderr
+    assert not (record.folder / "result.json").exists()
+    assert not list(record.folder.glob(".*draft"))

@@ -1,0 +1,78 @@
+"""Our sampler draws what `generate` draws, only with less work."""
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from efficient_rl.models import encode_prompt, load_model, load_tokenizer, stop_token_ids
+from efficient_rl.training.sampler import SamplingSettings, _choose, sample
+from tests.conftest import tiny_run
+
+PROMPTS = ["3,7=10:", "12,5,4=11:", "19+4:"]
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    torch.set_num_threads(1)
+    return load_model(tiny_run().model)
+
+
+def test_greedy_completions_equal_those_of_generate(model: PreTrainedModel) -> None:
+    config = tiny_run().model
+    tokenizer = load_tokenizer(config)
+    prompts = [encode_prompt(text, tokenizer, config) for text in PROMPTS]
+    stop = stop_token_ids(model, tokenizer)
+    ours = sample(model, prompts, SamplingSettings(40, temperature=0), stop, tokenizer.pad_token_id, torch.Generator())
+    for ids, completion in zip(prompts, ours, strict=True):
+        theirs = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=stop)[0, len(ids) :]
+        assert completion == theirs.tolist()
+        assert completion[-1] in stop or len(completion) == 40
+
+
+def test_sampled_first_tokens_follow_the_models_probabilities(model: PreTrainedModel) -> None:
+    from scipy.stats import chisquare
+
+    config = tiny_run().model
+    tokenizer = load_tokenizer(config)
+    ids = encode_prompt(PROMPTS[1], tokenizer, config)
+    draws = 4000
+    settings = SamplingSettings(1, temperature=1.3)
+    completions = sample(model, [ids] * draws, settings, [tokenizer.eos_token_id], 0, torch.Generator().manual_seed(0))
+    counts = torch.bincount(torch.tensor([c[0] for c in completions]), minlength=len(tokenizer)).double()
+    with torch.no_grad():
+        expected = (model(torch.tensor([ids])).logits[0, -1].double() / 1.3).softmax(-1) * draws
+    rare = expected < 5
+    rare[expected.argmin()] = True  # the rare ones share a bin, together with the least common of the rest
+    rare |= expected == expected[~rare].min()
+    observed = torch.cat([counts[~rare], counts[rare].sum(0, keepdim=True)])
+    wanted = torch.cat([expected[~rare], expected[rare].sum(0, keepdim=True)])
+    assert len(observed) > 2
+    assert chisquare(observed.numpy(), wanted.numpy() * (observed.sum() / wanted.sum()).item()).pvalue > 1e-3
+
+
+def test_rows_of_a_group_differ_and_the_seed_decides_them(model: PreTrainedModel) -> None:
+    config = tiny_run().model
+    tokenizer = load_tokenizer(config)
+    ids = encode_prompt(PROMPTS[0], tokenizer, config)
+
+    def draw(seed: int) -> list[list[int]]:
+        return sample(model, [ids] * 16, SamplingSettings(20), [1], 0, torch.Generator().manual_seed(seed))
+
+    assert draw(1) == draw(1) != draw(2)
+    assert len({tuple(row) for row in draw(1)}) > 1
+
+
+def test_top_k_and_top_p_leave_out_the_tail() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
+    generator = torch.Generator().manual_seed(0)
+    assert set(_choose(logits, SamplingSettings(1, top_k=2), generator).tolist()) == {0, 1}
+    assert set(_choose(logits, SamplingSettings(1, top_p=0.75), generator).tolist()) == {0, 1}
+    assert set(_choose(logits, SamplingSettings(1, top_p=0.81), generator).tolist()) == {0, 1, 2}
+    assert set(_choose(logits, SamplingSettings(1, temperature=0), generator).tolist()) == {0}
+
+
+def test_sampling_leaves_the_model_in_the_mode_it_was_in(model: PreTrainedModel) -> None:
+    for training in (True, False):
+        model.train(training)
+        sample(model, [[10, 11]], SamplingSettings(2), [1], 0, torch.Generator())
+        assert model.training is training

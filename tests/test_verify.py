@@ -1,0 +1,102 @@
+"""The checkers give the right verdict on hard answers and never execute, raise or hang."""
+
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efficient_rl.rewards.answer import Accuracy, AnswerFormat
+from efficient_rl.rewards.verify import evaluate_expression, extract_answer, is_correct, parse_number
+
+GOLD = {"numbers": [3, 7, 2], "target": 24}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("(7+3+2)*2", False),  # 2 twice
+        ("3*7+2", False),  # 23
+        ("2*(7+3)", False),  # 20
+        ("(3+7)*2+4", False),
+        ("7*3+3", False),
+        ("", False),
+        ("24", False),
+        ("9**9**9**9", False),
+        ("7//3*2", False),
+        ("__import__('os').system('true')", False),
+        ("(" * 500, False),
+        ("3/0*7+2", False),
+        ("３+７*2", False),
+        ("0x3+7*2", False),
+        ("3.0*7+2", False),
+        ("1" * 100_000, False),
+        ("3*(7+2)-3", False),
+    ],
+)
+def test_wrong_countdown_answers_are_wrong(answer: str, right: bool) -> None:
+    assert is_correct(f"<answer>{answer}</answer>", "countdown", GOLD) is right
+
+
+@pytest.mark.parametrize(
+    ("numbers", "target", "answer"),
+    [([3, 7, 2], 23, "3*7+2"), ([6, 4, 2], 3, "6/4*2"), ([1, 3, 6], 2, "6/(1*3)"), ([5, 8], -3, "5-8"), ([2, 9], 7, " -2 + 9 ")],
+)
+def test_right_countdown_answers_are_right_with_exact_fractions(numbers: list[int], target: int, answer: str) -> None:
+    assert is_correct(f"so <answer>{answer}</answer>", "countdown", {"numbers": numbers, "target": target})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("42", 42), (" -3 ", -3), ("0.5", Fraction(1, 2)), ("1/2", Fraction(1, 2)), ("2/4", Fraction(1, 2)), ("+7", 7)],
+)
+def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["7 or 8", "1,2", "٣", "0x10", "1e3", "1/0", "--3", "", "9" * 31, "nan", "inf", "1_000", "½"])
+def test_what_is_not_one_plain_number_is_no_number(text: str) -> None:
+    assert parse_number(text) is None
+
+
+def test_the_last_closed_answer_counts() -> None:
+    assert extract_answer("<answer>1</answer> no, <answer> 2 </answer>") == "2"
+    assert extract_answer("<answer>1</answer> then <answer>2") == "1"
+    assert extract_answer("no tags") is None
+    assert extract_answer("</answer><answer>") is None
+
+
+def test_tinyzero_values_are_0_and_a_tenth_and_1() -> None:
+    completions = ["3*7+2", "<answer>3*7</answer>", "<answer>3*7+2</answer>"]
+    gold = ['{"numbers": [3, 7, 2], "target": 23}'] * 3
+    accuracy = Accuracy()(completions=completions, check=["countdown"] * 3, gold=gold)
+    layout = AnswerFormat()(completions=completions)
+    assert [0.1 * f + 0.9 * a for f, a in zip(layout, accuracy, strict=True)] == pytest.approx([0.0, 0.1, 1.0])
+
+
+@given(st.text(max_size=400))
+@settings(max_examples=500, deadline=None)
+def test_no_text_makes_a_checker_raise(text: str) -> None:
+    for check, gold in (("countdown", GOLD), ("number", {"answer": "5"})):
+        assert is_correct(text, check, gold) is False
+        assert is_correct(f"<answer>{text}</answer>", check, gold) in (True, False)
+
+
+@given(st.text(alphabet="0123456789+-*/() ", max_size=250))
+@settings(max_examples=1000, deadline=None)
+def test_an_expression_evaluates_exactly_or_not_at_all(text: str) -> None:
+    evaluated = evaluate_expression(text)
+    if evaluated is not None:
+        value, numbers = evaluated
+        assert isinstance(value, Fraction)
+        assert numbers
+
+
+def test_a_bomb_costs_less_than_a_fifth_of_a_second() -> None:
+    bombs = ["9**" * 60 + "9", "(" * 199, "-" * 199 + "1", "9" * 199, "9*" * 99 + "9", "<answer>" * 20_000, "1/" * 99 + "3"]
+    for bomb in bombs:
+        started = time.perf_counter()
+        is_correct(f"<answer>{bomb}</answer>", "countdown", GOLD)
+        is_correct(f"<answer>{bomb}</answer>", "number", {"answer": "1"})
+        assert time.perf_counter() - started < 0.2, bomb[:20]
