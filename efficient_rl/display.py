@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from efficient_rl.record import Record
+from efficient_rl.record import Failure, Record
 
 SHOWN_ROWS = 30
 STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "waiting": "dim", "elsewhere": "yellow"}
@@ -30,6 +30,7 @@ class Row:
     accuracy_before: float | None = None
     trainable: int | None = None
     peak_bytes: float | None = None
+    failure: Failure | None = None
     step_seconds: list[float] = field(default_factory=list)
     _offset: int = 0
 

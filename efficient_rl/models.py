@@ -102,9 +102,10 @@ def write_prompt(problem: Problem, tokenizer: "PreTrainedTokenizerBase", config:
 def encode_prompt(prompt: str, tokenizer: "PreTrainedTokenizerBase", config: ModelConfig) -> list[int]:
     """Token ids of a prompt; a chat template already wrote its special tokens. ConfigError for unknown characters."""
     ids: list[int] = tokenizer(prompt, add_special_tokens=config.prompt != "chat")["input_ids"]
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+    lost = {character for character in prompt if not character.isspace()} - set(tokenizer.decode(ids))
+    if lost:
         raise ConfigError(
-            f"{config.path} has no tokens for some characters of the prompt {prompt!r}; "
+            f"{config.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {prompt!r}; "
             "nano reads only its own notation: use model.prompt=symbols with task=countdown or task=arithmetic"
         )
     return ids

@@ -24,6 +24,7 @@ from efficient_rl.config import RunConfig, to_dict
 
 State = Literal["finished", "active", "failed", "pending"]
 MARKER = "complete.json"
+MISSING = (FileNotFoundError, NotADirectoryError)
 CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
 
@@ -86,7 +87,7 @@ class Record:
         """The result, or None where there is no valid one."""
         try:
             result = RunResult(**json.loads((self.folder / "result.json").read_text()))
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        except (*MISSING, ValueError, TypeError):
             return None
         return result if result.config_hash == self.folder.name else None
 
@@ -103,7 +104,7 @@ class Record:
         """Why the newest attempt failed, or None where it did not."""
         try:
             failure = Failure(**json.loads((self.folder / "failure.json").read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (*MISSING, ValueError, TypeError):
             return None
         return failure if failure.attempt == self._newest() else None
 
@@ -115,7 +116,7 @@ class Record:
         seen: set[tuple[int, str]] = set()
         try:
             stream = (self.folder / "metrics.jsonl").open("rb")
-        except FileNotFoundError:
+        except MISSING:
             return
         with stream:
             stream.seek(start)
@@ -235,7 +236,7 @@ class Record:
     def _newest(self) -> int | None:
         try:
             numbers = [int(name[:6]) for name in os.listdir(self.folder / "attempts") if name.endswith(".json")]
-        except FileNotFoundError:
+        except MISSING:
             return None
         return max(numbers, default=None)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
@@ -150,12 +151,14 @@ def _note_end(row: Row, handle: "Handle") -> None:
     elif handle.exit_code == EXIT_INTERRUPTED:
         row.state = "waiting"
     else:
-        row.state = "failed"
-        if record.failure() is None and handle.exit_code is not None:
+        row.state, row.failure = "failed", record.failure()
+        if row.failure is None and handle.exit_code is not None:
             how = _signal_name(handle.exit_code) if handle.exit_code < 0 else f"exit status {handle.exit_code}"
-            record.note_failure(
-                Failure(record.newest_attempt() or 0, f"the process ended by {how}", str(row.folder / "log.txt"))
-            )
+            row.failure = Failure(record.newest_attempt() or 0, f"the process ended by {how}", str(row.folder / "log.txt"))
+            try:
+                record.note_failure(row.failure)
+            except OSError as error:  # a full disk ends runs without a word
+                row.failure = replace(row.failure, error=f"{row.failure.error}; {error.strerror}")
 
 
 def _signal_name(code: int) -> str:
@@ -244,7 +247,7 @@ def _say_outcome(
         for column in ("run", "what", "error", "log"):
             table.add_column(column, overflow="fold")
         for row in failed:
-            failure = Record(row.folder).failure()
+            failure = row.failure or Record(row.folder).failure()
             table.add_row(
                 row.folder.name[:8], row.label, escape(failure.error if failure else "unknown"), str(row.folder / "log.txt")
             )

@@ -14,7 +14,9 @@ def run(*overrides: str, folder: str | None = None) -> RunConfig:
 
 def test_the_same_content_is_the_same_run_whatever_the_display_options() -> None:
     plain = run("strategy=last_k")
-    shown = run("strategy=last_k", "name=other", "output=elsewhere", "launcher.workers=1", "tracking=none", "checkpoint_steps=5")
+    shown = run(
+        "strategy=last_k", "name=other", "output=elsewhere", "launcher.workers=1", "tracking=none", "checkpoint_steps=5"
+    )
     assert plain.config_hash == shown.config_hash
     assert plain.config_hash != run("strategy=last_k", "seed=1").config_hash
     assert len(plain.config_hash) >= 8

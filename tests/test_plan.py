@@ -12,7 +12,9 @@ RUNS = [parse_run(point) for point in expand(["strategy=full,first_k,last_k", "s
 STATES: list[State] = ["finished", "active", "failed", "pending"]
 
 
-@given(st.lists(st.sampled_from(RUNS)), st.dictionaries(st.sampled_from([r.config_hash for r in RUNS]), st.sampled_from(STATES)))
+@given(
+    st.lists(st.sampled_from(RUNS)), st.dictionaries(st.sampled_from([r.config_hash for r in RUNS]), st.sampled_from(STATES))
+)
 def test_every_distinct_run_is_planned_exactly_once(requested: list, states: dict[str, State]) -> None:
     plan = make_plan(requested, states)
     planned = [run.config_hash for run in plan.runs]

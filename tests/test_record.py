@@ -67,7 +67,9 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
     folder = tmp_path / config.config_hash
     start = str(time.time() + 6)
     rivals = [
-        subprocess.Popen([sys.executable, "-c", script, str(folder), start], cwd=ROOT, env=environment(), stdout=-1, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(folder), start], cwd=ROOT, env=environment(), stdout=-1, text=True
+        )
         for _ in range(5)
     ]
     said = [rival.communicate(timeout=60)[0].strip() for rival in rivals]

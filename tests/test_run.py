@@ -95,7 +95,16 @@ def test_kl_is_logged_when_there_is_a_reference(tmp_path: Path) -> None:
 def test_every_knob_reaches_trl_under_its_own_name(tmp_path: Path) -> None:
     config = tiny_run("grpo.beta=0.02", "grpo.epsilon_high=0.3", "grpo.loss_type=dr_grpo", "grpo.num_iterations=3")
     arguments = grpo_arguments(config, tmp_path, checkpoint_steps=25)
-    for name in ("beta", "epsilon", "epsilon_high", "loss_type", "num_iterations", "num_generations", "temperature", "max_steps"):
+    for name in (
+        "beta",
+        "epsilon",
+        "epsilon_high",
+        "loss_type",
+        "num_iterations",
+        "num_generations",
+        "temperature",
+        "max_steps",
+    ):
         assert getattr(arguments, name) == getattr(config.grpo, name), name
     assert arguments.save_steps == 27  # the first multiple of num_iterations from 25 on
     assert not arguments.bf16
@@ -104,7 +113,14 @@ def test_every_knob_reaches_trl_under_its_own_name(tmp_path: Path) -> None:
 
 
 def test_metrics_get_our_names_and_no_nan() -> None:
-    logs = {"reward": 0.5, "frac_reward_zero_std": 0.1, "rewards/accuracy/mean": 0.2, "kl": float("nan"), "epoch": 1, "x": "y"}
+    logs = {
+        "reward": 0.5,
+        "frac_reward_zero_std": 0.1,
+        "rewards/accuracy/mean": 0.2,
+        "kl": float("nan"),
+        "epoch": 1,
+        "x": "y",
+    }
     assert rename_metrics(logs) == {"train/reward": 0.5, "train/frac_zero_std": 0.1, "train/reward_accuracy": 0.2}
 
 

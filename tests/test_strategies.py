@@ -67,7 +67,9 @@ def test_blocks_are_found_in_every_architecture(config: object) -> None:
 
 def test_parameter_counts_are_those_worked_out_by_hand() -> None:
     hidden, inner, rank = 64, 192, 8
-    block = 4 * hidden * hidden + 3 * hidden + 3 * hidden * inner + 2 * hidden  # attention with its q, k, v biases, MLP, norms
+    block = (
+        4 * hidden * hidden + 3 * hidden + 3 * hidden * inner + 2 * hidden
+    )  # attention with its q, k, v biases, MLP, norms
     model = load_model(tiny_run().model)
     count = lambda m: sum(p.numel() for p in m.parameters() if p.requires_grad)  # noqa: E731
     assert count(FirstK(2).apply(model)) == 2 * block

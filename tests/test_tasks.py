@@ -73,7 +73,9 @@ def test_asking_for_more_problems_than_there_are_says_how_many() -> None:
         Countdown(operands=(2,), max_number=5).problems("held_out", 5000, 0)
 
 
-@pytest.mark.parametrize("bad", [{"operands": ()}, {"operands": (1,)}, {"operands": (7,)}, {"max_number": 1}, {"max_target": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"operands": ()}, {"operands": (1,)}, {"operands": (7,)}, {"max_number": 1}, {"max_target": 0}]
+)
 def test_impossible_ranges_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"task\."):
         Countdown(**bad)  # type: ignore[arg-type]

@@ -41,7 +41,13 @@ def test_wrong_countdown_answers_are_wrong(answer: str, right: bool) -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "target", "answer"),
-    [([3, 7, 2], 23, "3*7+2"), ([6, 4, 2], 3, "6/4*2"), ([1, 3, 6], 2, "6/(1*3)"), ([5, 8], -3, "5-8"), ([2, 9], 7, " -2 + 9 ")],
+    [
+        ([3, 7, 2], 23, "3*7+2"),
+        ([6, 4, 2], 3, "6/4*2"),
+        ([1, 3, 6], 2, "6/(1*3)"),
+        ([5, 8], -3, "5-8"),
+        ([2, 9], 7, " -2 + 9 "),
+    ],
 )
 def test_right_countdown_answers_are_right_with_exact_fractions(numbers: list[int], target: int, answer: str) -> None:
     assert is_correct(f"so <answer>{answer}</answer>", "countdown", {"numbers": numbers, "target": target})
@@ -55,7 +61,9 @@ def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
     assert parse_number(text) == value
 
 
-@pytest.mark.parametrize("text", ["7 or 8", "1,2", "٣", "0x10", "1e3", "1/0", "--3", "", "9" * 31, "nan", "inf", "1_000", "½"])
+@pytest.mark.parametrize(
+    "text", ["7 or 8", "1,2", "٣", "0x10", "1e3", "1/0", "--3", "", "9" * 31, "nan", "inf", "1_000", "½"]
+)
 def test_what_is_not_one_plain_number_is_no_number(text: str) -> None:
     assert parse_number(text) is None
 

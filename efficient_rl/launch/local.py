@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 
@@ -38,6 +38,7 @@ class LocalLauncher:
 
     workers: int | None = None
     grace_seconds: float = 30
+    target: Callable[[Job, Mapping[str, str]], None] = work
     _waiting: deque[Handle] = field(default_factory=deque)
     _running: list[Handle] = field(default_factory=list)
     _context: multiprocessing.context.ForkServerContext | None = None
@@ -95,7 +96,7 @@ class LocalLauncher:
         taken = {running.slot for running in self._running}
         handle.slot = next(slot for slot in range(self._slots) if slot not in taken)
         environment = {"CUDA_VISIBLE_DEVICES": str(handle.slot % self._gpus)} if self._gpus else {}
-        handle.process = self._server().Process(target=work, args=(handle.job, environment))
+        handle.process = self._server().Process(target=self.target, args=(handle.job, environment))
         handle.process.start()
         self._running.append(handle)
 

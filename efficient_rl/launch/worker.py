@@ -67,7 +67,7 @@ def do(job: Job) -> int:
         return EXIT_NOT_MINE
     except Exception as error:
         logger.exception("the run failed")
-        record.fail(error)
+        record.fail(error)  # where even this fails, on a full disk, the launcher names the cause
         return EXIT_FAILED
     return 0
 

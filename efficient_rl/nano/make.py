@@ -15,8 +15,8 @@ from pathlib import Path
 from random import Random
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.countdown import Countdown
@@ -25,6 +25,7 @@ from efficient_rl.tasks.problem import Problem, Task
 CONTROL = ["<pad>", "<eos>", "<unk>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 CHARACTERS = "0123456789+-*/()=,;:?. \nx<>%^"
+BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}  # how byte-level tokenizers write them
 FOLDER = Path(__file__).parent / "model"
 SHAPE = {
     "hidden_size": 64,
@@ -42,22 +43,20 @@ POOLS: dict[float, tuple[Task, int]] = {  # how often each source is drawn, and 
 }
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, the four tags and three control tokens."""
-    vocabulary = {token: index for index, token in enumerate([*CONTROL, *TAGS, *CHARACTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])  # not special: decoding keeps them
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+def make_tokenizer() -> Qwen2Tokenizer:
+    """One token a character and the four tags: Qwen2's own tokenizer class with no merges, so that AutoTokenizer agrees."""
+    letters = [BYTE_LEVEL.get(character, character) for character in CHARACTERS]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate([*CONTROL, *TAGS, *letters])},
+        merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token="<unk>",
         padding_side="left",
         model_max_length=SHAPE["max_position_embeddings"],
-        clean_up_tokenization_spaces=False,
     )
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])  # not special: decoding keeps them
+    return tokenizer
 
 
 def behave(problem: Problem, random: Random) -> str:
@@ -86,7 +85,7 @@ def _corrupt(text: str, random: Random) -> str:
 
 
 def batch(
-    pools: Sequence[Sequence[Problem]], tokenizer: PreTrainedTokenizerFast, random: Random, size: int
+    pools: Sequence[Sequence[Problem]], tokenizer: Qwen2Tokenizer, random: Random, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels of shape (size, longest), right-padded; only the completion has labels."""
     rows = []
@@ -101,7 +100,7 @@ def batch(
     return ids, labels
 
 
-def train(steps: int, seed: int, size: int = 128, peak: float = 3e-3) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+def train(steps: int, seed: int, size: int = 128, peak: float = 3e-3) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
     """The trained model; the learning rate warms up for 100 steps and falls to a tenth along a cosine."""
     torch.manual_seed(seed)
     random = Random(seed)
@@ -135,7 +134,7 @@ def train(steps: int, seed: int, size: int = 128, peak: float = 3e-3) -> tuple[Q
     return model, tokenizer
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, recipe: dict[str, int]) -> None:
+def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path, recipe: dict[str, int]) -> None:
     """Write model and tokenizer, and `recipe.json` with the digest of every file."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -151,7 +150,7 @@ def digest(path: Path) -> str:
 def main() -> None:
     """Train and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=FOLDER)
     arguments = parser.parse_args()

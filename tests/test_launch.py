@@ -1,0 +1,104 @@
+"""The local launcher: warm, bounded, one process a run, and whatever happens to one leaves the others alone."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from efficient_rl.config import to_dict
+from efficient_rl.launch.local import LocalLauncher
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job
+from efficient_rl.record import Record
+from tests.conftest import tiny_run
+
+
+def job(folder: Path, *overrides: str) -> Job:
+    config = tiny_run(*overrides)
+    return Job(str(folder / config.config_hash), to_dict(config), checkpoint_steps=1, code_version="test")
+
+
+def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int | None]:
+    ended: list[int | None] = []
+    deadline = time.monotonic() + seconds
+    while len(ended) < count:
+        assert time.monotonic() < deadline, "the jobs did not end in time"
+        ended += [handle.exit_code for handle in launcher.poll()]
+        time.sleep(0.05)
+    return ended
+
+
+def running(job: Job, seconds: float = 60) -> int:
+    """The process id of a job once it holds its run and has logged a step."""
+    record = Record(Path(job.folder))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if any("train/reward" in row["metrics"] for row in record.metrics()):
+            return int(json.loads(next((record.folder / "attempts").glob("*.json")).read_text())["pid"])
+        time.sleep(0.05)
+    raise AssertionError((record.folder / "log.txt").read_text())
+
+
+@pytest.fixture
+def launcher() -> LocalLauncher:
+    return LocalLauncher(workers=2)
+
+
+def test_a_killed_a_failing_and_a_stopped_run_leave_the_others_alone(launcher: LocalLauncher, tmp_path: Path) -> None:
+    long = ("grpo.max_steps=500",)
+    killed, stopped = job(tmp_path, *long, "seed=1"), job(tmp_path, *long, "seed=2")
+    failing = job(tmp_path, "model.prompt=plain")  # nano has no letters
+    good = job(tmp_path, "seed=3")
+    handles = launcher.launch([killed, stopped, failing, good])
+    os.kill(running(killed), signal.SIGKILL)
+    os.kill(running(stopped), signal.SIGTERM)
+    wait(launcher, 4)
+    assert [handle.exit_code for handle in handles] == [-signal.SIGKILL, EXIT_INTERRUPTED, EXIT_FAILED, 0]
+    assert Record(Path(good.folder)).state() == "finished"
+    assert Record(Path(killed.folder)).state() == "pending"
+    assert Record(Path(stopped.folder)).checkpoint() is not None
+    failure = Record(Path(failing.folder)).failure()
+    assert failure is not None
+    assert "nano reads only its own notation" in failure.error
+    assert "Traceback" in Path(failure.log).read_text()
+
+
+def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1)
+    first, second = job(tmp_path, "grpo.max_steps=500"), job(tmp_path, "seed=1")
+    launcher.launch([first, second])
+    running(first)
+    left = launcher.stop()
+    assert len(left) == 2
+    assert Record(Path(first.folder)).checkpoint() is not None
+    assert Record(Path(first.folder)).state() == "pending"
+    assert not (Path(second.folder) / "attempts").exists()
+
+
+def test_no_more_jobs_than_workers_run_at_once(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1)
+    handles = launcher.launch([job(tmp_path, f"seed={seed}", "grpo.max_steps=1") for seed in range(3)])
+    most = 0
+    while not all(handle.done() for handle in handles):
+        most = max(most, sum(handle.process is not None and not handle.done() for handle in handles))
+        launcher.poll()
+        time.sleep(0.01)
+    assert most == 1
+    assert [handle.exit_code for handle in handles] == [0, 0, 0]
+
+
+def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path, launcher: LocalLauncher) -> None:
+    one = job(tmp_path, "grpo.max_steps=200")
+    launcher.launch([one])
+    threads = Path(f"/proc/{running(one)}/status").read_text().split("Threads:")[1].split()[0]
+    launcher.stop()
+    assert int(threads) <= 6  # Python's own, the parent's watch and the data loader; not one a core
+    assert (Path(one.folder) / "log.txt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "two"])
+def test_an_impossible_number_of_workers_is_refused(workers: object) -> None:
+    with pytest.raises(ValueError, match="launcher.workers"):
+        LocalLauncher(workers=workers)  # type: ignore[arg-type]

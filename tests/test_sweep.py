@@ -1,0 +1,319 @@
+"""The command, end to end: it does each run once, survives every kill, and its second call does nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from efficient_rl.record import Record
+from tests.conftest import ROOT, Sweep, command, environment
+
+
+def records(folder: Path) -> list[Record]:
+    return [Record(path) for path in sorted((folder / "outputs" / "runs").glob("*"))]
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(record.state() for record in records(folder))
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The command in the background, in a process group of its own."""
+    return subprocess.Popen(
+        command(overrides), cwd=folder, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_steps(folder: Path, runs: int, steps: int = 2, seconds: float = 90) -> None:
+    """Until that many runs have logged that many training steps."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        logged = [sum("train/reward" in row["metrics"] for row in record.metrics()) for record in records(folder)]
+        if sum(count >= steps for count in logged) >= runs:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {runs} runs with {steps} steps; {[r.folder / 'log.txt' for r in records(folder)]}")
+
+
+def workers(folder: Path) -> list[psutil.Process]:
+    """Processes that work in the folder (started below it)."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def all_gone(folder: Path, seconds: float = 60) -> bool:
+    """Whether nothing works in the folder any more, after a while at most."""
+    deadline = time.monotonic() + seconds
+    while workers(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return workers(folder) == []
+
+
+def test_a_two_step_sweep_of_every_strategy_ends_in_results_tracking_and_a_report(finished: Path, tmp_path: Path) -> None:
+    assert states(finished) == ["finished"] * 8
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.report", "sweep=all", f"output={finished / 'outputs'}", f"reports={tmp_path}"],
+        cwd=finished, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "all" / "report.html").read_text()
+    for strategy in ("full", "first_k", "last_k", "lora"):
+        assert strategy in page
+    assert {"pareto.png", "reward_curves.png", "results.csv", "report.md"} <= {p.name for p in (tmp_path / "all").iterdir()}
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("all")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len([run for run in runs if "config_hash" in run.data.tags]) == 8
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_same_command_again_does_nothing_and_takes_a_moment(finished: Path) -> None:
+    before = {record.folder: record.newest_attempt() for record in records(finished)}
+    started = time.monotonic()
+    done = subprocess.run(
+        command(["-m", "strategy=full,first_k,last_k,lora", "seed=0,1", "grpo.max_steps=2", "name=all"]),
+        cwd=finished, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "8 of 8 runs of sweep all finished" in done.stdout
+    assert time.monotonic() - started < 10  # measured in benchmarks/planning.py; here only: no training, no torch
+    assert {record.folder: record.newest_attempt() for record in records(finished)} == before
+
+
+def test_a_dry_run_says_what_is_finished_duplicate_new_and_how_long(finished: Path) -> None:
+    done = subprocess.run(
+        command(["-m", "strategy=full,first_k", "seed=0,1,2", "lora.rank=8,16", "grpo.max_steps=2", "dry_run=true"]),
+        cwd=finished, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 new, 0 active, 4 finished, 6 duplicate" in done.stdout
+    assert "finished like it" in done.stdout
+    assert len(records(finished)) == 8
+
+
+def test_a_single_run_needs_no_flag_and_several_values_do(sweep: Sweep, tmp_path: Path) -> None:
+    several = sweep("strategy=full,lora")
+    assert several.returncode == 2
+    assert "strategy takes several values; add -m" in several.stderr
+    single = sweep("strategy=last_k", "grpo.max_steps=1", "tracking=none")
+    assert single.returncode == 0, single.stdout + single.stderr
+    assert states(tmp_path) == ["finished"]
+
+
+def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
+        "# Is one block enough?\noverrides:\n  strategy: first_k,last_k\n  strategy.k: 1,2,3\n  seed: range(0,2)\n"
+        "filter:\n  - strategy.k < 3 or seed == 0\n"
+    )
+    planned = sweep("sweep=mine", "dry_run=true")
+    assert planned.returncode == 0, planned.stderr
+    assert "sweep mine" in planned.stdout
+    assert "10 new" in planned.stdout
+    assert "2 dropped by filters" in planned.stdout
+    narrower = sweep("sweep=mine", "strategy=first_k", "filter=strategy.k == 1", "dry_run=true")
+    assert "2 new" in narrower.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=frist_k"], "did you mean 'first_k'"),
+        (["strategy=first_k", "strategy.k=9"], "exceeds the model's 6 blocks; use k<=6"),
+        (["grpo.learning_rate=-1"], "must be above 0"),
+        (["-m", "strategy=full,lora", "launcher.workers=1,2"], "one for the whole sweep"),
+        (["sweep=which_block"], "did you mean 'which_blocks'"),
+        (["filter=strategy.q < 2"], "filter names 'strategy.q'"),
+        (["-m", "seed=0,1", "filter=seed > 5"], "drop all 2 runs"),
+        (["filter=__import__('os').system('touch hacked')"], "is not allowed"),
+        (["launcher.workers=0"], "launcher.workers=0 must be"),
+        (["dry_run=maybe"], "dry_run='maybe' must be true or false"),
+        (["name=a/b"], "name='a/b' must be a text without slashes"),
+        (["checkpoint_steps=0"], "checkpoint_steps=0 must be"),
+        (["nonsense"], "an override reads key=value"),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_a_remedy_before_anything_starts(
+    sweep: Sweep, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    done = sweep(*overrides)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs" / "runs").exists()
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_clear_error(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = sweep("output=taken")
+    assert done.returncode == 2
+    assert "cannot write to output=" in done.stderr
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_a_failed_run_does_not_stop_the_others_and_is_named(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("-m", "model.prompt=symbols,plain", "grpo.max_steps=1", "tracking=none")
+    assert done.returncode == 1
+    assert "1 of 2 runs" in done.stdout
+    assert "nano reads only its own notation" in " ".join(done.stdout.split())
+    assert "log.txt" in done.stdout.replace("\n", "")
+    assert states(tmp_path) == ["failed", "finished"]
+
+
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+    overrides = ["-m", "strategy=last_k,lora", "grpo.max_steps=60", "checkpoint_steps=5", "tracking=none"]
+    whole = start(tmp_path, *overrides)
+    wait_for_steps(tmp_path, runs=2)
+    os.killpg(whole.pid, signal.SIGINT)  # what a terminal does
+    said, _ = whole.communicate(timeout=60)
+    assert whole.returncode == 130, said
+    assert "to go on: python -m efficient_rl.sweep -m" in said
+    assert states(tmp_path) == ["pending", "pending"]
+    assert all_gone(tmp_path, seconds=10)
+    resumed_from = [record.checkpoint() for record in records(tmp_path)]
+    assert all(resumed_from)
+    done = subprocess.run(
+        command(overrides), cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for record, checkpoint in zip(records(tmp_path), resumed_from, strict=True):
+        assert checkpoint is not None
+        assert f"resuming from {checkpoint}" in (record.folder / "log.txt").read_text()
+        assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("victim", ["launcher", "worker", "everything"])
+def test_sigkill_at_any_moment_loses_nothing_and_ends_in_the_same_weights(tmp_path: Path, victim: str) -> None:
+    overrides = ["-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=40", "checkpoint_steps=4"]
+    (tmp_path / "undisturbed").mkdir()
+    (tmp_path / "killed").mkdir()
+    calm = start(tmp_path / "undisturbed", *overrides, "tracking=none")
+    calm.communicate(timeout=300)
+    assert calm.returncode == 0
+    shaken = start(tmp_path / "killed", *overrides)
+    wait_for_steps(tmp_path / "killed", runs=1, steps=6)
+    if victim == "launcher":
+        os.kill(shaken.pid, signal.SIGKILL)
+    elif victim == "everything":
+        for process in workers(tmp_path / "killed"):
+            process.kill()
+    else:
+        attempt = next((tmp_path / "killed" / "outputs" / "runs").glob("*/attempts/*.json"))
+        os.kill(json.loads(attempt.read_text())["pid"], signal.SIGKILL)
+    said, _ = shaken.communicate(timeout=300)
+    if victim == "worker":
+        assert shaken.returncode == 1, said
+        assert "SIGKILL" in said
+    assert all_gone(tmp_path / "killed")  # nobody works on without a launcher
+    again = start(tmp_path / "killed", *overrides)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    for one, other in zip(records(tmp_path / "undisturbed"), records(tmp_path / "killed"), strict=True):
+        a, b = (load_file(record.folder / "model" / "model.safetensors") for record in (one, other))
+        assert all((a[name] == b[name]).all() for name in a)
+        steps = [row["step"] for row in other.metrics() if "train/reward" in row["metrics"]]
+        assert steps == list(range(1, 41))
+
+
+def test_two_commands_at_once_do_every_run_once(tmp_path: Path) -> None:
+    overrides = ["-m", "strategy=full,last_k", "seed=0,1", "grpo.max_steps=8"]
+    both = [start(tmp_path, *overrides, f"name={name}", "launcher.workers=1") for name in ("a", "b")]
+    said = [process.communicate(timeout=400)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert states(tmp_path) == ["finished"] * 4
+    for record in records(tmp_path):
+        assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 9))
+        assert (record.folder / "log.txt").read_text().count("Traceback") == 0
+
+
+def test_a_full_disk_fails_the_run_by_name_and_the_next_command_finishes_it(tmp_path: Path) -> None:
+    """A real file system of a few megabytes, mounted for the test in a namespace of its own."""
+    script = f'mount -t tmpfs -o size=2600k tmpfs {tmp_path} && cd {tmp_path} && exec "$@"'
+    inside = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh"]
+    probe = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"this system gives no mount namespace: {probe.stderr.strip()}")
+    both = (
+        f"{' '.join(command(['strategy=lora', 'tracking=none', 'checkpoint_steps=1', 'grpo.max_steps=40']))}; echo status $?;"
+        " du -sk .; mount -o remount,size=200m .; "
+        f"{' '.join(command(['strategy=lora', 'tracking=none', 'checkpoint_steps=1', 'grpo.max_steps=40']))}; echo status $?"
+    )
+    done = subprocess.run(
+        [*inside, "sh", "-c", both], env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "status 1" in done.stdout, done.stdout + done.stderr
+    assert "No space left on device" in done.stdout
+    assert done.stdout.rstrip().endswith("status 0"), done.stdout + done.stderr
+
+
+def test_force_does_finished_runs_again_and_keeps_the_old_results(sweep: Sweep, tmp_path: Path) -> None:
+    arguments = ("strategy=last_k", "grpo.max_steps=1")
+    assert sweep(*arguments).returncode == 0
+    assert sweep(*arguments, "force=true").returncode == 0
+    (record,) = records(tmp_path)
+    assert record.newest_attempt() == 2
+    assert len(list((record.folder / "earlier").glob("*/result.json"))) == 1
+
+
+def test_the_composed_configuration_can_be_printed(sweep: Sweep) -> None:
+    shown = sweep("--cfg", "job", "strategy=lora", "lora.rank=4")
+    assert shown.returncode == 0
+    assert "rank: 4" in shown.stdout
+
+
+def test_the_output_of_a_terminal_is_a_live_table(tmp_path: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        command(["strategy=last_k", "grpo.max_steps=3", "tracking=none"]),
+        cwd=tmp_path, env=environment(TERM="xterm-256color"), stdout=follower, stderr=follower,
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    assert process.wait(timeout=60) == 0
+    text = shown.decode(errors="replace")
+    for column in ("state", "reward", "accuracy", "trained", "peak memory", "left"):
+        assert column in text
+    assert "running" in text
+    assert "finished" in text
+
+
+def test_the_package_works_from_another_folder_and_with_its_own_options(tmp_path: Path) -> None:
+    assert (ROOT / "conf").is_dir()
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "easy.yaml").write_text(
+        "_target_: efficient_rl.tasks.countdown.Countdown\noperands: [2]\n"
+    )
+    done = subprocess.run(
+        command(["--config-dir", "mine", "task=easy", "dry_run=true"]),
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1 new" in done.stdout
