@@ -5,12 +5,12 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -102,10 +102,16 @@ def _request_order(request: "Request") -> Callable[[RunConfig], int]:
     return lambda run: order[run.config_hash]
 
 
+def build_launcher(settings: Mapping[str, Any]) -> Launcher:
+    """The launcher that a configuration of the group names; ConfigError for settings out of range."""
+    arguments = dict(settings)
+    launcher: Launcher = Component("launcher", arguments.pop("_target_"), arguments).build()
+    return launcher
+
+
 def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Console) -> bool:
     """Launch and poll until every run has ended; False where the user stopped it."""
-    settings = dict(request.settings["launcher"])
-    launcher: Launcher = Component("launcher", settings.pop("_target_"), settings).build()
+    launcher = build_launcher(request.settings["launcher"])
     version = snapshot(request.outputs)
     force = bool(request.settings["force"])
 

@@ -47,6 +47,7 @@ def test_what_is_not_a_comparison_is_refused(rule: str) -> None:
 @given(st.text(max_size=60))
 def test_no_text_does_anything_but_decide_or_be_refused(text: str) -> None:
     try:
-        assert keeps(text, VALUES, KNOWN) in (True, False)
-    except ConfigError as error:
-        assert "filter" in str(error)
+        decided = keeps(text, VALUES, KNOWN)
+    except ConfigError:
+        return
+    assert decided in (True, False)

@@ -100,5 +100,5 @@ def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path,
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two"])
 def test_an_impossible_number_of_workers_is_refused(workers: object) -> None:
-    with pytest.raises(ValueError, match="launcher.workers"):
+    with pytest.raises(ValueError, match=r"launcher\.workers"):
         LocalLauncher(workers=workers)  # type: ignore[arg-type]

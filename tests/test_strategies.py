@@ -13,6 +13,7 @@ from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.static import FirstK, Full, LastK
 from tests.conftest import execute_tiny, tiny_run
 
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "vocab_size": 50}
 PROMISED = {
     "strategy=full": r".",
     "strategy=first_k strategy.k=1": r"layers\.0\.",
@@ -48,12 +49,12 @@ def test_lora_leaves_the_base_as_it_was_and_trains_every_adapter(tmp_path: Path)
 @pytest.mark.parametrize(
     "config",
     [
-        Qwen2Config(hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=2, vocab_size=50),
-        LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, vocab_size=50),
+        Qwen2Config(**SMALL, num_key_value_heads=2),
+        LlamaConfig(**SMALL),
         GPT2Config(n_embd=16, n_layer=4, n_head=2, vocab_size=50),
     ],
     ids=lambda config: config.model_type,
-)  # fmt: skip
+)
 def test_blocks_are_found_in_every_architecture(config: object) -> None:
     model = AutoModelForCausalLM.from_config(config)
     blocks = find_blocks(model)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def workers(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.cwd() == str(folder):
                 found.append(process)
         except psutil.Error:
             continue
@@ -251,11 +254,8 @@ def test_a_full_disk_fails_the_run_by_name_and_the_next_command_finishes_it(tmp_
     probe = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
     if probe.returncode:
         pytest.skip(f"this system gives no mount namespace: {probe.stderr.strip()}")
-    both = (
-        f"{' '.join(command(['strategy=lora', 'tracking=none', 'checkpoint_steps=1', 'grpo.max_steps=40']))}; echo status $?;"
-        " du -sk .; mount -o remount,size=200m .; "
-        f"{' '.join(command(['strategy=lora', 'tracking=none', 'checkpoint_steps=1', 'grpo.max_steps=40']))}; echo status $?"
-    )
+    line = shlex.join(command(["strategy=lora", "tracking=none", "checkpoint_steps=1", "grpo.max_steps=40"]))
+    both = f"{line}; echo status $?; mount -o remount,size=200m .; {line}; echo status $?"
     done = subprocess.run(
         [*inside, "sh", "-c", both], env=environment(), capture_output=True, text=True, timeout=300, check=False
     )

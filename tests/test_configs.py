@@ -1,0 +1,53 @@
+"""Every shipped configuration and sweep parses, builds and explains itself."""
+
+import pytest
+import yaml
+
+from efficient_rl.compose import config_folder, expand, group_options
+from efficient_rl.config import parse_run
+from efficient_rl.sweep import read_request
+from efficient_rl.watch import build_launcher
+
+RUN_GROUPS = ("model", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
+OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+SWEEPS = sorted(
+    str(p.relative_to(config_folder("sweeps")).with_suffix("")) for p in config_folder("sweeps").glob("**/*.yaml")
+)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_parses_and_builds(group: str, option: str) -> None:
+    point = expand([f"{group}={option}"])[0]
+    run = parse_run(point)
+    if group == "launcher":
+        assert hasattr(build_launcher(point.config["launcher"]), "launch")
+    elif group == "tracking":
+        assert "uri" in point.config["tracking"]
+    else:
+        assert group in RUN_GROUPS
+        assert run.config_hash
+        for part in (run.strategy, run.task, run.curriculum, *(term.function for term in run.reward)):
+            assert part.build() is not None
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_says_what_it_is_in_its_first_line(group: str, option: str) -> None:
+    first = (config_folder("conf") / group / f"{option}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 20
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_is_a_question_with_runs(name: str) -> None:
+    request = read_request([f"sweep={name}"], multirun=False)
+    assert request.question is not None
+    assert request.question.endswith("?")
+    assert len(request.runs) > 1
+    assert set(yaml.safe_load((config_folder("sweeps") / f"{name}.yaml").read_text())) <= {"overrides", "filter"}
+
+
+def test_every_strategy_is_compared_at_its_own_learning_rate() -> None:
+    rates = {
+        run.strategy.name: run.grpo.learning_rate for run in map(parse_run, expand(["strategy=full,first_k,last_k,lora"]))
+    }
+    assert rates["full"] < rates["first_k"] == rates["last_k"] < rates["lora"]

@@ -1,0 +1,80 @@
+"""Models load from where they are, and what is missing is said clearly."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.config import ModelConfig
+from efficient_rl.models import best_attention, count_parameters, encode_prompt, load_model, load_tokenizer, write_prompt
+from efficient_rl.tasks.countdown import Countdown
+from tests.conftest import execute_tiny, tiny_run
+
+NANO = tiny_run().model
+PROBLEM = Countdown().problems("train", 1, 0)[0]
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+
+
+@pytest.fixture
+def local_folder(tmp_path: Path) -> Path:
+    """A Llama of another shape with nano's tokenizer: a model that the package has never seen."""
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, vocab_size=36,
+        eos_token_id=1, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path / "llama"
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    assert NANO.folder is not None
+    AutoTokenizer.from_pretrained(NANO.folder).save_pretrained(folder)
+    return folder
+
+
+def test_a_local_folder_trains_like_any_model(tmp_path: Path, local_folder: Path) -> None:
+    result, _ = execute_tiny(tmp_path / "runs", f"model.path={local_folder}", "strategy=last_k", "strategy.k=3")
+    assert result.trainable_params == 3 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
+
+
+def test_the_blocks_of_a_local_folder_bound_k_before_anything_starts(local_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="exceeds the model's 3 blocks"):
+        tiny_run(f"model.path={local_folder}", "strategy=last_k", "strategy.k=4")
+
+
+def test_a_hub_that_cannot_be_reached_ends_in_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"cannot load model\.path=nobody/nothing: .*download the model elsewhere"):
+        load_tokenizer(ModelConfig("x", "nobody/nothing", "plain", "auto", "auto"))
+
+
+def test_a_missing_chat_template_ends_in_a_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"has no chat template.*use model\.prompt=plain"):
+        load_tokenizer(ModelConfig("nano", NANO.path, "chat", "float32", "auto"))
+
+
+def test_a_chat_template_wraps_system_prompt_question_and_instruction() -> None:
+    tokenizer = load_tokenizer(NANO)
+    tokenizer.chat_template = TEMPLATE
+    chat = ModelConfig("x", NANO.path, "chat", "auto", "auto", system_prompt="Think.")
+    prompt = write_prompt(PROBLEM, tokenizer, chat)
+    assert prompt.startswith("system: Think.\nuser: Using all of the numbers")
+    assert "<answer> </answer>" in prompt
+    assert prompt.endswith("assistant:")
+
+
+def test_a_prompt_that_the_tokenizer_cannot_write_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"has no tokens for 'H'.*model\.prompt=symbols"):
+        encode_prompt("H3+4:", load_tokenizer(NANO), NANO)
+
+
+def test_precision_and_attention_follow_the_hardware() -> None:
+    model = load_model(ModelConfig("nano", NANO.path, "symbols", "auto", "auto"))
+    assert model.dtype == torch.float32
+    assert best_attention() in ("sdpa", "flash_attention_2")
+    assert model.config._attn_implementation == best_attention()
+    assert load_model(ModelConfig("nano", NANO.path, "symbols", "bfloat16", "eager")).dtype == torch.bfloat16
+
+
+def test_parameters_are_counted_once_though_embeddings_are_tied() -> None:
+    assert count_parameters(load_model(NANO)) == (323_776, 323_776)
