@@ -29,8 +29,8 @@ sweep: $(VENV)/installed  ## run SWEEP, e.g. make sweep SWEEP='strategy=full,lor
 report: $(VENV)/installed  ## draw the report of the newest sweep (or NAME=...)
 	$(BIN)/python -m analysis.report $(if $(NAME),sweep=$(NAME))
 
-ui: $(VENV)/installed  ## open the MLflow UI on the local database
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --port $${PORT:-5000}
+ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
+	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
 test: $(VENV)/installed  ## every test
 	$(BIN)/python -m pytest

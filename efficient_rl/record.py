@@ -165,6 +165,11 @@ class Record:
         self._recorded = {(row["step"], _kind(row["metrics"])) for row in self.metrics()}
         self.write("config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
+    def release(self) -> None:
+        """Give the run up while this process lives on (a notebook, for hours), so that it can be claimed again."""
+        assert self.attempt is not None
+        self._attempt_path(self.attempt).write_text(json.dumps({"released": time.time()}))
+
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one line to the metrics, unless an earlier attempt already recorded that step before it was cut off."""
         self._check_owner()
@@ -246,6 +251,8 @@ class Record:
             owner = json.loads(path.read_text())
             quiet_seconds = time.time() - path.stat().st_mtime
         except (FileNotFoundError, ValueError):
+            return False
+        if "released" in owner:
             return False
         return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
 

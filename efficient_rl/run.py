@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite, lcm
@@ -12,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.config import RunConfig
+from efficient_rl.compose import ConfigError, expand
+from efficient_rl.config import RunConfig, parse_run
 from efficient_rl.evaluate import Evaluation, evaluate
 from efficient_rl.record import Record, RunResult
 from efficient_rl.tasks.problem import Problem, Task
@@ -74,6 +76,38 @@ class Options:
 
     checkpoint_steps: int = 25
     code_version: str = "unknown"
+
+
+def train(*overrides: str) -> RunResult:
+    """Do one run in this process and return its result; that of a finished run comes back at once.
+
+    `overrides` read as on the command line: `train("strategy=last_k", "grpo.max_steps=30")`. Launcher and tracking take no
+    part. What an earlier call left unfinished goes on from its last checkpoint. Raises ConfigError for overrides that are
+    wrong or name several runs, AlreadyActive while another process works on the run.
+    """
+    quiet_libraries()
+    points = expand(overrides)
+    if len(points) > 1:
+        raise ConfigError(f"the overrides name {len(points)} runs and train() does one; use python -m efficient_rl.sweep -m")
+    settings = points[0].config
+    if key := next((key for key in ("sweep", "filter", "dry_run") if settings[key]), None):
+        raise ConfigError(f"{key}={settings[key]!r} is for sweeps; use python -m efficient_rl.sweep")
+    config = parse_run(points[0])
+    record = Record(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
+    finished = record.result()
+    if finished is not None and not settings["force"]:
+        return finished
+    import efficient_rl.training.grpo
+    import efficient_rl.training.journal  # noqa: F401  both with their libraries, so that these do not count as the run's memory
+
+    record.claim(config, force=bool(settings["force"]))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
+            warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
+            return execute(config, record, Options(settings["checkpoint_steps"]), Stop())
+    finally:
+        record.release()
 
 
 def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> RunResult:

@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
+LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+# The page of an experiment with its charts; sorted by a metric, because the UI folds nested runs away otherwise.
+CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
 DEFAULT_URI = "sqlite:///mlflow.db"
 
 
@@ -68,6 +76,7 @@ class Collector:
         self._outputs = outputs
         self._key = f"{sweep}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
         self._client: MlflowClient | None = None
+        self._complete: dict[Path, int] = {}  # which runs have nothing left to send, until they are touched again
         self._experiment = ""
         self._parent = ""
 
@@ -80,13 +89,16 @@ class Collector:
     def sync(self, runs: Iterable[TrackedRun]) -> None:
         """Send what the store lacks. Raises what MLflow raises where the store cannot be reached."""
         for run in runs:
-            if run.folder.is_dir() and not self.is_sent(run) and _has_news(run, self._sent(run)):
+            touched = _touched(run.folder)
+            if touched is not None and touched != self._complete.get(run.folder) and _has_news(run, self._sent(run)):
                 try:
                     (run.folder / "tracking").mkdir(exist_ok=True)
                     with FileLock(run.folder / "tracking" / f"{self._key}.lock", timeout=0):
                         self._send(self._opened(), run)
                 except Timeout:
                     logger.debug("another process sends %s", run.folder.name)
+            if touched is not None and self.is_sent(run):
+                self._complete[run.folder] = touched
 
     def close(self, finished: bool) -> None:
         """Mark the parent run as ended, if this process ever opened it."""
@@ -95,9 +107,8 @@ class Collector:
 
     def _opened(self) -> "MlflowClient":
         if self._client is None:
-            for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}.items():
+            for name, value in LIBRARY_SETTINGS.items():
                 os.environ.setdefault(name, value)
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             from mlflow import MlflowClient
 
             logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -108,6 +119,7 @@ class Collector:
                 self._experiment = self._find_experiment(client)
                 self._parent = self._find_run(client, f"tags.sweep_parent = '{self._sweep}'") or self._new_parent(client)
             self._client = client
+            _write_whole(self._outputs / "sweeps" / self._sweep / "charts.txt", CHARTS.format(experiment=self._experiment))
         return self._client
 
     def _find_experiment(self, client: "MlflowClient") -> str:
@@ -117,7 +129,8 @@ class Collector:
                 client.restore_experiment(experiment.experiment_id)
             return str(experiment.experiment_id)
         place = _artifact_folder(self.uri, self._sweep)
-        return str(client.create_experiment(self._sweep, artifact_location=place))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI's page for training, not for agents
+        return str(client.create_experiment(self._sweep, artifact_location=place, tags=kind))
 
     def _find_run(self, client: "MlflowClient", condition: str) -> str | None:
         found = client.search_runs([self._experiment], condition, max_results=1)
@@ -202,9 +215,14 @@ class Collector:
             return None
 
     def _remember(self, run: TrackedRun, sent: _Sent) -> None:
-        draft = self._state_path(run).with_suffix(".draft")
-        draft.write_text(json.dumps(asdict(sent)))
-        draft.replace(self._state_path(run))
+        _write_whole(self._state_path(run), json.dumps(asdict(sent)))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _status(record: Record) -> str:
@@ -213,9 +231,15 @@ def _status(record: Record) -> str:
     return {"finished": "FINISHED", "active": "RUNNING", "failed": "FAILED", "pending": "KILLED"}[state]
 
 
+def _touched(folder: Path) -> int | None:
+    """When the run was last claimed, None before the first time."""
+    try:
+        return (folder / "attempts").stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def _has_news(run: TrackedRun, sent: _Sent | None) -> bool:
-    if not (run.folder / "attempts").is_dir():
-        return False
     if sent is None:
         return True
     return _size(run.folder) > sent.offset or _status(Record(run.folder)) != sent.status

@@ -42,7 +42,7 @@ class Launcher(Protocol):
 
     def launch(self, jobs: Sequence[Job]) -> "list[Handle]": ...
 
-    def poll(self) -> "list[Handle]": ...
+    def poll(self, timeout: float = 0) -> "list[Handle]": ...
 
     def stop(self) -> "list[Handle]": ...
 
@@ -122,28 +122,30 @@ def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Consol
     known = {run.config_hash: run for run in plan.runs}
     with Display(list(rows.values()), console) as display, _stop_signals():
         try:
-            launcher.launch([job(run) for run in plan.pending])
-            waiting = {run.config_hash for run in plan.pending}
-            while waiting or elsewhere:
-                for handle in launcher.poll():
-                    key = Path(handle.job.folder).name
-                    waiting.discard(key)
+            handles = {_key(handle): handle for handle in launcher.launch([job(run) for run in plan.pending])}
+            while handles or elsewhere:
+                for handle in launcher.poll(POLL_SECONDS):
+                    key = _key(handle)
+                    del handles[key]
                     if handle.exit_code == EXIT_NOT_MINE:
                         elsewhere[key] = known[key]
                     _note_end(rows[key], handle)
                 for key in _ended_elsewhere(rows, elsewhere):
-                    launcher.launch([job(elsewhere.pop(key))])
-                    waiting.add(key)
-                for key in waiting:
-                    if rows[key].state == "waiting" and Record(rows[key].folder).state() == "active":
-                        rows[key].state = "running"
+                    (handles[key],) = launcher.launch([job(elsewhere.pop(key))])
+                for key, handle in handles.items():
+                    rows[key].state = "running" if handle.running() else "waiting"
                 display.update()
-                time.sleep(POLL_SECONDS)
+                if not handles:
+                    time.sleep(POLL_SECONDS)
         except _StopError:
             console.print("stopping: every run writes a checkpoint (a second Ctrl-C ends them at once)")
             launcher.stop()
             return False
     return True
+
+
+def _key(handle: "Handle") -> str:
+    return Path(handle.job.folder).name
 
 
 def _note_end(row: Row, handle: "Handle") -> None:
@@ -263,4 +265,4 @@ def _say_outcome(
     if finished:
         console.print(f"report:   python -m analysis.report sweep={request.name}", soft_wrap=True, highlight=False)
     if uri:
-        console.print(f"compare:  mlflow ui --backend-store-uri {uri}", soft_wrap=True, highlight=False)
+        console.print(f"compare:  python -m efficient_rl.ui sweep={request.name}", soft_wrap=True, highlight=False)

@@ -56,7 +56,7 @@ def command(overrides: Sequence[str], tiny: bool = True) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a child process that imports this checkout."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160", **extra}
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"} | extra
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ TORCH_FREE = (
     "watch",
     "tracking",
     "provenance",
+    "ui",
 )
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "mlflow", "tokenizers")
 ALLOWED = {  # package or module -> what of ours it may import
@@ -38,6 +39,7 @@ ALLOWED = {  # package or module -> what of ours it may import
     "estimate": {"config", "record"},
     "display": {"record"},
     "provenance": set(),
+    "ui": {"compose", "tracking"},
     "tracking": {"config", "record"},
     "models": {"compose", "config", "tasks"},
     "evaluate": {"rewards", "tasks", "training"},

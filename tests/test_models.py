@@ -14,7 +14,7 @@ from tests.conftest import execute_tiny, tiny_run
 
 NANO = tiny_run().model
 PROBLEM = Countdown().problems("train", 1, 0)[0]
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Reco
 def test_force_keeps_the_old_result_aside(record: Record) -> None:
     record.append(1, {"train/reward": 0.1})
     record.finish(result_of(record))
-    os.remove(record.folder / "attempts" / "000001.json")
+    record.release()
     again = Record(record.folder)
     again.claim(tiny_run(), force=True)
     kept = list((record.folder / "earlier").glob("*/result.json"))
@@ -150,9 +150,9 @@ def test_force_keeps_the_old_result_aside(record: Record) -> None:
 
 def test_a_damaged_result_is_kept_and_the_run_done_again(record: Record) -> None:
     (record.folder / "result.json").write_text('{"config_hash":')
-    os.remove(record.folder / "attempts" / "000001.json")
+    record.release()
     Record(record.folder).claim(tiny_run())
-    assert (record.folder / "result.invalid-1.json").read_text() == '{"config_hash":'
+    assert (record.folder / "result.invalid-2.json").read_text() == '{"config_hash":'
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(record: Record) -> None:

@@ -42,7 +42,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path: Path, s
         record.claim(config)
         with pytest.raises(Interrupted):
             execute(config, record, Options(checkpoint_steps=2), StopAfter(record, lines))
-        (record.folder / "attempts" / f"{record.attempt:06d}.json").unlink()  # this very process is the old owner
+        record.release()
     record = Record(folder)
     record.claim(config)
     resumed = execute(config, record, Options(checkpoint_steps=2), Stop())

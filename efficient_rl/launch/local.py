@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 
 from efficient_rl.launch.worker import Job, work
@@ -30,6 +31,10 @@ class Handle:
     def done(self) -> bool:
         """Whether the job ended."""
         return self.exit_code is not None
+
+    def running(self) -> bool:
+        """Whether the job has started and not ended."""
+        return self.process is not None and not self.done()
 
 
 @dataclass
@@ -56,8 +61,10 @@ class LocalLauncher:
         self.poll()
         return handles
 
-    def poll(self) -> list[Handle]:
-        """Start what can start; the handles whose jobs ended since the last call."""
+    def poll(self, timeout: float = 0) -> list[Handle]:
+        """Start what can start and wait up to `timeout` seconds for one to end; the handles that ended since."""
+        self._start_waiting()
+        connection.wait([handle.process.sentinel for handle in self._running if handle.process], timeout)
         ended = []
         for handle in list(self._running):
             assert handle.process is not None
@@ -66,8 +73,7 @@ class LocalLauncher:
                 handle.process.close()
                 self._running.remove(handle)
                 ended.append(handle)
-        while self._waiting and len(self._running) < self._slots:
-            self._start(self._waiting.popleft())
+        self._start_waiting()
         return ended
 
     def stop(self) -> list[Handle]:
@@ -79,8 +85,7 @@ class LocalLauncher:
             handle.process.terminate()
         deadline = time.monotonic() + self.grace_seconds
         while self._running and time.monotonic() < deadline:
-            self.poll()
-            time.sleep(0.05)
+            self.poll(timeout=0.1)
         self.kill()
         return left
 
@@ -91,6 +96,10 @@ class LocalLauncher:
             handle.process.kill()
             handle.process.join()
         self.poll()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._slots:
+            self._start(self._waiting.popleft())
 
     def _start(self, handle: Handle) -> None:
         taken = {running.slot for running in self._running}

@@ -1,0 +1,45 @@
+"""What the default protocol reaches: accuracy before and after for every strategy, 3 seeds."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from analysis.aggregate import summarize
+from analysis.load import load_sweep
+from benchmarks.machine import write_result
+
+
+def main() -> None:
+    """Run the named sweep in an empty folder (or go on in `--folder`) and write the summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweep", default="which_blocks")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "learning.json")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "efficient_rl.sweep", f"sweep={arguments.sweep}"]
+    subprocess.run(command, cwd=folder, check=True)
+    sweep = load_sweep(folder / "outputs", arguments.sweep)
+    rows = [
+        {
+            "label": summary.label,
+            "seeds": summary.seeds,
+            "trainable_params": summary.trainable_params,
+            "accuracy_before": summary.accuracy_before,
+            "accuracy": summary.accuracy,
+            "accuracy_interval": [summary.accuracy_low, summary.accuracy_high],
+            "gain_points": 100 * (summary.accuracy - summary.accuracy_before),
+            "train_seconds": summary.train_seconds,
+            "peak_memory_bytes": summary.peak_memory_bytes,
+        }
+        for summary in summarize(sweep.runs)
+    ]
+    write_result(arguments.output, __doc__ or "", {"strategies": rows})
+    print(arguments.output.read_text())
+
+
+if __name__ == "__main__":
+    main()

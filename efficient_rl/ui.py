@@ -1,0 +1,60 @@
+"""Serves the MLflow UI on the tracking store and prints the page with a sweep's charts.
+
+python -m efficient_rl.ui [sweep=NAME] [port=5000] [uri=sqlite:///mlflow.db] [output=outputs]
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from efficient_rl.compose import ConfigError, suggest
+from efficient_rl.tracking import resolve_uri
+
+DEFAULTS = {"sweep": "", "port": "5000", "uri": "", "output": "outputs"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the address and become the server; 2 for a request that names nothing."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    try:
+        settings = _settings(arguments)
+        page = charts_page(Path(settings["output"]), settings["sweep"] or None)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    uri = resolve_uri(settings["uri"] or None)
+    if uri is None or not uri.startswith(("http://", "https://")):
+        print(f"open http://127.0.0.1:{settings['port']}{page}", flush=True)
+        command = ["-m", "mlflow", "ui", "--backend-store-uri", str(uri), "--host", "127.0.0.1", "--port", settings["port"]]
+        os.execv(sys.executable, [sys.executable, *command, "--workers", "1"])
+    print(f"open {uri.rstrip('/')}{page}")
+    return 0
+
+
+def charts_page(outputs: Path, sweep: str | None) -> str:
+    """The path of a sweep's charts in the UI, of the newest one without a name, "" before the first."""
+    found = sorted(outputs.glob("sweeps/*/charts.txt"), key=lambda path: path.stat().st_mtime)
+    if sweep is None:
+        return found[-1].read_text() if found else ""
+    for path in found:
+        if path.parent.name == sweep:
+            return path.read_text()
+    raise ConfigError(f"no sweep {sweep!r} was tracked; {suggest(sweep, (path.parent.name for path in found))}")
+
+
+def _settings(arguments: Sequence[str]) -> dict[str, str]:
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    for key in given:
+        if key not in DEFAULTS:
+            raise ConfigError(f"unknown key {key!r}; {suggest(key, DEFAULTS)}")
+    settings = DEFAULTS | given
+    if not settings["port"].isdigit():
+        raise ConfigError(f"port={settings['port']!r} must be a whole number")
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

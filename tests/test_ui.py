@@ -1,0 +1,55 @@
+"""The tracking UI is one command away, on the page where the runs are."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.ui import charts_page, main
+from tests.conftest import environment
+
+
+def test_the_page_is_that_of_the_newest_sweep_or_of_the_named_one(finished: Path) -> None:
+    page = charts_page(finished / "outputs", None)
+    assert re.fullmatch(r"/#/experiments/\d+/runs\?compareRunsMode=CHART&orderByKey=.*", page)
+    assert charts_page(finished / "outputs", "all") == page
+    with pytest.raises(ConfigError, match=r"no sweep 'al' was tracked; did you mean 'all'"):
+        charts_page(finished / "outputs", "al")
+
+
+def test_bad_arguments_get_the_valid_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prt=5000"]) == 2
+    assert "did you mean 'port'" in capsys.readouterr().err
+    assert main(["port=x"]) == 2
+    assert "port='x' must be a whole number" in capsys.readouterr().err
+
+
+def test_the_command_serves_the_runs(finished: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "efficient_rl.ui", f"port={port}"],
+        cwd=finished, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(f"open http://127.0.0.1:{port}/#/experiments/")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                    assert b"<title>MLflow</title>" in answer.read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
