@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ def write_result(path: Path, what: str, measured: dict[str, Any]) -> None:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, smallest and largest of repeated measurements."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def spread_text(values: Mapping[str, float], digits: int) -> str:
+    """`median (min-max)` for a table."""
+    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}-{values['max']:.{digits}f})"
 
 
 def cost_of(command: Sequence[str], cwd: Path) -> Cost:

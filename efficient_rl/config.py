@@ -18,6 +18,7 @@ PROMPTS = ("symbols", "plain", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+NOT_CONTENT = ("name", "parameters")
 SMALL_FILE_BYTES = 16 << 20
 
 
@@ -61,7 +62,10 @@ class Component:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Where the model comes from and how it is loaded; `fingerprint` digests a local folder's files, "" for a hub name."""
+    """Where the model comes from and how it is loaded.
+
+    `fingerprint` digests a local folder's files, "" for a hub name; `parameters` only serves estimates.
+    """
 
     name: str
     path: str
@@ -71,6 +75,7 @@ class ModelConfig:
     gguf_file: str | None = None
     system_prompt: str | None = None
     fingerprint: str = ""
+    parameters: int | None = None
 
     def __post_init__(self) -> None:
         _check_types("model", self)
@@ -201,8 +206,8 @@ class RunConfig:
 
     @functools.cached_property
     def config_hash(self) -> str:
-        """16 hexadecimal digits over the content; option names do not count."""
-        content = json.dumps(_without_names(asdict(self)), sort_keys=True)
+        """16 hexadecimal digits over the content; what only serves display and estimates does not count."""
+        content = json.dumps(_content(asdict(self)), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Any]:
@@ -225,10 +230,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _without_names(tree: Any) -> Any:
+def _content(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _without_names(value) for key, value in tree.items() if key != "name"}
-    return [_without_names(item) for item in tree] if isinstance(tree, list | tuple) else tree
+        return {key: _content(value) for key, value in tree.items() if key not in NOT_CONTENT}
+    return [_content(item) for item in tree] if isinstance(tree, list | tuple) else tree
 
 
 def parse_run(point: Point) -> RunConfig:

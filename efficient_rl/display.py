@@ -12,7 +12,7 @@ from rich.table import Table
 
 from efficient_rl.record import Failure, Record
 
-SHOWN_ROWS = 30
+FRAME_LINES = 7  # of the table around its rows, and the prompt
 STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "waiting": "dim", "elsewhere": "yellow"}
 
 
@@ -116,12 +116,13 @@ class Display:
             table.add_column(
                 column, justify="right" if column in ("step", "reward", "trained", "peak memory", "left") else "left"
             )
+        room = max(3, self._console.height - FRAME_LINES)
         order = ["running", "failed", "elsewhere", "finished", "waiting"]
-        shown = sorted(self._rows, key=lambda row: order.index(row.state)) if len(self._rows) > SHOWN_ROWS else self._rows
-        for row in shown[:SHOWN_ROWS]:
+        shown = sorted(self._rows, key=lambda row: order.index(row.state)) if len(self._rows) > room else self._rows
+        for row in shown[:room]:
             table.add_row(*row.cells(), style=STYLES[row.state])
-        if len(self._rows) > SHOWN_ROWS:
-            table.caption = f"{len(self._rows) - SHOWN_ROWS} more"
+        if len(self._rows) > room:
+            table.caption = f"{len(self._rows) - room} more"
         return table
 
     def _say_changes(self) -> None:

@@ -53,8 +53,10 @@ def _work(run: RunConfig) -> float:
 
 
 def _parameters(run: RunConfig) -> int | None:
-    """Parameters of a model in a local folder, from its configuration's shape."""
+    """Parameters of the model: as its option says, or from the shape of a model in a local folder."""
     folder = run.model.folder
+    if run.model.parameters is not None:
+        return run.model.parameters
     if folder is None or not (folder / "config.json").is_file():
         return None
     shape = json.loads((folder / "config.json").read_text())

@@ -45,6 +45,9 @@ def load_model(config: ModelConfig) -> "PreTrainedModel":
     dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
     model = _load(AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention)
     model.generation_config.max_length = None
+    if config.gguf_file is not None:
+        del model.config.quantization_config  # the weights are plain tensors now, and shall be saved as such
+        model.hf_quantizer = None
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

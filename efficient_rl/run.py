@@ -97,14 +97,14 @@ def train(*overrides: str) -> RunResult:
     finished = record.result()
     if finished is not None and not settings["force"]:
         return finished
-    import efficient_rl.training.grpo
-    import efficient_rl.training.journal  # noqa: F401  both with their libraries, so that these do not count as the run's memory
-
     record.claim(config, force=bool(settings["force"]))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
             warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
+            import efficient_rl.training.grpo
+            import efficient_rl.training.journal  # noqa: F401  before the run, as part of whose memory they would count
+
             return execute(config, record, Options(settings["checkpoint_steps"]), Stop())
     finally:
         record.release()

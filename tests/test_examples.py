@@ -139,9 +139,10 @@ def test_train_goes_on_after_it_was_interrupted_in_the_same_process(monkeypatch:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("efficient_rl.run._make_trainer", interrupt)
-        train(*overrides)
+        with pytest.raises(KeyboardInterrupt):
+            train(*overrides)
     assert train(*overrides).attempt == 2
 
 

@@ -1,5 +1,6 @@
 """Models load from where they are, and what is missing is said clearly."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from efficient_rl.tasks.countdown import Countdown
 from tests.conftest import execute_tiny, tiny_run
 
 NANO = tiny_run().model
+GGUF = os.environ.get("EFFICIENT_RL_GGUF", "")
 PROBLEM = Countdown().problems("train", 1, 0)[0]
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
@@ -40,6 +42,29 @@ def test_a_local_folder_trains_like_any_model(tmp_path: Path, local_folder: Path
 def test_the_blocks_of_a_local_folder_bound_k_before_anything_starts(local_folder: Path) -> None:
     with pytest.raises(ConfigError, match="exceeds the model's 3 blocks"):
         tiny_run(f"model.path={local_folder}", "strategy=last_k", "strategy.k=4")
+
+
+@pytest.mark.skipif(not GGUF, reason="EFFICIENT_RL_GGUF names no GGUF file of a chat model; .ci/run fetches one")
+def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path) -> None:
+    from efficient_rl.models import stop_token_ids
+    from efficient_rl.strategies.static import LastK
+    from efficient_rl.training.sampler import SamplingSettings, sample
+
+    torch.set_num_threads(1)
+    path = Path(GGUF)
+    config = ModelConfig("smollm2", str(path.parent), "chat", "auto", "auto", gguf_file=path.name)
+    tokenizer, model = load_tokenizer(config), load_model(config)
+    ids = encode_prompt(write_prompt(PROBLEM, tokenizer, config), tokenizer, config)
+    settings = SamplingSettings(12, temperature=0)
+    (completion,) = sample(
+        model, [ids], settings, stop_token_ids(model, tokenizer), tokenizer.pad_token_id, torch.Generator()
+    )
+    assert len(tokenizer.decode(completion).split()) > 3
+    trained, total = count_parameters(LastK(2).apply(model))
+    assert 0 < trained < total / 10
+    model.save_pretrained(tmp_path)
+    again = load_model(ModelConfig("again", str(tmp_path), "chat", "auto", "auto"))
+    assert torch.equal(again(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits)
 
 
 def test_a_hub_that_cannot_be_reached_ends_in_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
