@@ -74,17 +74,18 @@ def draw_pareto(ax: Axes, summaries: Sequence[Summary]) -> None:
         _draw_point(ax, summary, style[summary.label])
     ax.set_xscale("log")
     ax.margins(x=0.14, y=0.16)
-    lines = [_draw_before(ax, summaries), _draw_front(ax, summaries)]
+    before, before_label = _draw_before(ax, summaries)
+    front = _draw_front(ax, summaries)
     _format_axes(ax)
     ax.autoscale_view()  # the boxes below are in pixels
-    taken = [_point_box(ax, summary) for summary in summaries]
-    for line, _ in lines:
-        taken += _line_boxes(line)
-    for _, label in lines:
-        _place(label, ABOVE_OR_BELOW, ax, taken)
-        taken.append(label.get_window_extent())
-    if len(summaries) > MOST_LABELS or not _label_points(ax, summaries, style, taken):
-        _legend(ax, len(summaries))
+    taken = [*(_point_box(ax, summary) for summary in summaries), *_line_boxes(before), *_line_boxes(front)]
+    _place(before_label, ABOVE_OR_BELOW, ax, taken)
+    taken.append(before_label.get_window_extent())
+    if len(summaries) <= MOST_LABELS and _label_points(ax, summaries, style, taken):
+        end = pareto_front(summaries)[-1].accuracy
+        _label_line(ax, "Pareto\nfront", 1.0, end, xytext=(5, 0), va="center")
+    else:
+        _legend(ax, len(summaries) + 1)
 
 
 def draw_reward_curves(ax: Axes, curves: Sequence[Curve]) -> None:
@@ -136,33 +137,33 @@ def _draw_before(ax: Axes, summaries: Sequence[Summary]) -> tuple[Line2D, Annota
         ax.axhspan(low, high, color=GREY, alpha=0.12, linewidth=0, zorder=0)
     line = ax.axhline(sum(before) / len(before), color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     text = f"before training {low:.1%} to {high:.1%}" if differ else f"before training {low:.1%}"
-    return line, _label_line(ax, text, 0.01, high, "left")
+    return line, _label_line(ax, text, 0.01, high)
 
 
-def _draw_front(ax: Axes, summaries: Sequence[Summary]) -> tuple[Line2D, Annotation]:
+def _label_line(ax: Axes, text: str, x: float, y: float, **place: Any) -> Annotation:
+    """A label of the line at the height `y`, at `x` as a share of the width."""
+    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (0, 0), **place}
+    return ax.annotate(text, (x, y), color=GREY, fontsize=9, **where)
+
+
+def _draw_front(ax: Axes, summaries: Sequence[Summary]) -> Line2D:
     """A step line from the cheapest configuration of the front to the right edge."""
     front = pareto_front(summaries)
     ax.autoscale_view()
     left, right = ax.get_xlim()
     x = np.repeat([*(summary.trainable_params for summary in front), right], 2)[1:-1]
     y = np.repeat([summary.accuracy for summary in front], 2)
-    (line,) = ax.plot(x, y, color=GREY, linewidth=1.4, alpha=0.8, zorder=2)
+    (line,) = ax.plot(x, y, color=GREY, linewidth=1.4, alpha=0.8, zorder=2, label="Pareto front")
     ax.set_xlim(left, right)
-    return line, _label_line(ax, "Pareto front", 0.99, front[-1].accuracy, "right")
-
-
-def _label_line(ax: Axes, text: str, x: float, y: float, side: str) -> Annotation:
-    """A label at the height `y` of a line and at `x`, a share of the width."""
-    return ax.annotate(
-        text, (x, y), (0, 0), xycoords=("axes fraction", "data"), textcoords="offset points", ha=side, color=GREY, fontsize=9
-    )
+    return line
 
 
 def _format_axes(ax: Axes) -> None:
     ax.set_xlabel("trained parameters")
     ax.set_ylabel("held-out accuracy")
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    count = EngFormatter(sep="")
+    ax.xaxis.set_major_formatter(lambda value, _: count(value).replace("G", "B"))  # parameters are counted in billions
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
     _plain_frame(ax)

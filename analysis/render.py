@@ -16,7 +16,7 @@ from analysis.load import SweepData
 HEADER = (
     "configuration",
     "trained parameters",
-    "accuracy [95% interval]",
+    "accuracy [95%\N{NO-BREAK SPACE}interval]",
     "gain (points)",
     "greedy accuracy",
     "final reward",

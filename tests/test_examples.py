@@ -20,7 +20,10 @@ from tests.conftest import ROOT, TINY, environment
 MINIMAL = ROOT / "examples" / "minimal.py"
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 STRATEGIES = {"first_k", "last_k", "lora"}
-STEPS = "grpo.max_steps=30"
+SHORTER = [  # the first two cells train
+    ('"grpo.max_steps=30"', '"grpo.max_steps=2", "eval.problems=20"'),
+    (" grpo.max_steps=30 ", " grpo.max_steps=2 eval.problems=20 "),
+]
 
 
 def read_notebook() -> NotebookNode:
@@ -37,12 +40,11 @@ def printed(cell: NotebookNode) -> str:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
-    """The code cells of the notebook after two training steps instead of 30, run by this very Python in an empty folder."""
+    """The code cells of the notebook with two training steps instead of 30, run by this very Python in an empty folder."""
     notebook = read_notebook()
-    shortened = [cell for cell in notebook.cells if cell.cell_type == "code" and STEPS in cell.source]
-    assert [cell.id for cell in shortened] == ["train", "sweep"]
-    for cell in shortened:
-        cell.source = cell.source.replace(STEPS, "grpo.max_steps=2")
+    for cell, (long, short) in zip(code_cells(notebook).values(), SHORTER, strict=False):
+        assert cell.source.count(long) == 1
+        cell.source = cell.source.replace(long, short)
     jupyter, folder = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("notebook")
     write_kernel_spec(jupyter / "kernels" / "python3")
     with pytest.MonkeyPatch.context() as patch:
