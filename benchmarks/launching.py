@@ -1,7 +1,7 @@
 """What one more run of a sweep costs to start, in wall and CPU seconds: our launcher against three that a user could pick.
 
-Every launcher starts the same job: import trl.GRPOTrainer and mlflow, write a tiny file. With T(n) the cost of a whole sweep of
-n jobs, one more run costs (T(2n) - T(n)) / n.
+Every launcher starts the same job: import trl.GRPOTrainer and mlflow, write a tiny file. With T(n) the cost of a whole sweep
+of n jobs, one more run costs (T(2n) - T(n)) / n. Ours is also timed from within, without the noise of its one preload.
 
 python -m benchmarks.launching --jobs 8 --repeats 3
 """
@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import Cost, cost_of, spread, write_result
+from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
 from efficient_rl.launch import local
 from efficient_rl.launch.worker import Job
 from efficient_rl.run import quiet_libraries
@@ -33,7 +33,7 @@ from efficient_rl.watch import POLL_SECONDS
 ROOT = Path(__file__).resolve().parents[1]
 CORES = len(os.sched_getaffinity(0))
 JOB_NEEDS = ("trl.trainer.grpo_trainer", "mlflow")
-WARM_STARTS = 10
+WARM_JOBS = 20
 VARIANTS = {
     "ours": f"LocalLauncher, {CORES} jobs at once, each forked from one preloaded server",
     "subprocess": f"python -c, {CORES} at once, a new interpreter a job",
@@ -104,17 +104,30 @@ def start_subprocesses(jobs: int, folder: Path) -> None:
         list(pool.map(start, range(jobs)))
 
 
-def start_one_by_one(jobs: int, folder: Path) -> None:
-    """Print, as JSON, what the preload costs and how long a job takes from its launch to its first line after that."""
-    launcher = our_launcher(1)
+def start_warm(jobs: int, folder: Path) -> None:
+    """Print, as JSON, what our server costs, how soon a job of it starts, and what one more job costs once it runs."""
+    launcher = our_launcher(CORES)
     cold_seconds = seconds_to_first_line(launcher, folder / "cold")
     server = next(
         child for child in psutil.Process().children() if "multiprocessing.forkserver" in " ".join(child.cmdline())
     )
-    cpu = server.cpu_times()
-    warm_seconds = [seconds_to_first_line(launcher, folder / str(number)) for number in range(jobs)]
-    preload_seconds = cold_seconds - statistics.median(warm_seconds)
-    print(json.dumps({"seconds": preload_seconds, "cpu_seconds": cpu.user + cpu.system, "warm": warm_seconds}))
+    preload = server.cpu_times()
+    one_by_one = [seconds_to_first_line(launcher, folder / str(number)) for number in range(jobs)]
+    started, cpu_before = time.monotonic(), launcher_cpu_seconds(server)
+    run_to_end(launcher, [folder / f"again-{number}" for number in range(jobs)])
+    said = {
+        "preload_wall_seconds": cold_seconds - statistics.median(one_by_one),
+        "preload_cpu_seconds": preload.user + preload.system,
+        "launch_to_first_line_seconds": one_by_one,
+        "one_more_wall_seconds": (time.monotonic() - started) / jobs,
+        "one_more_cpu_seconds": (launcher_cpu_seconds(server) - cpu_before) / jobs,
+    }
+    print(json.dumps(said))
+
+
+def launcher_cpu_seconds(server: psutil.Process) -> float:
+    """CPU seconds so far of this process, of the server and of the jobs that ended."""
+    return time.process_time() + sum(server.cpu_times()[:4])
 
 
 def seconds_to_first_line(launcher: local.LocalLauncher, path: Path) -> float:
@@ -128,7 +141,7 @@ def our_launcher(workers: int) -> local.LocalLauncher:
     return local.LocalLauncher(workers=workers, target=forked)
 
 
-STARTERS = {"ours": start_ours, "subprocess": start_subprocesses, "one_by_one": start_one_by_one}
+STARTERS = {"ours": start_ours, "subprocess": start_subprocesses, "warm": start_warm}
 
 
 def sweep_command(variant: str, jobs: int, app: Path, folder: Path) -> list[str]:
@@ -178,7 +191,7 @@ def measure(variants: Sequence[str], jobs: int, repeats: int) -> dict[str, Any]:
             for (variant, n), known in costs.items():
                 known.append(run_sweep(variant, n, app))
             if "ours" in variants:
-                starts.append(json.loads(run_sweep("one_by_one", WARM_STARTS, app).output))
+                starts.append(json.loads(run_sweep("warm", WARM_JOBS, app).output))
     measured = {
         name: {"how": VARIANTS[name], **summary(costs[name, jobs], costs[name, 2 * jobs], jobs)} for name in variants
     }
@@ -189,7 +202,7 @@ def measure(variants: Sequence[str], jobs: int, repeats: int) -> dict[str, Any]:
         "preloaded": PRELOADED,
         "preloaded_for_this_benchmark_only": ["mlflow"],
         "variants": measured,
-        "our_server": server_summary(starts) if starts else None,
+        "our_server": warm_summary(starts) if starts else None,
     }
 
 
@@ -203,29 +216,22 @@ def summary(once: Sequence[Cost], twice: Sequence[Cost], jobs: int) -> dict[str,
     return found
 
 
-def server_summary(starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    warm = [seconds for start in starts for seconds in start["warm"]]
-    return {
-        "preload_wall_seconds": spread([start["seconds"] for start in starts]),
-        "preload_cpu_seconds": spread([start["cpu_seconds"] for start in starts]),
-        "launch_to_first_line_seconds": {**spread(warm), "starts": len(warm)},
-    }
+def warm_summary(starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    lines = [seconds for start in starts for seconds in start["launch_to_first_line_seconds"]]
+    found = {name: spread([start[name] for start in starts]) for name in starts[0] if name != "launch_to_first_line_seconds"}
+    return {**found, "launch_to_first_line_seconds": spread(lines), "jobs": WARM_JOBS}
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-    rows = Table(title="one more run of a sweep: median [min, max]", title_justify="left")
-    for column in ("launcher", "wall s", "CPU s", f"{measured['jobs']} jobs, wall s", "CPU s"):
-        rows.add_column(column, justify="left" if column == "launcher" else "right")
     few = str(measured["jobs"])
+    rows = Table(title="one more run of a sweep: median (min-max)", title_justify="left")
+    for column in ("launcher", "wall s", "CPU s", f"all {few}: wall s", "CPU s"):
+        rows.add_column(column, justify="left" if column == "launcher" else "right")
     for name, found in measured["variants"].items():
-        whole = [found["wall_seconds"][few], found["cpu_seconds"][few]]
-        more = [found["one_more_wall_seconds"], found["one_more_cpu_seconds"]]
-        rows.add_row(name, *(interval(values) for values in (*more, *whole)))
+        more = [spread_text(found[f"one_more_{seconds}"], 2) for seconds in ("wall_seconds", "cpu_seconds")]
+        whole = [f"{found[seconds][few]['median']:.1f}" for seconds in ("wall_seconds", "cpu_seconds")]
+        rows.add_row(name, *more, *whole)
     return rows
-
-
-def interval(values: Mapping[str, float]) -> str:
-    return f"{values['median']:.3f} \\[{values['min']:.3f}, {values['max']:.3f}]"
 
 
 def main() -> None:
@@ -247,7 +253,8 @@ def main() -> None:
     console = Console()
     console.print(table(measured))
     for name, values in (measured["our_server"] or {}).items():
-        console.print(f"ours, {name}: {interval(values)}", highlight=False)
+        if name != "jobs":
+            console.print(f"our server, {name}: {spread_text(values, 3)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import Cost, cost_of, spread, write_result
+from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
 from efficient_rl.compose import config_folder
 
 PLAN = """
@@ -94,6 +94,7 @@ def measure_commands(repeats: int, folder: Path) -> dict[str, Any]:
         "ours --cfg job": (*SWEEP, "--cfg", "job"),
         "ours dry_run": DRY_RUN,
         "hydra --cfg job": (sys.executable, str(app), "--cfg", "job"),
+        "hydra -m": (sys.executable, str(app), "-m", DRY_RUN[-2]),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for _ in range(repeats):
@@ -104,6 +105,7 @@ def measure_commands(repeats: int, folder: Path) -> dict[str, Any]:
         ("ours --help", "hydra --help"),
         ("ours --cfg job", "hydra --cfg job"),
         ("ours dry_run", "hydra --cfg job"),
+        ("ours dry_run", "hydra -m"),  # the same three configurations
     )
     ratios = {f"{ours} / {bare}": ratio(found[ours], found[bare]) for ours, bare in pairs}
     return {"dry_run": " ".join(("python", *DRY_RUN[1:])), "commands": found, "ratios_of_medians": ratios}
@@ -152,7 +154,7 @@ def measure(repeats: int, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-    rows = Table(title="seconds of a fresh process: median [min, max]", title_justify="left")
+    rows = Table(title="seconds of a fresh process: median (min-max)", title_justify="left")
     for column in ("command", "wall s", "CPU s"):
         rows.add_column(column, justify="left" if column == "command" else "right")
     finished = measured["finished_sweep"]
@@ -162,12 +164,8 @@ def table(measured: Mapping[str, Any]) -> Table:
         f"finished sweep of {finished['runs']} again": finished["again"],
     }
     for name, found in costs.items():
-        rows.add_row(name, interval(found["wall_seconds"]), interval(found["cpu_seconds"]))
+        rows.add_row(name, spread_text(found["wall_seconds"], 2), spread_text(found["cpu_seconds"], 2))
     return rows
-
-
-def interval(values: Mapping[str, float]) -> str:
-    return f"{values['median']:.2f} \\[{values['min']:.2f}, {values['max']:.2f}]"
 
 
 def main() -> None:

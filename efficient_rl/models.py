@@ -60,13 +60,6 @@ def best_attention() -> str:
     return "flash_attention_2" if ampere and is_flash_attn_2_available() else "sdpa"
 
 
-def has_bfloat16() -> bool:
-    """Whether this machine has a GPU that computes in bfloat16."""
-    import torch
-
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
 def _load(kind: Any, config: ModelConfig, **arguments: Any) -> Any:
     source = str(config.folder or config.path)
     if config.gguf_file is not None:

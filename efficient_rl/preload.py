@@ -3,10 +3,16 @@
 import datasets  # noqa: F401
 import peft  # noqa: F401
 import torch  # noqa: F401
+import transformers.models.llama.modeling_llama
+import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 import trl  # noqa: F401
 
+import efficient_rl.estimate
 import efficient_rl.evaluate
+import efficient_rl.filters
 import efficient_rl.models
+import efficient_rl.plan
 import efficient_rl.run
 import efficient_rl.training.grpo
-import efficient_rl.training.journal  # noqa: F401
+import efficient_rl.training.journal
+import efficient_rl.watch  # noqa: F401  a fork imports the main module again, with all that it imports

@@ -6,9 +6,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite, lcm
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,30 +19,12 @@ from efficient_rl.tasks.problem import Problem, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import GRPOConfig
 
     from efficient_rl.training.grpo import EfficientGRPOTrainer
     from efficient_rl.training.memory import PhaseMeter
 
 logger = logging.getLogger(__name__)
 HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run of a task
-NAMES = {
-    "frac_reward_zero_std": "train/frac_zero_std",
-    "completions/mean_length": "train/completion_tokens",
-    "completions/max_length": "train/completion_tokens_max",
-    "completions/clipped_ratio": "train/completion_clipped_ratio",
-    "num_tokens": "train/tokens",
-    "step_time": "time/step_seconds",
-}
-DROPPED = (
-    "completions/min",
-    "completions/mean_term",
-    "completions/max_term",
-    "total_flos",
-    "train_",
-    "epoch",
-    "clip_ratio/",
-)
 
 
 class Interrupted(RuntimeError):
@@ -197,6 +177,7 @@ def _make_trainer(
 
     from efficient_rl.training.grpo import EfficientGRPOTrainer
     from efficient_rl.training.journal import Journal
+    from efficient_rl.training.settings import grpo_arguments, rename_metrics
 
     trainer = EfficientGRPOTrainer(
         model=model,
@@ -220,51 +201,6 @@ def _make_trainer(
     )
     trainer.add_callback(journal)
     return trainer
-
-
-def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> "GRPOConfig":
-    """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact."""
-    import torch
-    from trl import GRPOConfig
-
-    from efficient_rl.models import has_bfloat16
-
-    grpo = asdict(config.grpo)
-    grpo.pop("train_problems")
-    period = config.grpo.num_iterations
-    return GRPOConfig(
-        **grpo,
-        output_dir=str(folder),
-        seed=config.seed,
-        data_seed=config.seed,
-        reward_weights=[term.weight for term in config.reward],
-        bf16=has_bfloat16() and config.model.dtype != "float32",
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="steps",
-        save_steps=min(lcm(period, -(-checkpoint_steps // period) * period), 10**9),
-        save_total_limit=2,
-        logging_steps=1,
-        logging_strategy="steps",
-        report_to=[],
-        disable_tqdm=True,
-        skip_memory_metrics=True,
-        ignore_data_skip=True,
-        dataloader_pin_memory=False,
-        log_completions=False,
-        optim="adamw_torch",
-    )
-
-
-def rename_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """TRL's log line under our names; what is not a finite number is left out."""
-    renamed = {}
-    for name, value in logs.items():
-        if name.startswith(DROPPED) or not isinstance(value, int | float) or not isfinite(value):
-            continue
-        if name.startswith("rewards/"):
-            name = f"train/reward_{name.removeprefix('rewards/').replace('/', '_').removesuffix('_mean')}"
-        renamed[NAMES.get(name, name if "/" in name else f"train/{name}")] = float(value)
-    return renamed
 
 
 def _evaluation_metrics(found: Evaluation) -> dict[str, float]:

@@ -528,6 +528,8 @@ def test_strategies_differ_in_colour_and_their_variants_in_line() -> None:
     looks = styles(["full beta=0", "full beta=1", "lora beta=0", "lora beta=1"])
     assert looks["full beta=0"].color == looks["full beta=1"].color != looks["lora beta=0"].color
     assert looks["full beta=0"].line == looks["lora beta=0"].line != looks["full beta=1"].line
+    alone = styles(["full beta=0", "full beta=1"])
+    assert alone["full beta=0"].color != alone["full beta=1"].color
 
 
 @given(st.sets(st.tuples(st.sampled_from(["full", "lora", "k"]), st.integers(0, 9)), max_size=28))
@@ -624,10 +626,12 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
 
 def test_the_table_says_one_seed_and_marks_the_front(outputs: Path) -> None:
     (outputs / "runs" / "full1" / "result.json").unlink()
+    path = outputs / "runs" / "full0" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": 0.3}))
     assert report(outputs) == 0
     rows = (outputs.parent / "reports" / "demo" / "report.md").read_text().splitlines()
     full = next(row for row in rows if row.startswith("| full |"))
-    assert full == "| full | 4,000 (100%) | 50.0% [one seed] | +30.0 | 60.0% | 0.700 | 3 | 12.5 | 1 | yes |"
+    assert full == "| full | 4,000 (100%) | 30.0% [one seed] | +10.0 | 60.0% | 0.700 | 3 | 12.5 | 1 |  |"
     lora = next(row for row in rows if row.startswith("| lora |"))
     assert lora == "| lora | 500 (12.5%) | 45.0% [40.0%, 50.0%] | +25.0 | 60.0% | 0.700 | 3 | 12.5 | 2 | yes |"
 

@@ -45,7 +45,7 @@ ALLOWED = {  # package or module -> what of ours it may import
     "evaluate": {"rewards", "tasks", "training"},
     "training": {"config", "strategies", "rewards", "curricula", "training"},
     "run": {"compose", "config", "record", "strategies", "tasks", "rewards", "curricula", "training", "models", "evaluate"},
-    "preload": {"run", "training", "models", "evaluate"},
+    "preload": {"run", "training", "models", "evaluate", "estimate", "filters", "plan", "watch"},
     "nano": {"tasks"},
     "launch": {"config", "record", "run", "launch"},
     "sweep": {"compose", "config", "plan", "record", "filters", "naming", "estimate", "display", "watch"},

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from efficient_rl.record import Record
-from efficient_rl.run import Interrupted, Options, Stop, execute, grpo_arguments, rename_metrics
+from efficient_rl.run import Interrupted, Options, Stop, execute
+from efficient_rl.training.settings import grpo_arguments, rename_metrics
 from tests.conftest import execute_tiny, tiny_run
 
 STRATEGIES = ["strategy=full", "strategy=first_k", "strategy=last_k", "strategy=lora"]
@@ -85,8 +86,9 @@ def test_a_run_records_what_its_design_promises(tmp_path: Path) -> None:
     assert {"prompt", "completion", "reward_accuracy", "reward_format", "advantage", "step"} <= set(completions[0])
 
 
-def test_kl_is_logged_when_there_is_a_reference(tmp_path: Path) -> None:
-    _, record = execute_tiny(tmp_path, "strategy=lora", "grpo.beta=0.04", "grpo.learning_rate=1e-2")
+@pytest.mark.parametrize("strategy", ["strategy=lora", "strategy=last_k"])
+def test_kl_is_logged_when_there_is_a_reference(tmp_path: Path, strategy: str) -> None:
+    _, record = execute_tiny(tmp_path, strategy, "grpo.beta=0.04", "grpo.learning_rate=1e-2")
     kl = [row["metrics"]["train/kl"] for row in record.metrics() if "train/kl" in row["metrics"]]
     assert len(kl) == 3
     assert kl[-1] > 0
