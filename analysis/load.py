@@ -8,6 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from efficient_rl.record import Record
+
 EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what a file not as written raises
 
@@ -105,51 +107,35 @@ def _read_sweep(outputs: Path, name: str) -> SweepData | None:
 
 def _with_result(run: Run, folder: Path) -> Run:
     result = _read_result(folder)
-    return replace(run, result=result, rewards=_read_rewards(folder / "metrics.jsonl") if result else ())
+    return replace(run, result=result, rewards=_read_rewards(folder) if result else ())
 
 
 def _read_result(folder: Path) -> Result | None:
-    """The result of a run; None where it is missing, half-written or another run's: then the run is not finished."""
-    try:
-        raw = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if raw["config_hash"] != folder.name:
-            return None
-        after = raw["evaluation"]
-        return Result(
-            trainable_params=int(_number(raw["trainable_params"])),
-            mean_active_params=_number(raw["mean_active_params"]),
-            total_params=int(_number(raw["total_params"])),
-            accuracy=_number(raw["accuracy"]),
-            accuracy_before=_number(raw["accuracy_before"]),
-            greedy_accuracy=_number(after["greedy_accuracy"]),
-            standard_error=_number(after["standard_error"]),
-            problems=int(_number(after["problems"])),
-            final_reward=_number(raw["final_reward"]),
-            peak_memory_bytes=max((int(_number(value)) for value in raw["peak_memory_bytes"].values()), default=0),
-            train_seconds=_number(raw["train_seconds"]),
-            tokens=int(_number(raw["tokens"])),
-            code_version=str(raw["code_version"]),
-        )
-    except DAMAGED:
+    """The result of a run; None where the run directory says that it is not finished."""
+    found = Record(folder).result()
+    if found is None:
         return None
+    return Result(
+        trainable_params=found.trainable_params,
+        mean_active_params=found.mean_active_params,
+        total_params=found.total_params,
+        accuracy=found.accuracy,
+        accuracy_before=found.accuracy_before,
+        greedy_accuracy=float(found.evaluation["greedy_accuracy"]),
+        standard_error=float(found.evaluation["standard_error"]),
+        problems=int(found.evaluation["problems"]),
+        final_reward=found.final_reward,
+        peak_memory_bytes=int(max(found.peak_memory_bytes.values(), default=0)),
+        train_seconds=found.train_seconds,
+        tokens=found.tokens,
+        code_version=found.code_version,
+    )
 
 
-def _read_rewards(path: Path) -> tuple[tuple[int, float], ...]:
-    """(step, reward) of every training step, in order of steps. The first line of a step counts; half a line is skipped."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError:
-        return ()
-    rewards: dict[int, float] = {}
-    for line in lines:
-        if not line.endswith(b"\n"):
-            continue
-        try:
-            row = json.loads(line)
-            rewards.setdefault(int(row["step"]), _number(row["metrics"]["train/reward"]))
-        except DAMAGED:
-            continue
-    return tuple(sorted(rewards.items()))
+def _read_rewards(folder: Path) -> tuple[tuple[int, float], ...]:
+    """(step, reward) of every training step, in order of steps."""
+    rows = ((row["step"], row["metrics"]) for row in Record(folder).metrics())
+    return tuple(sorted((step, metrics["train/reward"]) for step, metrics in rows if "train/reward" in metrics))
 
 
 def _number(value: Any) -> float:

@@ -47,20 +47,19 @@ class Style:
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """A style for every label, which depends on nothing but the set of labels.
 
-    Strategies differ in colour and their variants in line, as far as there are lines; beyond that labels do in colour.
+    Strategies differ in colour and their variants in line; where there are too many for that, all differ in colour first.
     """
-    names = sorted(set(labels))
     variants: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(set(labels)):
         variants.setdefault(name.partition(" ")[0], []).append(name)
-    if len(variants) == 1 or max(map(len, variants.values()), default=0) > len(LINES):
-        places = [(index % len(PALETTE), index // len(PALETTE)) for index in range(len(names))]
+    names = [name for own in variants.values() for name in own]
+    if 1 < len(variants) <= len(PALETTE) and max(map(len, variants.values())) <= len(LINES):
+        looks = [(color, line) for color, own in enumerate(variants.values()) for line in range(len(own))]
     else:
-        places = [(index % len(PALETTE), line) for index, own in enumerate(variants.values()) for line in range(len(own))]
-    ordered = [name for own in variants.values() for name in own]
+        looks = [(index % len(PALETTE), index // len(PALETTE) % len(LINES)) for index in range(len(names))]
     return {
-        name: Style(PALETTE[color], MARKERS[index % len(MARKERS)], LINES[line % len(LINES)])
-        for index, (name, (color, line)) in enumerate(zip(ordered, places, strict=True))
+        name: Style(PALETTE[color], MARKERS[index % len(MARKERS)], LINES[line])
+        for index, (name, (color, line)) in enumerate(zip(names, looks, strict=True))
     }
 
 
@@ -110,9 +109,8 @@ def draw_reward_curves(ax: Axes, curves: Sequence[Curve]) -> None:
 def _draw_point(ax: Axes, summary: Summary, style: Style) -> None:
     error = None
     if summary.accuracy_low is not None and summary.accuracy_high is not None:
-        # The mean of a bootstrap interval's own values can lie a rounding error outside it.
         below, above = summary.accuracy - summary.accuracy_low, summary.accuracy_high - summary.accuracy
-        error = np.maximum([[below], [above]], 0.0)
+        error = np.maximum([[below], [above]], 0.0)  # with equal seeds the mean can lie a rounding error outside
     ax.errorbar(
         [summary.trainable_params],
         [summary.accuracy],
@@ -189,9 +187,7 @@ def _label_points(ax: Axes, summaries: Sequence[Summary], style: dict[str, Style
             (0, 0),
             textcoords="offset points",
             fontsize=10,
-            color=tuple(
-                0.75 * part for part in to_rgb(style[summary.label].color)
-            ),  # text needs more contrast than a marker
+            color=tuple(0.75 * part for part in to_rgb(style[summary.label].color)),  # darker: text is thin
         )
         written.append(label)
         if not _place(label, BESIDE, ax, [*taken, *(other.get_window_extent() for other in written[:-1])]):

@@ -40,7 +40,7 @@ VARIANTS = {
     "submitit_local": "hydra-submitit-launcher, all jobs at once, two new interpreters a job",
     "joblib": f"hydra-joblib-launcher, {CORES} workers that run one job after another in the same process",
 }
-PRELOADED = [*local.PRELOADED, "mlflow"]  # our jobs do without mlflow; this one imports it
+PRELOADED = [*local.PRELOADED, "mlflow"]  # our runs do not ask for mlflow; this job imports it
 APP = """
 import os
 
@@ -200,7 +200,7 @@ def measure(variants: Sequence[str], jobs: int, repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "poll_seconds": POLL_SECONDS,
         "preloaded": PRELOADED,
-        "preloaded_for_this_benchmark_only": ["mlflow"],
+        "preloaded_beyond_the_shipped_list": ["mlflow"],
         "variants": measured,
         "our_server": warm_summary(starts) if starts else None,
     }
@@ -224,7 +224,7 @@ def warm_summary(starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(measured: Mapping[str, Any]) -> Table:
     few = str(measured["jobs"])
-    rows = Table(title="one more run of a sweep: median (min-max)", title_justify="left")
+    rows = Table(title="one more run of a sweep: median (min..max)", title_justify="left")
     for column in ("launcher", "wall s", "CPU s", f"all {few}: wall s", "CPU s"):
         rows.add_column(column, justify="left" if column == "launcher" else "right")
     for name, found in measured["variants"].items():

@@ -49,8 +49,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def spread_text(values: Mapping[str, float], digits: int) -> str:
-    """`median (min-max)` for a table."""
-    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}-{values['max']:.{digits}f})"
+    """`median (min..max)` for a table."""
+    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}..{values['max']:.{digits}f})"
 
 
 def cost_of(command: Sequence[str], cwd: Path) -> Cost:

@@ -154,7 +154,7 @@ def measure(repeats: int, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-    rows = Table(title="seconds of a fresh process: median (min-max)", title_justify="left")
+    rows = Table(title="seconds of a fresh process: median (min..max)", title_justify="left")
     for column in ("command", "wall s", "CPU s"):
         rows.add_column(column, justify="left" if column == "command" else "right")
     finished = measured["finished_sweep"]

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import math
+import sys
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -27,13 +29,14 @@ def _require(condition: bool, key: str, value: Any, bound: str) -> None:
         raise ConfigError(f"{key}={value!r} {bound}")
 
 
-def _check_types(section: str, instance: Any) -> None:
+def check_types(section: str, instance: Any) -> None:
     """Hold every field to its annotation: whole numbers become floats where floats are meant, nothing else is converted."""
     for item in fields(instance):
         value = getattr(instance, item.name)
-        allowed = typing.get_args(item.type) or (item.type,)
+        kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        allowed = [typing.get_origin(kind) or kind for kind in kinds]
         if float in allowed and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) < sys.float_info.max else math.inf
             object.__setattr__(instance, item.name, value)
         if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
@@ -78,7 +81,7 @@ class ModelConfig:
     parameters: int | None = None
 
     def __post_init__(self) -> None:
-        _check_types("model", self)
+        check_types("model", self)
         for key, valid in (("prompt", PROMPTS), ("dtype", DTYPES), ("attn_implementation", ATTENTION)):
             value = getattr(self, key)
             _require(value in valid, f"model.{key}", value, f"is not known; {suggest(value, valid)}")
@@ -129,7 +132,7 @@ class GRPOSettings:
     train_problems: int
 
     def __post_init__(self) -> None:
-        _check_types("grpo", self)
+        check_types("grpo", self)
         above_zero = ("learning_rate", "epsilon", "temperature", "max_grad_norm")
         for key in above_zero:
             _require(getattr(self, key) > 0, f"grpo.{key}", getattr(self, key), "must be above 0")
@@ -172,7 +175,7 @@ class EvalSettings:
     steps: int
 
     def __post_init__(self) -> None:
-        _check_types("eval", self)
+        check_types("eval", self)
         _require(self.problems >= 1, "eval.problems", self.problems, "must be at least 1")
         _require(self.samples >= 1, "eval.samples", self.samples, "must be at least 1")
         _require(self.steps >= 0, "eval.steps", self.steps, "must not be negative")

@@ -1,5 +1,6 @@
 """Shows a sweep while it runs: a live table in a terminal, plain lines elsewhere."""
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -83,11 +84,15 @@ class Display:
     def __init__(self, rows: Sequence[Row], console: Console) -> None:
         self._rows = rows
         self._console = console
-        self._live = Live(console=console, refresh_per_second=2, transient=False) if console.is_terminal else None
+        live = console.is_terminal and "JPY_PARENT_PID" not in os.environ  # a notebook only pretends to be a terminal
+        self._live = Live(console=console, refresh_per_second=2, transient=False) if live else None
         self._said: dict[Path, str] = {}
         self._last_progress = time.monotonic()
 
     def __enter__(self) -> "Display":
+        for row in self._rows:
+            if row.state == "finished":
+                row.refresh()
         if self._live:
             self._live.start()
         return self
@@ -130,7 +135,8 @@ class Display:
         for row in self._rows:
             if self._said.get(row.folder) != row.state or (progress and row.state == "running"):
                 named = (f"{name} {cell}" for name, cell in zip(COLUMNS[3:], row.cells()[3:], strict=True) if cell)
-                self._console.print(f"{row.folder.name[:8]} {row.label}: {row.state} ({', '.join(named)})", soft_wrap=True)
+                line = f"{row.folder.name[:8]} {row.label}: {row.state} ({', '.join(named)})"
+                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
                 self._said[row.folder] = row.state
         if progress:
             self._last_progress = time.monotonic()

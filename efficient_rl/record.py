@@ -20,7 +20,7 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from efficient_rl.config import RunConfig, to_dict
+from efficient_rl.config import RunConfig, check_types, to_dict
 
 State = Literal["finished", "active", "failed", "pending"]
 MARKER = "complete.json"
@@ -62,6 +62,12 @@ class RunResult:
     code_version: str
     attempt: int
     finished_at: float
+
+    def __post_init__(self) -> None:
+        check_types("result", self)
+        for values in (self.peak_memory_bytes, self.phase_seconds):
+            if not all(isinstance(value, int | float) for value in values.values()):
+                raise ValueError(f"{values!r} must hold numbers")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.compose import ConfigError, expand
 from efficient_rl.config import RunConfig, parse_run
 from efficient_rl.evaluate import Evaluation, evaluate
+from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record, RunResult
 from efficient_rl.tasks.problem import Problem, Task
 
@@ -85,7 +86,8 @@ def train(*overrides: str) -> RunResult:
             import efficient_rl.training.grpo
             import efficient_rl.training.journal  # noqa: F401  before the run, as part of whose memory they would count
 
-            return execute(config, record, Options(settings["checkpoint_steps"]), Stop())
+            options = Options(settings["checkpoint_steps"], snapshot(record.folder.parents[1]))
+            return execute(config, record, options, Stop())
     finally:
         record.release()
 
@@ -98,6 +100,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     import torch
 
     from efficient_rl.models import count_parameters, encode_prompt, load_model, load_tokenizer, stop_token_ids, write_prompt
+    from efficient_rl.training import grpo, journal, settings  # noqa: F401  loaded here, so that they do not count as the run's
     from efficient_rl.training.memory import PhaseMeter
     from efficient_rl.training.sampler import SamplingSettings
 

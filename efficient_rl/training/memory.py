@@ -1,7 +1,10 @@
 """Measures seconds and peak memory of every phase of a run: resident memory on a CPU, the allocator's peak on a GPU."""
 
+import ctypes
+import gc
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,7 @@ class PhaseMeter:
         self._use_gpu = use_gpu
         self._resettable = os.access(PROCESS / "clear_refs", os.W_OK)
         self._stack: list[str] = []
+        _give_back_freed_memory()
         self._since = time.perf_counter()
         self._reset()
         self.baseline = self._peak()
@@ -80,3 +84,12 @@ class PhaseMeter:
             torch.cuda.reset_peak_memory_stats()
         elif self._resettable:
             (PROCESS / "clear_refs").write_text("5")  # 5 resets the peak resident size, see proc(5)
+
+
+def _give_back_freed_memory() -> None:
+    """Return what earlier work of this process freed to the system, or the baseline would hide as much of this run."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim is not None:
+            trim(0)
