@@ -36,16 +36,16 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --quiet: #a2a9b4; --paper: #16181c; --line: #363a42; --mark: #1d2a3a; }
 }
-body { margin: 2.5rem auto; max-width: 64rem; padding: 0 1.25rem; color: var(--ink); background: var(--paper);
+body { margin: 2.5rem auto; max-width: 70rem; padding: 0 1.25rem; color: var(--ink); background: var(--paper);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { margin-bottom: 0.25rem; overflow-wrap: anywhere; }
 .question { margin-top: 0; font-size: 1.15rem; color: var(--quiet); }
 li { margin: 0.25rem 0; }
 .table { overflow-x: auto; margin: 2rem 0; }
 table { width: 100%; border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.4rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: 0.4rem 0.5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { min-width: 8rem; text-align: left; white-space: normal; }
+th:first-child, td:first-child { min-width: 13.5rem; text-align: left; white-space: normal; }
 tr.front { background: var(--mark); }
 figure { margin: 2rem 0; }
 .card { padding: 1rem; border: 1px solid var(--line); border-radius: 0.5rem; background: #ffffff; text-align: center; }

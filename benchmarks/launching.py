@@ -84,11 +84,10 @@ def run_to_end(launcher: local.LocalLauncher, paths: Sequence[Path]) -> None:
     launcher.launch([Job(str(path), config={}, checkpoint_steps=1, code_version="") for path in paths])
     left = len(paths)
     while left:
-        for handle in launcher.poll():
+        for handle in launcher.poll(POLL_SECONDS):
             if handle.exit_code:
                 raise RuntimeError(f"the job {handle.job.folder} ended with status {handle.exit_code}")
             left -= 1
-        time.sleep(POLL_SECONDS)
 
 
 def start_ours(jobs: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -43,20 +44,41 @@ def _demo(results: Path) -> Sequence[tuple[str, str]]:
     measured = _read(results, "demo")
     return [
         ("`make demo` once installed, to the finished report", _seconds(measured["demo_seconds"])),
-        ("tracking, share of a nano run's time", f"{measured['tracking_share']['median']:.1%}"),
+        ("tracking, CPU share of a nano run's time", f"{measured['tracking_share']['median']:.1%}"),
     ]
 
 
 def _launching(results: Path) -> Sequence[tuple[str, str]]:
-    return []
+    measured = _read(results, "launching")
+    ours = measured["our_server"]
+    others = {"subprocess": "subprocesses", "submitit_local": "hydra-submitit-launcher", "joblib": "hydra-joblib-launcher"}
+    whole = ", ".join(f"{name} {_whole(measured, variant)}" for variant, name in {"ours": "ours", **others}.items())
+    return [
+        ("starting one more run in a sweep (warm), wall", _seconds(ours["one_more_wall_seconds"])),
+        (f"{2 * measured['jobs']} trivial jobs that import trl and mlflow, whole sweep", whole),
+    ]
+
+
+def _whole(measured: Any, variant: str) -> str:
+    return f"{measured['variants'][variant]['wall_seconds'][str(2 * measured['jobs'])]['median']:.0f} s"
 
 
 def _planning(results: Path) -> Sequence[tuple[str, str]]:
-    return []
+    measured = _read(results, "planning")
+    ratios = measured["ratios_of_medians"]
+    return [
+        ("planning 1,000 runs, whole process", _seconds(measured["planning"]["1000"]["wall_seconds"])),
+        ("the same command over a finished sweep", _seconds(measured["finished_sweep"]["again"]["wall_seconds"])),
+        (
+            "`--help` and a dry run of 3 runs, CPU, against `--help` and `-m` of a bare Hydra application",
+            " and ".join(f"{ratios[pair]['cpu_seconds']:.2f}" for pair in AGAINST_HYDRA) + " times",
+        ),
+    ]
 
 
 def _seconds(spread: dict[str, float]) -> str:
-    return f"{spread['median']:.2g} s ({spread['min']:.2g} to {spread['max']:.2g})"
+    digits = 0 if spread["median"] >= 10 else 2
+    return f"{spread['median']:.{digits}f} s ({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"
 
 
 def _read(results: Path, name: str) -> Any:

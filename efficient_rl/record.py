@@ -25,6 +25,7 @@ from efficient_rl.config import RunConfig, check_types, to_dict
 State = Literal["finished", "active", "failed", "pending"]
 MARKER = "complete.json"
 MISSING = (FileNotFoundError, NotADirectoryError)
+EVALUATED = {"accuracy", "greedy_accuracy", "pass_at_k", "standard_error", "problems", "samples"}
 CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
 
@@ -68,6 +69,9 @@ class RunResult:
         for values in (self.peak_memory_bytes, self.phase_seconds):
             if not all(isinstance(value, int | float) for value in values.values()):
                 raise ValueError(f"{values!r} must hold numbers")
+        for values in (self.evaluation, self.evaluation_before):
+            if missing := EVALUATED - set(values):
+                raise ValueError(f"the evaluation lacks {', '.join(sorted(missing))}")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import pytest
 from efficient_rl.record import AlreadyActive, AttemptLost, Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
+EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standard_error": 0.01, "problems": 9, "samples": 2}
 RESULT: dict[str, Any] = {
     "model": "nano", "strategy": "full", "seed": 0, "trainable_params": 1, "mean_active_params": 1.0, "total_params": 1,
-    "accuracy": 0.5, "accuracy_before": 0.1, "evaluation": {}, "evaluation_before": {}, "final_reward": 0.5,
+    "accuracy": 0.5, "accuracy_before": 0.1, "evaluation": EVALUATION, "evaluation_before": EVALUATION, "final_reward": 0.5,
     "peak_memory_bytes": {}, "phase_seconds": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3, "tokens": 4,
     "code_version": "x", "attempt": 1, "finished_at": 0.0,
 }  # fmt: skip
@@ -39,7 +40,9 @@ def test_finished_means_a_valid_result_and_nothing_else(record: Record) -> None:
     assert record.state() == "active"
     record.finish(result_of(record))
     assert record.state() == "finished"
-    for damage in ("", "{", '{"config_hash": "other"}', "null", "[]"):
+    whole = json.loads((record.folder / "result.json").read_text())
+    typed = [whole | change for change in ({"accuracy": "0.5"}, {"accuracy": None}, {"evaluation": {}}, {"steps": 10**400})]
+    for damage in ("", "{", '{"config_hash": "other"}', "null", "[]", *map(json.dumps, typed)):
         (record.folder / "result.json").write_text(damage)
         assert record.result() is None, damage
         assert record.state() != "finished"
