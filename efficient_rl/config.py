@@ -7,7 +7,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,11 @@ SMALL_FILE_BYTES = 16 << 20
 def _require(condition: bool, key: str, value: Any, bound: str) -> None:
     if not condition:
         raise ConfigError(f"{key}={value!r} {bound}")
+
+
+def _require_known(key: str, value: str, valid: Collection[str]) -> None:
+    if value not in valid:
+        raise ConfigError(f"{key}={value!r} is not known; {suggest(value, valid)}")
 
 
 def check_types(section: str, instance: Any) -> None:
@@ -84,7 +89,7 @@ class ModelConfig:
         check_types("model", self)
         for key, valid in (("prompt", PROMPTS), ("dtype", DTYPES), ("attn_implementation", ATTENTION)):
             value = getattr(self, key)
-            _require(value in valid, f"model.{key}", value, f"is not known; {suggest(value, valid)}")
+            _require_known(f"model.{key}", value, valid)
 
     @property
     def folder(self) -> Path | None:
@@ -156,7 +161,7 @@ class GRPOSettings:
         }
         for key, valid in choices.items():
             value = getattr(self, key)
-            _require(value in valid, f"grpo.{key}", value, f"is not known; {suggest(value, valid)}")
+            _require_known(f"grpo.{key}", value, valid)
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
         if batch % self.num_generations:
             near = max(self.num_generations, batch - batch % self.num_generations)

@@ -34,6 +34,14 @@ from efficient_rl.record import Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
 # One finished run as efficient_rl.record.RunResult writes it.
+EVALUATION = {
+    "accuracy": 0.5,
+    "greedy_accuracy": 0.6,
+    "pass_at_k": 0.7,
+    "standard_error": 0.025,
+    "problems": 200,
+    "samples": 4,
+}
 RESULT: dict[str, Any] = {
     "model": "nano",
     "strategy": "full",
@@ -43,8 +51,8 @@ RESULT: dict[str, Any] = {
     "total_params": 4000,
     "accuracy": 0.5,
     "accuracy_before": 0.2,
-    "evaluation": {"accuracy": 0.5, "greedy_accuracy": 0.6, "standard_error": 0.025, "problems": 200},
-    "evaluation_before": {},
+    "evaluation": EVALUATION,
+    "evaluation_before": EVALUATION,
     "final_reward": 0.7,
     "peak_memory_bytes": {"load": 2**20, "update": 3 * 2**20},
     "phase_seconds": {},

@@ -41,7 +41,9 @@ def test_finished_means_a_valid_result_and_nothing_else(record: Record) -> None:
     record.finish(result_of(record))
     assert record.state() == "finished"
     whole = json.loads((record.folder / "result.json").read_text())
-    typed = [whole | change for change in ({"accuracy": "0.5"}, {"accuracy": None}, {"evaluation": {}}, {"accuracy": 10**400})]
+    typed = [
+        whole | change for change in ({"accuracy": "0.5"}, {"accuracy": None}, {"evaluation": {}}, {"accuracy": 10**400})
+    ]
     for damage in ("", "{", '{"config_hash": "other"}', "null", "[]", *map(json.dumps, typed)):
         (record.folder / "result.json").write_text(damage)
         assert record.result() is None, damage

@@ -106,7 +106,13 @@ class LocalLauncher:
         handle.slot = next(slot for slot in range(self._slots) if slot not in taken)
         environment = {"CUDA_VISIBLE_DEVICES": str(handle.slot % self._gpus)} if self._gpus else {}
         handle.process = self._server().Process(target=self.target, args=(handle.job, environment))
-        handle.process.start()
+        try:
+            handle.process.start()
+        except EOFError as error:
+            raise RuntimeError(
+                "the process that runs are forked from could not load its libraries; "
+                "`python -c 'import efficient_rl.preload'` shows why"
+            ) from error
         self._running.append(handle)
 
     def _server(self) -> multiprocessing.context.ForkServerContext:
