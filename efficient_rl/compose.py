@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+EXTENSIBLE = ("model", "strategy", "task", "reward", "curriculum", "grpo", "eval")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 
@@ -118,16 +119,32 @@ def _parse(arguments: Sequence[str]) -> list[Override]:
 def _axis(override: Override, groups: set[str]) -> _Axis:
     key = override.key_or_group
     text = str(override.input_line)
+    _check_prefix(override, key, text)
     prefixed = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
     if not override.is_sweep_override():
         composed = prefixed or key in groups
         return _Axis(key, [text if composed else override.value()], composed, text)
-    names = list(override.sweep_string_iterator())
+    try:
+        names = list(override.sweep_string_iterator())
+    except (HydraException, StopIteration, RuntimeError) as error:
+        raise ConfigError(f"{text!r} is no sweep over values; use a,b,c, choice(...) or range(...)") from error
+    if not names:
+        raise ConfigError(f"{text!r} names no value; widen the range")
     if prefixed or key in groups:
         prefix = text.split("=")[0]
         return _Axis(key, [f"{prefix}={name}" for name in names], True, text)
     parser = OverridesParser.create()
     return _Axis(key, [parser.parse_override(f"{key}={name}").value() for name in names], False, text)
+
+
+def _check_prefix(override: Override, key: str, text: str) -> None:
+    """Refuse what Hydra would add or delete without any effect on a run."""
+    if override.package is not None:
+        raise ConfigError(f"{text!r} names a package; give every group its own place")
+    if (override.is_add() or override.is_force_add()) and key.split(".")[0] not in EXTENSIBLE:
+        raise ConfigError(f"nothing reads {key!r}; + adds a key only below {', '.join(EXTENSIBLE)}")
+    if override.is_delete() and not key.startswith("reward."):
+        raise ConfigError(f"{text!r} deletes what every run needs; only a term of reward can be left out")
 
 
 def swept_keys(arguments: Sequence[str]) -> list[str]:

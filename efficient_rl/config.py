@@ -143,7 +143,7 @@ class GRPOSettings:
             _require(getattr(self, key) > 0, f"grpo.{key}", getattr(self, key), "must be above 0")
         whole = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations")
         for key in (*whole, "max_completion_length", "train_problems"):
-            _require(getattr(self, key) >= 1, f"grpo.{key}", getattr(self, key), "must be at least 1")
+            _require(1 <= getattr(self, key) <= 10**9, f"grpo.{key}", getattr(self, key), "must be at least 1, at most 10^9")
         for key in ("beta", "top_k", "warmup_steps", "weight_decay"):
             _require(getattr(self, key) >= 0, f"grpo.{key}", getattr(self, key), "must not be negative")
         for key in ("adam_beta1", "adam_beta2"):
@@ -252,6 +252,10 @@ def parse_run(point: Point) -> RunConfig:
     model_arguments = dict(tree["model"])
     base_rate = model_arguments.pop("learning_rate", 1e-6)
     rate = tree["grpo"]["learning_rate"]
+    for key, value in (("model.learning_rate", base_rate), ("strategy.learning_rate_factor", factor)):
+        _require(type(value) in (int, float) and value > 0, key, value, "must be a number above 0")
+    for name, term in tree["reward"].items():
+        _require(isinstance(term, dict), f"reward.{name}", term, "must name a function with _target_ and a weight")
     run = RunConfig(
         model=_section(
             ModelConfig,
@@ -269,7 +273,9 @@ def parse_run(point: Point) -> RunConfig:
         eval=_section(EvalSettings, "eval", tree["eval"]),
         seed=tree["seed"],
     )
-    _require(type(run.seed) is int and run.seed >= 0, "seed", run.seed, "must be a whole number, 0 or above")
+    _require(
+        type(run.seed) is int and 0 <= run.seed < 2**32, "seed", run.seed, "must be a whole number, 0 or above, below 2^32"
+    )
     _require(bool(run.reward), "reward", {}, "has no term; name at least one function")
     _check_parts(run)
     return run
@@ -299,6 +305,8 @@ def _check_parts(run: RunConfig) -> None:
             strategy.check_blocks(run.model.blocks)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        except AttributeError as error:
+            raise ConfigError(f"strategy={run.strategy.name}: {run.strategy.target} is no strategy ({error})") from error
     _: Task = _built(_key(run.task))
     for part in (run.curriculum, *(term.function for term in run.reward)):
         _built(_key(part))
@@ -325,6 +333,8 @@ def local_folder(path: str) -> Path | None:
 def fingerprint(path: str) -> str:
     """A digest of a local model folder's files (of large ones their size and ends), "" for a hub name."""
     folder = local_folder(path)
+    if not path:
+        raise ConfigError("model.path is empty; give a folder or a hub name")
     if folder is None:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")

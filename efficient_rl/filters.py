@@ -61,6 +61,10 @@ def _truth(node: ast.expr, values: Mapping[str, Any], known: Collection[str]) ->
             if any(term is MISSING for term in terms):
                 return None
             pairs = zip(terms, operators, terms[1:], strict=False)
+            if unknown := [sign for sign in operators if type(sign) not in COMPARISONS]:
+                raise ConfigError(
+                    f"filter: {type(unknown[0]).__name__.lower()} is not allowed; use == != < <= > >= in, not in"
+                )
             return all(COMPARISONS[type(compare)](left, right) for left, compare, right in pairs)
     value = _value(node, values, known)
     if value is MISSING:

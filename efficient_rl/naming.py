@@ -11,9 +11,10 @@ MAX_NAME_CHARACTERS = 80
 NOT_NAMING = ("dry_run", "force", "output", "launcher", "tracking", "name", "sweep", "checkpoint_steps")
 
 
-def sweep_name(overrides: Sequence[str]) -> str:
-    """A name for files and reports, from the overrides that say what is run; long ones end in a digest."""
+def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:
+    """A name for files and reports, from the sweep file and what the overrides say is run; long ones end in a digest."""
     told = [text for text in overrides if text.split("=")[0].split(".")[0].lstrip("+~") not in NOT_NAMING]
+    told = [file_name, *told] if file_name else told
     name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(told)).replace(",", "-").replace("=", "-").strip("-") or "default"
     if len(name) <= MAX_NAME_CHARACTERS:
         return name

@@ -8,6 +8,7 @@ to life cannot overwrite a newer one.
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -72,6 +73,8 @@ class RunResult:
         for values in (self.evaluation, self.evaluation_before):
             if missing := EVALUATED - set(values):
                 raise ValueError(f"the evaluation lacks {', '.join(sorted(missing))}")
+            if not all(isinstance(values[name], int | float) for name in EVALUATED):
+                raise ValueError(f"{values!r} must hold numbers")
 
 
 @dataclass(frozen=True)
@@ -250,21 +253,21 @@ class Record:
 
     def _newest(self) -> int | None:
         try:
-            numbers = [int(name[:6]) for name in os.listdir(self.folder / "attempts") if name.endswith(".json")]
+            names = os.listdir(self.folder / "attempts")
         except MISSING:
             return None
-        return max(numbers, default=None)
+        return max((int(name[:-5]) for name in names if re.fullmatch(r"\d{6,}\.json", name)), default=None)
 
     def _alive(self, attempt: int) -> bool:
         try:
             path = self._attempt_path(attempt)
             owner = json.loads(path.read_text())
             quiet_seconds = time.time() - path.stat().st_mtime
-        except (FileNotFoundError, ValueError):
-            return False
-        if "released" in owner:
-            return False
-        return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
+            if "released" in owner:
+                return False
+            return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return False  # nobody, or nobody that can be told
 
     def _check_owner(self) -> None:
         if self.attempt is None or self._newest() != self.attempt:
@@ -295,7 +298,14 @@ def _json(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"step", "time", "metrics"} <= set(row) else None
+    whole = (
+        isinstance(row, dict)
+        and type(row.get("step")) is int
+        and isinstance(row.get("time"), int | float)
+        and isinstance(row.get("metrics"), dict)
+        and all(isinstance(value, int | float) for value in row["metrics"].values())
+    )
+    return row if whole else None
 
 
 def _process() -> dict[str, Any]:

@@ -147,8 +147,10 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
 def _remembered(record: Record, name: str, compute: Any) -> Evaluation:
     """The evaluation that an earlier attempt wrote, or a new one."""
     path = record.folder / name
-    if path.is_file():
+    try:
         return Evaluation(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        pass  # not there, or damaged: measured again
     found: Evaluation = compute()
     record.write(name, json.dumps(asdict(found)))
     return found

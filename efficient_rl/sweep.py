@@ -35,10 +35,12 @@ from efficient_rl.filters import keeps
 from efficient_rl.naming import label_runs, sweep_name
 from efficient_rl.plan import Plan, make_plan
 from efficient_rl.record import Record
+from efficient_rl.watch import build_launcher, carry_out
 
 EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_STOPPED = 1, 2, 130
 SHARED_KEYS = ("launcher", "tracking", "output", "dry_run", "force", "name", "sweep", "checkpoint_steps")
 DRY_RUN_ROWS = 50
+MAX_NAME_BYTES = 150
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | N
     given = [argument for argument in overrides if not argument.startswith("filter=")]
     filed, file_rules, question, file_name = _sweep_file(given)
     keys = {override_key(argument) for argument in given}
+    if "filter" in keys:
+        raise ConfigError("a filter reads 'filter=strategy.k < 3'")
     arguments = [*(argument for argument in filed if override_key(argument) not in keys), *given]
     swept = swept_keys(arguments)
     if swept and not multirun and file_name is None:
@@ -79,7 +83,7 @@ def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | N
     settings = {key: points[0].config[key] for key in SHARED_KEYS}
     _check_settings(settings)
     return Request(
-        name=settings["name"] or file_name or sweep_name(arguments),
+        name=settings["name"] or sweep_name([*given, *(f"filter={rule}" for rule in rules)], file_name),
         question=question,
         command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *overrides]),
         runs=tuple(runs),
@@ -98,24 +102,41 @@ def _sweep_file(given: Sequence[str]) -> tuple[list[str], list[str], str | None,
     if found is None:
         valid = {str(p.relative_to(folder).with_suffix("")) for folder in folders for p in folder.glob("**/*.yaml")}
         raise ConfigError(f"unknown sweep {name!r}; {suggest(name, valid)}")
-    text = found.read_text()
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{found} is not YAML: {' '.join(str(error).split())}") from error
-    unknown = set(content) - {"overrides", "filter"} if isinstance(content, dict) else {"(not a mapping)"}
-    if unknown:
-        raise ConfigError(f"{found}: unknown key {sorted(unknown)[0]!r}; valid: filter, overrides")
-    overrides = [f"{key}={_hydra_value(value)}" for key, value in (content.get("overrides") or {}).items()]
+    text, overrides, rules = _read_sweep_file(found)
     question = text.splitlines()[0].lstrip("# ").strip() if text.startswith("#") else None
-    return overrides, [str(rule) for rule in content.get("filter") or []], question, name.replace("/", "-")
+    return [f"{key}={_hydra_value(value)}" for key, value in overrides.items()], rules, question, name.replace("/", "-")
+
+
+def _read_sweep_file(path: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """Text, overrides and filters of a sweep file; ConfigError says what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("overrides"), dict):
+        raise ConfigError(
+            f"{path} needs `overrides:` with one `key: values` a line, and may have `filter:` with a list of rules"
+        )
+    if unknown := [str(key) for key in content if key not in ("overrides", "filter")]:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: filter, overrides")
+    rules = content.get("filter") or []
+    rules = [rules] if isinstance(rules, str) else rules
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise ConfigError(f"{path}: filter must be a rule or a list of rules, not {rules!r}")
+    overrides = content["overrides"]
+    if nested := [str(key) for key in overrides if key in ("sweep", "filter") or not isinstance(key, str)]:
+        raise ConfigError(f"{path}: {nested[0]!r} cannot be an override here")
+    return text, overrides, rules
 
 
 def _hydra_value(value: Any) -> str:
     """A YAML value in Hydra's syntax; text is taken as it stands."""
     if isinstance(value, str):
         return value
-    return "null" if value is None else json.dumps(value)
+    if value is None or isinstance(value, bool | int | float | list | dict):
+        return "null" if value is None else json.dumps(value)
+    raise ConfigError(f"a sweep file holds texts, numbers and lists, not {value!r}; put quotes around it")
 
 
 def _filtered(runs: Sequence[RunConfig], rules: Sequence[str]) -> tuple[list[RunConfig], int]:
@@ -132,11 +153,19 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         if not isinstance(settings[key], bool):
             raise ConfigError(f"{key}={settings[key]!r} must be true or false")
     steps = settings["checkpoint_steps"]
-    if not isinstance(steps, int) or steps < 1:
+    if type(steps) is not int or steps < 1:
         raise ConfigError(f"checkpoint_steps={steps!r} must be a whole number of at least 1")
+    if not isinstance(settings["output"], str) or not settings["output"]:
+        raise ConfigError(f"output={settings['output']!r} must name a folder")
+    uri = settings["tracking"]["uri"]
+    if uri is not None and not isinstance(uri, str):
+        raise ConfigError(f"tracking.uri={uri!r} must be a text such as sqlite:///mlflow.db, or null")
+    build_launcher(settings["launcher"])
     name = settings["name"]
     if name is not None and (not isinstance(name, str) or not name or set(name) & set("/\\'\"\n") or name.startswith(".")):
         raise ConfigError(f"name={name!r} must be a text without slashes and quotes")
+    if name is not None and len(name.encode()) > MAX_NAME_BYTES:
+        raise ConfigError(f"name={name[:20]!r}... has {len(name.encode())} bytes; use at most {MAX_NAME_BYTES}")
 
 
 def read_plan(request: Request) -> Plan:
@@ -152,7 +181,7 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
         result = Record(request.folder(run)).result()
         if result is not None:
             known.append((run, result))
-    table = Table(title=f"sweep {request.name}", title_justify="left", caption_justify="left")
+    table = Table(title=_escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
     for column in ("run", "what", "state", "time", "memory", "estimated from"):
         table.add_column(column, justify="right" if column in ("time", "memory") else "left")
     states = {"finished": plan.finished, "active": plan.active, "new": plan.pending}
@@ -173,7 +202,8 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
     console.print(
         f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished, {plan.duplicates} duplicate, "
         f"{request.dropped} dropped by filters; about {duration(total)} of one worker"
-        + (f" and {unknown} of unknown length" if unknown else "")
+        + (f" and {unknown} of unknown length" if unknown else ""),
+        soft_wrap=True,
     )
 
 
@@ -196,8 +226,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_plan(request, plan, console)
             console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
             return 0
-        from efficient_rl.watch import carry_out
-
         return carry_out(request, plan, console)
     except ConfigError as error:
         errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
@@ -221,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m efficient_rl.sweep",
         description=__doc__,
         epilog=f"groups (group=option):\n{groups}\n\nquestions (sweep=name): {sweeps}\n\n"
-        "Any value: group.key=value, see --cfg job. With -m, key=a,b,c and Hydra's range(), choice(), glob() sweep.",
+        "Any value: group.key=value, see --cfg job. With -m, key=a,b,c and Hydra's range() and choice() sweep.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [-m] [override ...]",
         allow_abbrev=False,
@@ -233,4 +261,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before anything was started
+        sys.exit(EXIT_STOPPED)

@@ -54,6 +54,7 @@ class _Sent:
     offset: int = 0
     attempt: int = 0
     status: str = "RUNNING"
+    store: str = ""  # which database file it was, so that a new one under the same name is seen
 
 
 def resolve_uri(uri: str | None) -> str | None:
@@ -77,6 +78,7 @@ class Collector:
         self._key = f"{sweep}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
         self._client: MlflowClient | None = None
         self._complete: dict[Path, int] = {}  # which runs have nothing left to send, until they are touched again
+        self._known: set[str] = set()  # runs that the store was found to have
         self._experiment = ""
         self._parent = ""
 
@@ -141,7 +143,9 @@ class Collector:
         return str(client.create_run(self._experiment, run_name=self._sweep, tags=tags).info.run_id)
 
     def _send(self, client: "MlflowClient", run: TrackedRun) -> None:
-        sent = self._sent(run) or _Sent(self._find_child(client, run) or self._new_child(client, run))
+        sent = self._sent(run)
+        if sent is None or not self._has_run(client, sent.run_id):
+            sent = _Sent(self._find_child(client, run) or self._new_child(client, run), store=_identity(self.uri))
         self._remember(run, sent)
         record = Record(run.folder)
         status = _status(record)
@@ -159,6 +163,20 @@ class Collector:
             sent.offset = _size(run.folder)
         sent.status, sent.attempt = status, attempt
         self._remember(run, sent)
+
+    def _has_run(self, client: "MlflowClient", run_id: str) -> bool:
+        """Whether the store still knows the run; it is asked once."""
+        if run_id not in self._known:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+            self._known.add(run_id)
+        return True
 
     def _find_child(self, client: "MlflowClient", run: TrackedRun) -> str | None:
         tags = {"config_hash": run.folder.name, "repetition": _repetition(run.folder), "mlflow.parentRunId": self._parent}
@@ -210,9 +228,10 @@ class Collector:
 
     def _sent(self, run: TrackedRun) -> _Sent | None:
         try:
-            return _Sent(**json.loads(self._state_path(run).read_text()))
+            sent = _Sent(**json.loads(self._state_path(run).read_text()))
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
+        return sent if sent.store == _identity(self.uri) else None
 
     def _remember(self, run: TrackedRun, sent: _Sent) -> None:
         _write_whole(self._state_path(run), json.dumps(asdict(sent)))
@@ -294,6 +313,12 @@ def _store_lock(uri: str, outputs: Path) -> Path:
     if uri.startswith("sqlite:///"):
         return Path(uri.removeprefix("sqlite:///") + ".lock")
     return outputs / "tracking.lock"
+
+
+def _identity(uri: str) -> str:
+    """Tells a local database from another that took its place; "" for a server, and where there is none."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    return str(path.stat().st_ino) if uri.startswith("sqlite:///") and path.exists() else ""
 
 
 def _artifact_folder(uri: str, sweep: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from efficient_rl.compose import ConfigError, suggest
 from efficient_rl.tracking import resolve_uri
 
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file")
 DEFAULTS = {"sweep": "", "port": "5000", "uri": "", "output": "outputs"}
 
 
@@ -51,8 +52,11 @@ def _settings(arguments: Sequence[str]) -> dict[str, str]:
         if key not in DEFAULTS:
             raise ConfigError(f"unknown key {key!r}; {suggest(key, DEFAULTS)}")
     settings = DEFAULTS | given
-    if not settings["port"].isdigit():
-        raise ConfigError(f"port={settings['port']!r} must be a whole number")
+    if not settings["port"].isdigit() or not 1 <= int(settings["port"]) <= 65535:
+        raise ConfigError(f"port={settings['port']!r} must be a whole number from 1 to 65535")
+    scheme = settings["uri"].partition("://")[0]
+    if "://" in settings["uri"] and scheme.partition("+")[0] not in SCHEMES:
+        raise ConfigError(f"uri={settings['uri']!r} is no tracking store; {suggest(scheme, SCHEMES)}")
     return settings
 
 

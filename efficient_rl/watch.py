@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import signal
 import threading
 import time
@@ -88,6 +89,7 @@ def _write_manifest(request: "Request", plan: Plan) -> None:
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _keep_other_manifest(folder / "sweep.json", {run.config_hash for run in plan.runs})
         draft = folder / ".sweep.json.draft"
         draft.write_text(text)
         draft.replace(folder / "sweep.json")
@@ -95,6 +97,19 @@ def _write_manifest(request: "Request", plan: Plan) -> None:
         raise ConfigError(
             f"cannot write to output={request.outputs}: {error.strerror}; choose a folder you may write"
         ) from error
+
+
+def _keep_other_manifest(path: Path, hashes: set[str]) -> None:
+    """Set the manifest of other runs under the same name aside and say so."""
+    try:
+        before = json.loads(path.read_text())
+        others = {run["hash"] for run in before["runs"]} - hashes
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return
+    if others:
+        kept = path.with_name(f"sweep-{int(before['created'])}.json")
+        kept.write_text(json.dumps(before))
+        logger.warning("sweep %s named %d other runs before; that list is kept in %s", path.parent.name, len(others), kept)
 
 
 def _request_order(request: "Request") -> Callable[[RunConfig], int]:
@@ -127,9 +142,9 @@ def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Consol
                 for handle in launcher.poll(POLL_SECONDS):
                     key = _key(handle)
                     del handles[key]
-                    if handle.exit_code == EXIT_NOT_MINE:
-                        elsewhere[key] = known[key]
                     _note_end(rows[key], handle)
+                    if rows[key].state == "elsewhere":
+                        elsewhere[key] = known[key]
                 for key in _ended_elsewhere(rows, elsewhere):
                     (handles[key],) = launcher.launch([job(elsewhere.pop(key))])
                 for key, handle in handles.items():
@@ -154,8 +169,8 @@ def _note_end(row: Row, handle: "Handle") -> None:
     row.refresh()
     if record.result() is not None:
         row.state = "finished"
-    elif handle.exit_code == EXIT_NOT_MINE:
-        row.state = "elsewhere"
+    elif handle.exit_code == EXIT_NOT_MINE or record.state() == "active":
+        row.state = "elsewhere"  # also where only the fork server died, and took the news of its forks with it
     elif handle.exit_code == EXIT_INTERRUPTED:
         row.state = "waiting"
     else:
@@ -249,7 +264,12 @@ def _say_outcome(
     request: "Request", rows: dict[str, Row], failed: Sequence[Row], stopped: bool, uri: str | None, console: Console
 ) -> None:
     finished = sum(row.state == "finished" for row in rows.values())
-    console.print(f"{finished} of {len(rows)} runs of sweep {request.name} finished", highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    named = shlex.quote(f"sweep={request.name}")
+    say(f"{finished} of {len(rows)} runs of sweep {request.name} finished")
     if failed:
         table = Table(title="failed", title_justify="left")
         for column in ("run", "what", "error", "log"):
@@ -261,8 +281,8 @@ def _say_outcome(
             )
         console.print(table)
     if stopped or failed:
-        console.print(f"to go on: {request.command}", soft_wrap=True, highlight=False)
+        say(f"to go on: {request.command}")
     if finished:
-        console.print(f"report:   python -m analysis.report sweep={request.name}", soft_wrap=True, highlight=False)
+        say(f"report:   python -m analysis.report {named}")
     if uri:
-        console.print(f"compare:  python -m efficient_rl.ui sweep={request.name}", soft_wrap=True, highlight=False)
+        say(f"compare:  python -m efficient_rl.ui {named}")

@@ -14,15 +14,14 @@ from efficient_rl.run import train
 
 DEFAULTS = (
     "model=nano",  # a Qwen2 of 0.3 million parameters that comes with the package
-    "strategy=last_k",  # which parameters train: those of the last k blocks; others: full, first_k, lora
-    "strategy.k=2",  # of 6
+    "strategy=last_k",  # which parameters train: those of the last 2 of 6 blocks; others: full, first_k, lora
     "grpo.max_steps=30",
 )
 
 
 def main(overrides: list[str]) -> None:
     """Do the run that the overrides describe; `python -m efficient_rl.sweep --help` lists what they can be."""
-    chosen = overrides or DEFAULTS
+    chosen = {text.split("=")[0]: text for text in (*DEFAULTS, *overrides)}.values()  # the last of a key counts
     print("training with", *chosen, flush=True)
     result = train(*chosen)
     print(

@@ -43,6 +43,13 @@ def test_a_value_that_only_some_strategies_know_is_inert_for_the_others() -> Non
         (["model.foo.bar=1"], "unknown key 'model.foo.bar'"),
         (["a=b=c=[ }"], "an override reads key=value"),
         (["model.path=${nothing.here}"], "nothing.here"),
+        (["strategy=lora", "+lora.use_rslora=true"], "nothing reads 'lora.use_rslora'"),
+        (["+foo=1"], "nothing reads 'foo'"),
+        (["~grpo"], "deletes what every run needs"),
+        (["strategy@other=full"], "names a package"),
+        (["seed=range(0,0)"], "names no value"),
+        (["strategy=glob(*)"], "is no sweep over values"),
+        (["seed=interval(0,1)"], "is no sweep over values"),
     ],
 )
 def test_unknown_names_get_the_valid_ones_and_the_nearest(overrides: list[str], message: str) -> None:
@@ -63,6 +70,10 @@ def test_options_of_the_user_are_found_in_an_own_folder(tmp_path: Path) -> None:
     points = expand(["strategy=mine,full"], str(tmp_path))
     assert [parse_run(point).strategy.name for point in points] == ["mine", "full"]
     assert parse_run(points[0]).strategy.arguments == {"k": 3}
+
+
+def test_a_term_of_the_reward_can_be_left_out() -> None:
+    assert set(expand(["~reward.format"])[0].config["reward"]) == {"accuracy"}
 
 
 def test_ranges_and_quotes_follow_hydras_grammar() -> None:

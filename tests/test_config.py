@@ -50,6 +50,10 @@ def test_another_model_in_the_same_folder_is_another_run(tmp_path: Path) -> None
     assert run(f"model.path={tmp_path}").config_hash != before
 
 
+def test_one_name_of_a_part_needs_no_brackets() -> None:
+    assert run("strategy=last_k", "strategy.also_train=norm").strategy.build().also_train == ("norm",)
+
+
 def test_a_run_survives_being_written_and_read() -> None:
     original = run("strategy=lora", "lora.target_modules=[q_proj,v_proj]", "task=arithmetic")
     assert from_dict(to_dict(original)) == original
@@ -85,6 +89,15 @@ def test_a_run_survives_being_written_and_read() -> None:
         (["eval.samples=0"], "must be at least 1"),
         (["seed=-1"], "must be a whole number, 0 or above"),
         (["seed=true"], "must be a whole number"),
+        (["seed=4294967296"], "below 2^32"),
+        (["grpo.max_steps=10000000000"], "at most 10^9"),
+        (["model.path="], "model.path"),
+        (["model.learning_rate=null"], "model.learning_rate=None must be a number above 0"),
+        (["strategy.learning_rate_factor=abc"], "must be a number above 0"),
+        (["+reward.foo=1"], "reward.foo=1 must name a function"),
+        (["strategy=lora", "lora.target_modules=[1]"], "must list names such as"),
+        (["strategy=first_k", "strategy.also_train=[1]"], "must list names of parts"),
+        (["strategy._target_=builtins.dict"], "is no strategy"),
         (["strategy._target_=nowhere.Nothing"], "nowhere"),
     ],
 )

@@ -37,7 +37,7 @@ def test_rules_hold_as_written(rule: str, kept: bool) -> None:
 @pytest.mark.parametrize(
     "rule",
     ["__import__('os').system('true')", "open('x')", "strategy.k", "k <", "[x for x in (1,)]", "lambda: 1", "strategi.k < 2",
-     "'a' * 10**9 == 1", "strategy.name < 3", "seed / 0 == 1", "2 ** 9 > 1"],
+     "'a' * 10**9 == 1", "strategy.name < 3", "seed / 0 == 1", "2 ** 9 > 1", "seed is None"],
 )  # fmt: skip
 def test_what_is_not_a_comparison_is_refused(rule: str) -> None:
     with pytest.raises(ConfigError, match="filter"):

@@ -140,6 +140,25 @@ def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Reco
     assert [row["step"] for row in record.metrics(rows[0]["end"])] == [2, 2]
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"host": "HOST", "pid": "x", "created": 1}', "", "nonsense"])
+def test_an_attempt_that_cannot_be_read_is_nobodys(record: Record, content: str) -> None:
+    import socket
+
+    (record.folder / "attempts" / "000001.json").write_text(content.replace("HOST", socket.gethostname()))
+    (record.folder / "attempts" / "notes.json").write_text("{}")
+    assert record.state() == "pending"
+    record.claim(tiny_run())
+    assert record.attempt == 2
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "time": 0, "metrics": 5}', '{"step": "x", "time": 0, "metrics": {}}', "[]",
+                                  '{"step": 1, "time": 0, "metrics": {"train/reward": null}}'])  # fmt: skip
+def test_a_metric_line_of_another_shape_is_skipped(record: Record, line: str) -> None:
+    (record.folder / "metrics.jsonl").write_text(line + "\n")
+    record.append(1, {"train/reward": 0.5})
+    assert [row["metrics"] for row in record.metrics()] == [{"train/reward": 0.5}]
+
+
 def test_force_keeps_the_old_result_aside(record: Record) -> None:
     record.append(1, {"train/reward": 0.1})
     record.finish(result_of(record))

@@ -55,6 +55,14 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path: Path, s
     assert [row["step"] for row in record.metrics()] == [0, 1, 2, 3, 4, 5, 5]
 
 
+def test_a_damaged_first_evaluation_is_measured_again(tmp_path: Path) -> None:
+    config = tiny_run("strategy=last_k")
+    record = Record(tmp_path / config.config_hash)
+    record.claim(config)
+    (record.folder / "evaluation_before.json").write_text('{"acc')
+    assert execute(config, record, Options(), Stop()).accuracy_before > 0
+
+
 def test_the_same_run_twice_gives_the_same_numbers(tmp_path: Path) -> None:
     first, _ = execute_tiny(tmp_path / "a", "strategy=full")
     second, _ = execute_tiny(tmp_path / "b", "strategy=full")

@@ -136,6 +136,42 @@ def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep: Sweep, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "needs `overrides:`"),
+        ("- a\n- b\n", "needs `overrides:`"),
+        ("overrides: strategy=full\n", "needs `overrides:`"),
+        ("overrides:\n\tseed: 1\n", "is not YAML"),
+        ("overrides: {seed: 1}\nfilters: []\n", "unknown key 'filters'"),
+        ("overrides: {seed: 1}\nfilter: 5\n", "filter must be a rule or a list"),
+        ("overrides: {sweep: other}\n", "'sweep' cannot be an override here"),
+        ("overrides: {seed: 2020-01-01}\n", "put quotes around it"),
+    ],
+)
+def test_a_sweep_file_with_a_mistake_is_refused_by_name(sweep: Sweep, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(content)
+    done = sweep("sweep=mine", "dry_run=true")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_different_requests_have_different_names(sweep: Sweep) -> None:
+    names = [
+        done.stdout.splitlines()[0].split()[1]
+        for done in (
+            sweep("-m", "strategy=full,lora", "dry_run=true", tiny=False),
+            sweep("-m", "strategy=full,lora", "filter=seed == 0", "dry_run=true", tiny=False),
+            sweep("sweep=lora_rank", "dry_run=true", tiny=False),
+            sweep("sweep=lora_rank", "model=qwen2.5_0.5b", "dry_run=true", tiny=False),
+        )
+    ]
+    assert len(set(names)) == 4
+    assert names[0] == "strategy-full-lora"
+    assert names[2] == "lora_rank"
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["strategy=frist_k"], "did you mean 'first_k'"),
@@ -151,6 +187,11 @@ def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep: Sweep, tmp_p
         (["name=a/b"], "name='a/b' must be a text without slashes"),
         (["checkpoint_steps=0"], "checkpoint_steps=0 must be"),
         (["nonsense"], "an override reads key=value"),
+        (["output=null"], "must name a folder"),
+        (["tracking.uri=5"], "tracking.uri=5 must be a text"),
+        (["launcher.grace_seconds=abc"], "must be a number of seconds"),
+        (["name=" + "x" * 200], "use at most 150"),
+        (["+sweep=lora_rank"], "nothing reads 'sweep'"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_remedy_before_anything_starts(

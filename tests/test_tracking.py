@@ -90,8 +90,8 @@ def test_points_sent_just_before_a_crash_are_not_there_twice(one_run: TrackedRun
     assert is_complete(points(uri), run)
 
 
-def test_two_senders_at_first_use_do_not_break_or_double_the_store(one_run: TrackedRun, tmp_path: Path) -> None:
-    run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path}/m.db"
+def sync_elsewhere(run: TrackedRun, uri: str, tmp_path: Path) -> subprocess.Popen[str]:
+    """A sender in a process of its own."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom tests.test_tracking import collector\n"
         "from efficient_rl.tracking import TrackedRun, sync_until\n"
@@ -99,7 +99,27 @@ def test_two_senders_at_first_use_do_not_break_or_double_the_store(one_run: Trac
         "error = sync_until(collector(sys.argv[2], Path(sys.argv[3])), [run], 60)\nassert error is None, error\n"
     )
     arguments = [sys.executable, "-c", script, str(run.folder), uri, str(tmp_path)]
-    senders = [subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    return subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def test_a_store_that_was_deleted_gets_everything_again(one_run: TrackedRun, tmp_path: Path) -> None:
+    run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path}/m.db"
+    counts = []
+    for _ in range(2):
+        assert not collector(uri, tmp_path).is_sent(run)
+        sender = sync_elsewhere(run, uri, tmp_path)
+        assert sender.wait(timeout=120) == 0, sender.communicate()[1]
+        assert collector(uri, tmp_path).is_sent(run)
+        with sqlite3.connect(tmp_path / "m.db") as store:
+            counts.append(store.execute("SELECT COUNT(*) FROM metrics").fetchone()[0])
+        store.close()
+        (tmp_path / "m.db").rename(tmp_path / f"gone-{len(counts)}.db")
+    assert counts[0] == counts[1] >= sum(expected(run).values())
+
+
+def test_two_senders_at_first_use_do_not_break_or_double_the_store(one_run: TrackedRun, tmp_path: Path) -> None:
+    run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path}/m.db"
+    senders = [sync_elsewhere(run, uri, tmp_path) for _ in range(3)]
     errors = [sender.communicate(timeout=120)[1] for sender in senders]
     assert [sender.returncode for sender in senders] == [0, 0, 0], errors
     collector(uri, tmp_path).sync([run])

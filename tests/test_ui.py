@@ -27,7 +27,7 @@ def test_bad_arguments_get_the_valid_names(capsys: pytest.CaptureFixture[str]) -
     assert main(["prt=5000"]) == 2
     assert "did you mean 'port'" in capsys.readouterr().err
     assert main(["port=x"]) == 2
-    assert "port='x' must be a whole number" in capsys.readouterr().err
+    assert "port='x' must be a whole number from 1 to 65535" in capsys.readouterr().err
 
 
 def test_the_command_serves_the_runs(finished: Path) -> None:

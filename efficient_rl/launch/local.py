@@ -51,6 +51,8 @@ class LocalLauncher:
     def __post_init__(self) -> None:
         if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
             raise ValueError(f"launcher.workers={self.workers!r} must be a whole number of at least 1, or null")
+        if not isinstance(self.grace_seconds, int | float) or isinstance(self.grace_seconds, bool) or self.grace_seconds < 0:
+            raise ValueError(f"launcher.grace_seconds={self.grace_seconds!r} must be a number of seconds")
         self._gpus = _gpu_count()
         self._slots = self.workers or self._gpus or len(os.sched_getaffinity(0))
 

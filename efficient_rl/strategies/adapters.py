@@ -30,6 +30,8 @@ class Lora:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout={self.dropout!r} must lie in 0 <= dropout < 1")
         if not isinstance(self.target_modules, str):
+            if not self.target_modules or not all(isinstance(name, str) for name in self.target_modules):
+                raise ValueError(f"lora.target_modules={list(self.target_modules)} must list names such as [q_proj, v_proj]")
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
     def check_blocks(self, blocks: int) -> None:

@@ -32,7 +32,10 @@ class _Consecutive:
 
     def __post_init__(self) -> None:
         check_whole("strategy.k", self.k, low=1)
-        object.__setattr__(self, "also_train", tuple(self.also_train))
+        names = (self.also_train,) if isinstance(self.also_train, str) else tuple(self.also_train)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"strategy.also_train={list(names)} must list names of parts, such as [norm, lm_head]")
+        object.__setattr__(self, "also_train", names)
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the model has fewer than k blocks."""
