@@ -126,7 +126,7 @@ def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep: Sweep, tmp_p
         "# Is one block enough?\noverrides:\n  strategy: first_k,last_k\n  strategy.k: 1,2,3\n  seed: range(0,2)\n"
         "filter:\n  - strategy.k < 3 or seed == 0\n"
     )
-    planned = sweep("sweep=mine", "dry_run=true")
+    planned = sweep("sweep=mine", "dry_run=true", tiny=False)
     assert planned.returncode == 0, planned.stderr
     assert "sweep mine" in planned.stdout
     assert "10 new" in planned.stdout

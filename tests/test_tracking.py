@@ -1,5 +1,6 @@
 """MLflow gets every point once: while runs go on, after it was away, after a crash, and from two senders."""
 
+import contextlib
 import json
 import socket
 import sqlite3
@@ -108,11 +109,11 @@ def test_a_store_that_was_deleted_gets_everything_again(one_run: TrackedRun, tmp
     for _ in range(2):
         assert not collector(uri, tmp_path).is_sent(run)
         sender = sync_elsewhere(run, uri, tmp_path)
-        assert sender.wait(timeout=120) == 0, sender.communicate()[1]
+        _, errors = sender.communicate(timeout=120)
+        assert sender.returncode == 0, errors
         assert collector(uri, tmp_path).is_sent(run)
-        with sqlite3.connect(tmp_path / "m.db") as store:
+        with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as store:
             counts.append(store.execute("SELECT COUNT(*) FROM metrics").fetchone()[0])
-        store.close()
         (tmp_path / "m.db").rename(tmp_path / f"gone-{len(counts)}.db")
     assert counts[0] == counts[1] >= sum(expected(run).values())
 
