@@ -32,10 +32,10 @@ from efficient_rl.config import RunConfig, parse_run
 from efficient_rl.display import bytes_text, duration
 from efficient_rl.estimate import estimate
 from efficient_rl.filters import keeps
+from efficient_rl.launch import build_launcher
 from efficient_rl.naming import label_runs, sweep_name
 from efficient_rl.plan import Plan, make_plan
 from efficient_rl.record import Record
-from efficient_rl.watch import build_launcher, carry_out
 
 EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_STOPPED = 1, 2, 130
 SHARED_KEYS = ("launcher", "tracking", "output", "dry_run", "force", "name", "sweep", "checkpoint_steps")
@@ -226,6 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_plan(request, plan, console)
             console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
             return 0
+        from efficient_rl.watch import carry_out
+
         return carry_out(request, plan, console)
     except ConfigError as error:
         errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)

@@ -6,20 +6,21 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from efficient_rl.compose import ConfigError
-from efficient_rl.config import Component, RunConfig, to_dict
+from efficient_rl.config import RunConfig, to_dict
 from efficient_rl.display import Display, Row
+from efficient_rl.launch import build_launcher
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
 from efficient_rl.naming import label_runs
 from efficient_rl.plan import Plan
@@ -36,16 +37,6 @@ POLL_SECONDS = 0.2
 SYNC_SECONDS = 5.0
 LAST_SYNC_SECONDS = 20.0
 EXIT_FAILED, EXIT_STOPPED = 1, 130
-
-
-class Launcher(Protocol):
-    """Starts jobs and says how they ended; `local.LocalLauncher` is one."""
-
-    def launch(self, jobs: Sequence[Job]) -> "list[Handle]": ...
-
-    def poll(self, timeout: float = 0) -> "list[Handle]": ...
-
-    def stop(self) -> "list[Handle]": ...
 
 
 class _StopError(Exception):
@@ -115,13 +106,6 @@ def _keep_other_manifest(path: Path, hashes: set[str]) -> None:
 def _request_order(request: "Request") -> Callable[[RunConfig], int]:
     order = {run.config_hash: index for index, run in reversed(list(enumerate(request.runs)))}
     return lambda run: order[run.config_hash]
-
-
-def build_launcher(settings: Mapping[str, Any]) -> Launcher:
-    """The launcher that a configuration of the group names; ConfigError for settings out of range."""
-    arguments = dict(settings)
-    launcher: Launcher = Component("launcher", arguments.pop("_target_"), arguments).build()
-    return launcher
 
 
 def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Console) -> bool:

@@ -60,7 +60,7 @@ ALLOWED = {  # package or module -> what of ours it may import
     "preload": {"run", "training", "models", "evaluate", "estimate", "filters", "plan", "watch"},
     "nano": {"tasks"},
     "launch": {"config", "record", "run", "launch"},
-    "sweep": {"compose", "config", "plan", "record", "filters", "naming", "estimate", "display", "watch"},
+    "sweep": {"compose", "config", "plan", "record", "filters", "naming", "estimate", "display", "watch", "launch"},
     "watch": {"compose", "config", "plan", "record", "naming", "display", "launch", "tracking", "provenance", "sweep"},
 }
 

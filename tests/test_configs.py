@@ -5,8 +5,8 @@ import yaml
 
 from efficient_rl.compose import config_folder, expand, group_options
 from efficient_rl.config import parse_run
+from efficient_rl.launch import build_launcher
 from efficient_rl.sweep import read_request
-from efficient_rl.watch import build_launcher
 
 RUN_GROUPS = ("model", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
