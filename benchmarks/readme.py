@@ -37,7 +37,9 @@ def _learning(results: Path) -> str:
 
 
 def _figures(results: Path) -> str:
-    return "".join(f"| {what} | {value} |\n" for what, value in (*_demo(results), *_launching(results), *_planning(results)))
+    rows = (*_demo(results), *_launching(results), *_planning(results))
+    header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
+    return header + "".join(f"| {what} | {value} |\n" for what, value in rows)
 
 
 def _demo(results: Path) -> Sequence[tuple[str, str]]:
