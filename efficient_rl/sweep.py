@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from efficient_rl.compose import (
     ConfigError,
-    Point,
     config_folder,
     expand,
     group_options,
@@ -37,7 +37,7 @@ from efficient_rl.naming import label_runs, sweep_name
 from efficient_rl.plan import Plan, make_plan
 from efficient_rl.record import Record
 
-EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_STOPPED = 1, 2, 130
+EXIT_BAD_REQUEST, EXIT_STOPPED = 2, 130
 SHARED_KEYS = ("launcher", "tracking", "output", "dry_run", "force", "name", "sweep", "checkpoint_steps")
 DRY_RUN_ROWS = 50
 MAX_NAME_BYTES = 150
@@ -181,7 +181,7 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
         result = Record(request.folder(run)).result()
         if result is not None:
             known.append((run, result))
-    table = Table(title=_escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
+    table = Table(title=escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
     for column in ("run", "what", "state", "time", "memory", "estimated from"):
         table.add_column(column, justify="right" if column in ("time", "memory") else "left")
     states = {"finished": plan.finished, "active": plan.active, "new": plan.pending}
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if known.cfg:
             for point in expand(overrides, known.config_dir)[:1]:
-                print(yaml.safe_dump(_visible(point), sort_keys=False), end="")
+                print(yaml.safe_dump(dict(point.config), sort_keys=False), end="")
             return 0
         started = time.monotonic()
         request = read_request(overrides, known.multirun, known.config_dir)
@@ -230,18 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return carry_out(request, plan, console)
     except ConfigError as error:
-        errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return EXIT_BAD_REQUEST
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _visible(point: Point) -> dict[str, Any]:
-    return dict(point.config)
 
 
 def _parser() -> argparse.ArgumentParser:
