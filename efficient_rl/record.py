@@ -108,7 +108,7 @@ class Record:
         """Finished, active, failed or pending."""
         if self.result() is not None:
             return "finished"
-        newest = self._newest()
+        newest = self.newest_attempt()
         if newest and self._alive(newest):
             return "active"
         return "failed" if self.failure() is not None else "pending"
@@ -119,7 +119,7 @@ class Record:
             failure = Failure(**json.loads((self.folder / "failure.json").read_text()))
         except (*MISSING, ValueError, TypeError):
             return None
-        return failure if failure.attempt == self._newest() else None
+        return failure if failure.attempt == self.newest_attempt() else None
 
     def metrics(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """The complete metric lines from byte `start` on: `step`, `time` (Unix seconds), `metrics`; half a line is skipped.
@@ -158,7 +158,7 @@ class Record:
     def claim(self, config: RunConfig, force: bool = False) -> None:
         """Become the newest attempt; raises AlreadyActive while another one lives. `force` sets a finished result aside."""
         (self.folder / "attempts").mkdir(parents=True, exist_ok=True)
-        newest = self._newest() or 0
+        newest = self.newest_attempt() or 0
         if newest and self._alive(newest):
             raise AlreadyActive(f"run {self.folder.name} is being worked on by attempt {newest}")
         path = self._attempt_path(newest + 1)
@@ -237,10 +237,6 @@ class Record:
         draft.write_text(json.dumps(digests))
         draft.rename(folder / MARKER)
 
-    def newest_attempt(self) -> int | None:
-        """The number of the newest attempt, or None before the first."""
-        return self._newest()
-
     def _set_aside(self) -> None:
         kept = self.folder / "earlier" / f"before-attempt-{self.attempt}"
         kept.mkdir(parents=True, exist_ok=True)
@@ -251,7 +247,8 @@ class Record:
     def _attempt_path(self, attempt: int) -> Path:
         return self.folder / "attempts" / f"{attempt:06d}.json"
 
-    def _newest(self) -> int | None:
+    def newest_attempt(self) -> int | None:
+        """The number of the newest attempt, or None before the first."""
         try:
             names = os.listdir(self.folder / "attempts")
         except MISSING:
@@ -270,7 +267,7 @@ class Record:
             return False  # nobody, or nobody that can be told
 
     def _check_owner(self) -> None:
-        if self.attempt is None or self._newest() != self.attempt:
+        if self.attempt is None or self.newest_attempt() != self.attempt:
             raise AttemptLost(f"attempt {self.attempt} of run {self.folder.name} is no longer the newest")
 
 
