@@ -328,12 +328,19 @@ def _artifact_folder(uri: str, sweep: str) -> str | None:
     return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / sweep).as_uri()
 
 
-def sync_until(collector: Collector, runs: Sequence[TrackedRun], seconds: float) -> str | None:
-    """Send everything that is left, trying again for `seconds`; the last error's first line where that was not enough."""
+def sync_until(
+    collector: Collector, runs: Sequence[TrackedRun], seconds: float, complete: bool | None = None
+) -> str | None:
+    """Send everything that is left, trying again for `seconds`; the last error's first line where that was not enough.
+
+    `complete` ends the parent run too: as finished, or as killed where it is False.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
             collector.sync(runs)
+            if complete is not None:
+                collector.close(complete)
             return None
         except Exception as error:  # noqa: BLE001 the store may fail in any way; training and results do not depend on it
             if time.monotonic() > deadline:

@@ -231,12 +231,11 @@ def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun])
 
 
 def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool) -> None:
-    if collector is None or all(collector.is_sent(run) for run in tracked):
+    """Send what is left and end the parent run, also where the background had already sent everything."""
+    if collector is None:
         return
-    error = sync_until(collector, tracked, LAST_SYNC_SECONDS)
-    if error is None:
-        collector.close(complete)
-    else:
+    error = sync_until(collector, tracked, LAST_SYNC_SECONDS, complete)
+    if error is not None:
         console.print(
             f"[yellow]tracking store {escape(collector.uri)} did not take everything ({escape(error)}); "
             "nothing is lost, the same command sends the rest[/]",

@@ -193,3 +193,23 @@ def test_the_uri_is_always_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert resolve_uri(None) == "http://127.0.0.1:5000"
     assert resolve_uri("sqlite:////abs.db") == "sqlite:////abs.db"
+
+
+def test_the_parent_run_ends_also_where_the_background_had_sent_everything_before(one_run: TrackedRun, tmp_path: Path) -> None:
+    run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path / 'm.db'}"
+    ours = collector(uri, tmp_path)
+    assert sync_until(ours, [run], seconds=0) is None and ours.is_sent(run)
+
+    def parent() -> str:
+        (found,) = [r for r in MlflowClient(uri).search_runs([_experiment(uri)]) if "sweep_parent" in r.data.tags]
+        return str(found.info.status)
+
+    assert parent() == "RUNNING"
+    assert sync_until(ours, [run], seconds=0, complete=True) is None
+    assert parent() == "FINISHED"
+
+
+def _experiment(uri: str) -> str:
+    found = MlflowClient(uri).get_experiment_by_name("s")
+    assert found is not None
+    return str(found.experiment_id)
