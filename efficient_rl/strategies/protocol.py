@@ -1,27 +1,76 @@
-"""What a strategy is: which parameters may ever train, and which of them train now."""
+"""What a strategy is: which parameters may ever train, which of them train now, and with what optimizer."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
 
-class Schedule(Protocol):
-    """The changing part of a dynamic strategy; its state travels with the checkpoint."""
+@dataclass(frozen=True)
+class AdamSettings:
+    """What a run says about its optimizer; Adam's names."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+
+class Schedule(Protocol):
+    """The changing part of a dynamic strategy: which parameters each step updates. Its state travels with the checkpoint.
+
+    A step is one update of the optimizer. The order within it: `begin_step`, generation, forward and backward passes,
+    `see_gradients`, clipping, the optimizer, `see_update`. Whoever trains drops the gradient of what is not in `active`
+    after `see_gradients`, and its optimizer state. All names are those of `model.named_parameters()`.
+    """
+
+    @property
+    def active(self) -> Collection[str]:
+        """The parameters that this step updates."""
+
+    def begin_step(self, step: int) -> None:
+        """Choose for the step (counted from 0), and set `requires_grad` of what shall have gradients in it."""
+
+    def see_gradients(self) -> None:
+        """The gradients of the step are complete, and not yet clipped."""
+
+    def see_update(self) -> None:
+        """The optimizer has updated the weights; their gradients are still there."""
+
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """Factors on the learning rate, by parameter; 1 for those that it does not name."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs to go on exactly: tensors, numbers, strings, and lists and dictionaries of them."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Strategy(Protocol):
-    """A way to train only part of a model. Works on any transformers model; nothing else in the package asks which it is."""
+    """A way to train only part of a model. Works on any transformers model; nothing else in the package asks which it is.
+
+    Inherit from it to get what most of them share: fits every model, nothing changes during training, AdamW.
+    """
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the strategy cannot work on a model with that many blocks."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Mark or wrap the parameters that may ever train, and return the model to train."""
+        ...
 
-    def schedule(self, model: "PreTrainedModel") -> Schedule | None:
-        """What decides, step by step, which of them train now; None where all of them always do."""
+    def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> Schedule | None:
+        """What decides, in a training of so many `steps`, which of them train now; None where all of them always do."""
+        return None
+
+    def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer | None":
+        """The method's own optimizer over all that may ever train; None for AdamW."""
+        return None
+
+    def save(self, model: "PreTrainedModel", folder: Path) -> None:
+        """Write the trained model, or its adapter, so that transformers' or PEFT's Auto classes load it."""
+        model.save_pretrained(folder)
