@@ -19,6 +19,7 @@ from efficient_rl.tasks.problem import Task
 PROMPTS = ("symbols", "plain", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
+SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 NOT_CONTENT = ("name", "parameters")
 SMALL_FILE_BYTES = 16 << 20
@@ -134,6 +135,8 @@ class GRPOSettings:
     adam_beta2: float
     max_grad_norm: float
     gradient_checkpointing: bool
+    sampler: str
+    trunk_cache_mib: int
     train_problems: int
 
     def __post_init__(self) -> None:
@@ -144,7 +147,7 @@ class GRPOSettings:
         whole = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations")
         for key in (*whole, "max_completion_length", "train_problems"):
             _require(1 <= getattr(self, key) <= 10**9, f"grpo.{key}", getattr(self, key), "must be at least 1, at most 10^9")
-        for key in ("beta", "top_k", "warmup_steps", "weight_decay"):
+        for key in ("beta", "top_k", "warmup_steps", "weight_decay", "trunk_cache_mib"):
             _require(getattr(self, key) >= 0, f"grpo.{key}", getattr(self, key), "must not be negative")
         for key in ("adam_beta1", "adam_beta2"):
             _require(0 <= getattr(self, key) < 1, f"grpo.{key}", getattr(self, key), "must lie in 0 <= beta < 1")
@@ -157,6 +160,7 @@ class GRPOSettings:
             "loss_type": LOSS_TYPES,
             "scale_rewards": ("group", "batch", "none"),
             "importance_sampling_level": ("token", "sequence"),
+            "sampler": SAMPLERS,
             "lr_scheduler_type": ("constant", "constant_with_warmup", "linear", "cosine"),
         }
         for key, valid in choices.items():

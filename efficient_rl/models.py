@@ -7,7 +7,6 @@ from efficient_rl.config import ModelConfig
 from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 INSTRUCTION = (
@@ -105,9 +104,3 @@ def encode_prompt(prompt: str, tokenizer: "PreTrainedTokenizerBase", config: Mod
             "nano reads only its own notation: use model.prompt=symbols with task=countdown or task=arithmetic"
         )
     return ids
-
-
-def count_parameters(model: "torch.nn.Module") -> tuple[int, int]:
-    """How many parameters train, and how many there are."""
-    sizes = [(parameter.requires_grad, parameter.numel()) for parameter in model.parameters()]
-    return sum(size for trains, size in sizes if trains), sum(size for _, size in sizes)

@@ -41,7 +41,11 @@ class AlreadyActive(RuntimeError):
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run measured; `peak_memory_bytes` is by phase, `accuracy` is held-out avg@k after training."""
+    """What a finished run measured; `accuracy` is held-out avg@k after training.
+
+    `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients, optimizer state, reference,
+    saved activations and the trunk cache held at most.
+    """
 
     config_hash: str
     model: str
@@ -56,6 +60,7 @@ class RunResult:
     evaluation_before: dict[str, Any]
     final_reward: float
     peak_memory_bytes: dict[str, int]
+    memory_parts_bytes: dict[str, int]
     phase_seconds: dict[str, float]
     train_seconds: float
     total_seconds: float
@@ -67,7 +72,7 @@ class RunResult:
 
     def __post_init__(self) -> None:
         check_types("result", self)
-        for values in (self.peak_memory_bytes, self.phase_seconds):
+        for values in (self.peak_memory_bytes, self.memory_parts_bytes, self.phase_seconds):
             if not all(isinstance(value, int | float) for value in values.values()):
                 raise ValueError(f"{values!r} must hold numbers")
         for values in (self.evaluation, self.evaluation_before):

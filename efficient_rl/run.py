@@ -16,6 +16,7 @@ from efficient_rl.config import RunConfig, parse_run
 from efficient_rl.evaluate import Evaluation, evaluate
 from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record, RunResult
+from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Problem, Task
 
 if TYPE_CHECKING:
@@ -83,9 +84,6 @@ def train(*overrides: str) -> RunResult:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
             warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
-            import efficient_rl.training.grpo
-            import efficient_rl.training.journal  # noqa: F401  before the run, as part of whose memory they would count
-
             options = Options(settings["checkpoint_steps"], snapshot(record.folder.parents[1]))
             return execute(config, record, options, Stop())
     finally:
@@ -99,49 +97,63 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     """
     import torch
 
-    from efficient_rl.models import count_parameters, encode_prompt, load_model, load_tokenizer, stop_token_ids, write_prompt
-    from efficient_rl.training import grpo, journal, settings  # noqa: F401  loaded here, so that they do not count as the run's
+    from efficient_rl.models import encode_prompt, load_model, load_tokenizer, stop_token_ids, write_prompt
+    from efficient_rl.training.journal import Journal
     from efficient_rl.training.memory import PhaseMeter
+    from efficient_rl.training.merging import merged
     from efficient_rl.training.sampler import SamplingSettings
+    from efficient_rl.training.settings import rename_metrics
 
     started = time.monotonic()
-    meter = PhaseMeter(use_gpu=torch.cuda.is_available())
+    meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
     task: Task = config.task.build()
     train_problems = task.problems("train", config.grpo.train_problems, config.seed)
     held_out = task.problems("held_out", config.eval.problems, HELD_OUT_SEED)
+    strategy: Strategy = config.strategy.build()
+    rows = [_row(problem, write_prompt(problem, tokenizer, config.model)) for problem in train_problems]
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         base = load_model(config.model)
         stop_ids = stop_token_ids(base, tokenizer)
-        model = config.strategy.build().apply(base)
-    trainable, total = count_parameters(model)
-    if trainable == 0:
-        raise ValueError(f"strategy={config.strategy.name} leaves nothing to train")
+        trainer = _make_trainer(config, record, options, meter, base, strategy, tokenizer, rows)
+    trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
     prompts = [encode_prompt(write_prompt(p, tokenizer, config.model), tokenizer, config.model) for p in held_out]
     sampling = SamplingSettings(
         config.grpo.max_completion_length, config.grpo.temperature, config.grpo.top_p, config.grpo.top_k
     )
 
     def measure(step: int) -> Evaluation:
-        with meter.phase("evaluation"):
-            found = evaluate(model, tokenizer, held_out, prompts, stop_ids, sampling, config.eval.samples, stop.check)
-        sizes = {"params/trainable": float(trainable), "params/active": float(trainable), "params/total": float(total)}
-        record.append(step, _evaluation_metrics(found) | sizes)
+        with meter.phase("evaluation"), merged(trainer.model):
+            found = evaluate(
+                trainer.model, tokenizer, held_out, prompts, stop_ids, sampling, config.eval.samples, stop.check
+            )
+        record.append(
+            step, _evaluation_metrics(found) | {"params/trainable": float(trainable), "params/total": float(total)}
+        )
         return found
 
     before = _remembered(record, "evaluation_before.json", lambda: measure(0))
-    rows = [_row(problem, write_prompt(problem, tokenizer, config.model)) for problem in train_problems]
-    trainer = _make_trainer(config, record, options, stop, meter, model, tokenizer, rows, measure)
+    journal = Journal(
+        record=record,
+        rename=rename_metrics,
+        meter=meter,
+        trainer=trainer,
+        wants_stop=lambda: stop.wanted,
+        measure=measure,
+        measure_steps=config.eval.steps,
+        period=config.grpo.num_iterations,
+    )
+    trainer.add_callback(journal)
     checkpoint = record.checkpoint()
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     trainer.train_from(checkpoint)
     stop.check()
     after = measure(config.grpo.max_steps)
-    trainer.save_model(str(record.folder / "model"))
+    strategy.save(trainer.model, record.folder / "model")
     tokenizer.save_pretrained(record.folder / "model")
-    return _publish(config, record, options, meter, before, after, (trainable, total), time.monotonic() - started)
+    return _publish(config, record, options, before, after, (trainable, total), time.monotonic() - started)
 
 
 def _remembered(record: Record, name: str, compute: Any) -> Evaluation:
@@ -171,41 +183,29 @@ def _make_trainer(
     config: RunConfig,
     record: Record,
     options: Options,
-    stop: Stop,
     meter: "PhaseMeter",
     model: "PreTrainedModel",
+    strategy: Strategy,
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[dict[str, Any]],
-    measure: Any,
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer
-    from efficient_rl.training.journal import Journal
-    from efficient_rl.training.settings import grpo_arguments, rename_metrics
+    from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
+    from efficient_rl.training.settings import grpo_arguments
 
-    trainer = EfficientGRPOTrainer(
+    return EfficientGRPOTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
         args=grpo_arguments(config, record.folder / "checkpoints", options.checkpoint_steps),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
+        strategy=strategy,
         problems=rows,
         curriculum=config.curriculum.build(),
         meter=meter,
+        savings=Savings(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
     )
-    journal = Journal(
-        record=record,
-        rename=rename_metrics,
-        meter=meter,
-        trainer=trainer,
-        wants_stop=lambda: stop.wanted,
-        measure=measure,
-        measure_steps=config.eval.steps,
-        period=config.grpo.num_iterations,
-    )
-    trainer.add_callback(journal)
-    return trainer
 
 
 def _evaluation_metrics(found: Evaluation) -> dict[str, float]:
@@ -222,22 +222,18 @@ def _publish(
     config: RunConfig,
     record: Record,
     options: Options,
-    meter: "PhaseMeter",
     before: Evaluation,
     after: Evaluation,
     parameters: tuple[int, int],
     seconds: float,
 ) -> RunResult:
-    """Write the result. What spans attempts (reward, phase seconds, tokens) is read back from the metrics."""
+    """Write the result. What spans attempts (reward, seconds, bytes, tokens) is read back from the metrics."""
     assert record.attempt is not None
     lines = [row["metrics"] for row in record.metrics()]
     rewards = [line["train/reward"] for line in lines if "train/reward" in line]
-    phase_seconds: dict[str, float] = {}
-    for line in lines:
-        for name, value in line.items():
-            if name.startswith("time/") and name != "time/step_seconds":
-                phase = name.removeprefix("time/").removesuffix("_seconds")
-                phase_seconds[phase] = phase_seconds.get(phase, 0.0) + value
+    active = [line["params/active"] for line in lines if "params/active" in line]
+    phase_seconds = {name: sum(values) for name, values in _columns(lines, "time/", "_seconds").items() if name != "step"}
+    bytes_by_name = {name: int(max(values)) for name, values in _columns(lines, "memory/", "_bytes").items()}
     tail = rewards[-max(1, len(rewards) // 10) :]
     result = RunResult(
         config_hash=config.config_hash,
@@ -245,14 +241,15 @@ def _publish(
         strategy=config.strategy.name,
         seed=config.seed,
         trainable_params=parameters[0],
-        mean_active_params=float(parameters[0]),
+        mean_active_params=sum(active) / max(1, len(active)),
         total_params=parameters[1],
         accuracy=after.accuracy,
         accuracy_before=before.accuracy,
         evaluation=asdict(after),
         evaluation_before=asdict(before),
         final_reward=sum(tail) / max(1, len(tail)),
-        peak_memory_bytes=dict(meter.peak_bytes),
+        peak_memory_bytes={n.removesuffix("_peak"): size for n, size in bytes_by_name.items() if n.endswith("_peak")},
+        memory_parts_bytes={n: size for n, size in bytes_by_name.items() if not n.endswith("_peak")},
         phase_seconds=phase_seconds,
         train_seconds=sum(line.get("time/step_seconds", 0.0) for line in lines),
         total_seconds=seconds,
@@ -266,6 +263,16 @@ def _publish(
     return result
 
 
+def _columns(lines: list[dict[str, float]], prefix: str, suffix: str) -> dict[str, list[float]]:
+    """The values of all metrics that have both, under the name between them."""
+    columns: dict[str, list[float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name.startswith(prefix) and name.endswith(suffix):
+                columns.setdefault(name[len(prefix) : -len(suffix)], []).append(value)
+    return columns
+
+
 def quiet_libraries() -> None:
     """One thread, no telemetry, no progress bars, no fork warnings: what every run wants from its libraries."""
     for name, value in {
@@ -277,5 +284,6 @@ def quiet_libraries() -> None:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
+        "KINETO_LOG_LEVEL": "99",
     }.items():
         os.environ.setdefault(name, value)

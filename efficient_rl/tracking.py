@@ -328,9 +328,7 @@ def _artifact_folder(uri: str, sweep: str) -> str | None:
     return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / sweep).as_uri()
 
 
-def sync_until(
-    collector: Collector, runs: Sequence[TrackedRun], seconds: float, complete: bool | None = None
-) -> str | None:
+def sync_until(collector: Collector, runs: Sequence[TrackedRun], seconds: float, complete: bool | None = None) -> str | None:
     """Send everything that is left, trying again for `seconds`; the last error's first line where that was not enough.
 
     `complete` ends the parent run too: as finished, or as killed where it is False.

@@ -195,7 +195,9 @@ def test_the_uri_is_always_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resolve_uri("sqlite:////abs.db") == "sqlite:////abs.db"
 
 
-def test_the_parent_run_ends_also_where_the_background_had_sent_everything_before(one_run: TrackedRun, tmp_path: Path) -> None:
+def test_the_parent_run_ends_also_where_the_background_had_sent_everything_before(
+    one_run: TrackedRun, tmp_path: Path
+) -> None:
     run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path / 'm.db'}"
     ours = collector(uri, tmp_path)
     assert sync_until(ours, [run], seconds=0) is None and ours.is_sent(run)

@@ -1,18 +1,44 @@
-"""TRL's GRPOTrainer with our sampler, curricula, phase meter and checkpoints; the loss stays TRL's own."""
+"""TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOTrainer
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer
 
-from efficient_rl.training.memory import PhaseMeter
+from efficient_rl.strategies.protocol import AdamSettings, Strategy
+from efficient_rl.training.memory import PhaseMeter, leaves, optimizer_state_bytes, tensor_bytes
+from efficient_rl.training.merging import merged
+from efficient_rl.training.optimizer import load_state_by_name, one_group_a_tensor, state_by_name
+from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.passes import Compute, Scores, completion_lengths, length_buckets, score
+from efficient_rl.training.preparation import (
+    can_overlay,
+    check_combination,
+    hidden_beta,
+    keep_checkpointing_off_the_frozen,
+    lean_head,
+    prepared,
+)
+from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import SamplingSettings, sample
+from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
+from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
-CURRICULUM_FILE = "curriculum.json"
+CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
+    "curriculum.json",
+    "schedule.pt",
+    "optimizer.pt",
+    "scheduler.pt",
+)
+UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # of models that also see; left to TRL
 
 
 class Curriculum(Protocol):
@@ -25,27 +51,84 @@ class Curriculum(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class EfficientGRPOTrainer(GRPOTrainer):
-    """Takes what `trl.GRPOTrainer` takes, and: a `curriculum` that draws from `problems`, and a `meter`.
+@dataclass(frozen=True)
+class Savings:
+    """What makes partial training cheap; none of it changes the loss. All on, but for comparisons.
 
-    `problems` are rows with the columns of the training data (`prompt`, `difficulty` and what the rewards read).
+    `respect_freezing`: gradient checkpointing does not make the frozen part take part in the backward pass.
+    `overlay_reference`: with beta > 0 only what can train is kept as it was, instead of a second model.
+    `trunk_cache_bytes`: bound of the hidden states of frozen first blocks that all passes of a batch share; 0 is off.
+    `skip_zero_variance`: without a KL term, groups whose completions all earned the same take no forward or backward pass.
+    `length_buckets`: completions of similar length pass through the model together, without the padding of the longest.
+    `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words, only what is needed.
+    `own_sampler`: the key-value-cache sampler with merged adapters in place of `generate`, unless `args` name vLLM or
+    continuous batching.
+    """
+
+    respect_freezing: bool = True
+    overlay_reference: bool = True
+    trunk_cache_bytes: int = 2 << 30
+    skip_zero_variance: bool = True
+    own_sampler: bool = True
+    length_buckets: bool = True
+    lean_head: bool = True
+
+
+class EfficientGRPOTrainer(GRPOTrainer):
+    """Takes what `trl.GRPOTrainer` takes, and a `strategy`; also for training scripts of your own.
+
+    With `problems` (rows with the columns of the training data and `difficulty`) a `curriculum` draws the batches from them
+    in place of the data set's order. `meter` counts seconds and bytes by phase. Raises ValueError where nothing would train
+    and for combinations that cannot work; RuntimeError where the weights do not move.
     """
 
     def __init__(
         self,
+        model: "str | PreTrainedModel | PeftModel",
+        reward_funcs: Any = None,
+        args: GRPOConfig | None = None,
         *arguments: Any,
-        problems: Sequence[Mapping[str, Any]],
-        curriculum: Curriculum,
-        meter: PhaseMeter,
+        strategy: Strategy | None = None,
+        problems: Sequence[Mapping[str, Any]] | None = None,
+        curriculum: Curriculum | None = None,
+        meter: PhaseMeter | None = None,
+        savings: Savings | None = None,
         **keywords: Any,
     ) -> None:
-        super().__init__(*arguments, **keywords)
-        self.problems = problems
-        self.difficulties = [float(row["difficulty"]) for row in problems]
-        self.curriculum = curriculum
-        self.meter = meter
+        args = args or GRPOConfig("grpo-output")
+        self.savings = savings or Savings()
+        self.strategy = strategy
+        self.meter = meter or PhaseMeter()
+        self.problems, self.curriculum = problems, curriculum
+        self.difficulties = [float(row["difficulty"]) for row in problems or ()]
+        check_combination(args, strategy, keywords)
+        if strategy is not None:
+            model = prepared(model, strategy, args, keywords)
+        if self.savings.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
+            keep_checkpointing_off_the_frozen(model, args)
+        overlay = self.savings.overlay_reference and args.beta != 0 and can_overlay(args)
+        with hidden_beta(args) if overlay else nullcontext():
+            super().__init__(model, reward_funcs, args, *arguments, **keywords)
+        self.beta = args.beta
+        self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
+        self.parameters = TrainedParameters(self._bare)
+        self._reference = OverlayReference(self._bare) if overlay else None
+        if overlay:
+            self.ref_model = self._reference
+        self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
+        self._never_trained_depth = frozen_depth(self._bare, self.parameters.trainable)
+        self._micro_batch: dict[str, Any] | None = None
+        self._skipped_a_batch = False
         self.remove_callback(PrinterCallback)
-        self.add_callback(_OptimizerMeter(meter))
+        self.add_callback(_Steps(self))
+        self._weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
+
+    @property
+    def reference_bytes(self) -> int:
+        """What the reference model holds beside the policy."""
+        if self._reference is not None:
+            return self._reference.bytes
+        return tensor_bytes(self.ref_model.parameters()) if isinstance(self.ref_model, nn.Module) else 0
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train from the start or from a checkpoint; one of the last step only gives its weights."""
@@ -54,36 +137,63 @@ class EfficientGRPOTrainer(GRPOTrainer):
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
+    # One step
+
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
-        """One forward and backward pass; counts as `update`, what is generated inside as its own phases."""
-        with self.meter.phase("update"):
-            return super().training_step(*arguments, **keywords)
+        """One forward and backward pass; what is generated and scored inside counts as phases of its own."""
+        with self.meter.phase("backward"):
+            loss: torch.Tensor = super().training_step(*arguments, **keywords)
+            if self.accelerator.sync_gradients:
+                self._finish_gradients()
+        return loss
+
+    def _finish_gradients(self) -> None:
+        if self._skipped_a_batch:
+            self.parameters.fill_missing_gradients()
+        self._skipped_a_batch = False
+        self.parameters.finish_gradients(self._optimizer)
+        self._metrics["train"]["params/active"].append(self.parameters.active_count)
+        self.meter.note("gradients", tensor_bytes(parameter.grad for parameter in self.parameters.names))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Replaces the rows that TRL's sampler read by the curriculum's, each `num_generations` times.
+        """TRL's, on the curriculum's problems, with the trunk kept for the passes to come.
 
         All randomness from here to the next generation follows from seed and step, so that a resumed run repeats it.
         """
+        if not self.model.training:
+            self._trunk.begin(0, len(inputs))
+            return dict(super()._generate_and_score_completions(inputs))
         torch.manual_seed(self._step_seed())
+        if self.problems is not None and self.curriculum is not None:
+            inputs = self._drawn(inputs, self.problems, self.curriculum)
+        passes = self.num_iterations + (self.beta != 0) + (self.num_iterations > 1)
+        useful = passes > 1 and self.savings.trunk_cache_bytes > 0 and not self.aux_loss_enabled
+        self._trunk.begin(frozen_depth(self._bare, self.parameters.active) if useful else 0, len(inputs))
+        with self.meter.phase("scoring"):
+            batch = dict(super()._generate_and_score_completions(inputs))
+        return batch | self._trunk.take()
+
+    def _drawn(
+        self, inputs: list[dict[str, Any]], problems: Sequence[Mapping[str, Any]], curriculum: Curriculum
+    ) -> list[dict[str, Any]]:
+        """The curriculum's rows in place of those that TRL's sampler read, each `num_generations` times."""
         prompts = len(inputs) * self.accelerator.num_processes // self.num_generations
-        drawn = self.curriculum.draw(self.difficulties, prompts, self.args.seed)
-        rows = [dict(self.problems[index]) for index in drawn for _ in range(self.num_generations)]
+        drawn = curriculum.draw(self.difficulties, prompts, self.args.seed)
+        rows = [dict(problems[index]) for index in drawn for _ in range(self.num_generations)]
         start = self.accelerator.process_index * len(inputs)
         served = [self.difficulties[index] for index in drawn]
         self._metrics["train"]["difficulty"].append(sum(served) / len(served))
-        with self.meter.phase("scoring"):
-            return dict(super()._generate_and_score_completions(rows[start : start + len(inputs)]))
+        return rows[start : start + len(inputs)]
 
     def _calculate_rewards(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         with self.meter.phase("reward"):
             return super()._calculate_rewards(*arguments, **keywords)
 
-    def _generate_single_turn(
-        self, prompt_ids: list[list[int]], *rest: Any, **keywords: Any
-    ) -> tuple[list[list[int]], None]:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **keywords: Any) -> tuple[list[list[int]], Any]:
         with self.meter.phase("generation"):
-            if self.use_vllm or self.args.use_transformers_continuous_batching:
-                return super()._generate_single_turn(prompt_ids, *rest, **keywords)
+            if not self.savings.own_sampler or self.use_vllm or self.args.use_transformers_continuous_batching:
+                completions, logps = super()._generate_single_turn(prompt_ids, *rest, **keywords)
+                return completions, logps
             generator = torch.Generator(self.accelerator.device).manual_seed(self._step_seed())
             settings = SamplingSettings(
                 max_new_tokens=self.max_completion_length,
@@ -91,38 +201,227 @@ class EfficientGRPOTrainer(GRPOTrainer):
                 top_p=self.top_p,
                 top_k=self.top_k,
             )
-            model = self.accelerator.unwrap_model(self.model)
             pad_id = self.processing_class.pad_token_id
-            return sample(model, prompt_ids, settings, self.eos_token_ids, pad_id, generator), None
+            with merged(self._bare):
+                return sample(self._bare, prompt_ids, settings, self.eos_token_ids, pad_id, generator), None
 
     def _step_seed(self) -> int:
         """Different for every seed, step and process."""
         step = self.state.global_step * self.accelerator.num_processes + self.accelerator.process_index
         return int(self.args.seed) * 1_000_003 + step
 
+    # Passes over a batch
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        with self.meter.phase("forward"):
+            self._micro_batch = inputs
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                self._micro_batch = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **keywords: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """TRL's pass for the policy, the old policy and the reference, each with what it does not need left out."""
+        original = super()._get_per_token_logps_and_entropies
+        is_reference = model is self.ref_model
+        policy = self.model if self._reference is not None and is_reference else model
+        own_reference = self._reference.restored() if self._reference is not None and is_reference else nullcontext()
+
+        def compute(ids: torch.Tensor, mask: torch.Tensor, width: int) -> tuple[torch.Tensor, Any, Any]:
+            with lean_head(self._bare) if self.savings.lean_head else nullcontext():
+                return original(policy, ids, mask, width, **keywords)
+
+        if self._micro_batch is not None:
+            if any(keywords.get(name) is not None for name in UNCUT) or keywords.get("compute_aux_loss"):
+                return compute(input_ids, attention_mask, logits_to_keep)
+            return (*self._policy_pass(compute, self._micro_batch, input_ids, attention_mask, logits_to_keep), None)
+        with self.meter.phase("reference" if is_reference else "old_policy"), own_reference:
+            if any(keywords.get(name) is not None for name in UNCUT):
+                return original(policy, input_ids, attention_mask, logits_to_keep, batch_size, **keywords)
+            same_blocks = self._never_trained_depth if is_reference else len(self.parameters.names)
+            if isinstance(model, nn.Module) and is_reference:
+                same_blocks = 0  # a second model of TRL's
+            rows = torch.arange(len(input_ids), device=input_ids.device)
+
+            def trunk(chosen: torch.Tensor, tokens: int) -> AbstractContextManager[None]:
+                return self._trunk.passing(chosen, tokens, input_ids.shape[1], same_blocks)
+
+            buckets = self._buckets(attention_mask, logits_to_keep, rows, batch_size)
+            return (*score(compute, input_ids, attention_mask, logits_to_keep, rows, buckets, trunk), None)
+
+    def _policy_pass(
+        self,
+        compute: Compute,
+        batch: Mapping[str, Any],
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        width: int,
+    ) -> Scores:
+        """Log-probabilities with gradients, shape (rows, width): of the rows that have one, from the trunk on."""
+        hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
+        if frozen_depth(self._bare, self.parameters.active) < depth:
+            hidden = None  # a schedule turned to blocks that were frozen when the batch was made
+
+        def trunk(chosen: torch.Tensor, tokens: int) -> AbstractContextManager[None]:
+            return nullcontext() if hidden is None else self._trunk.serving(hidden[chosen, :tokens], depth)
+
+        rows = self._rows_with_a_gradient(batch)
+        shape = batch["completion_mask"].shape
+        constant = batch.get("old_per_token_logps", torch.zeros(shape, device=input_ids.device))
+        if len(rows) == 0:
+            self._skipped_a_batch = True
+            return constant.detach().clone().requires_grad_(), torch.zeros(shape, device=input_ids.device)
+        buckets = self._buckets(attention_mask, width, rows, None)
+        logps, entropies = score(compute, input_ids, attention_mask, width, rows, buckets, trunk)
+        if len(rows) == len(input_ids):
+            return logps, entropies
+        logps = constant.to(logps.dtype).index_copy(0, rows, logps)
+        if entropies is not None:  # of the rows left out, the mean of the others: it only enters the metric
+            mask = batch["completion_mask"][rows]
+            mean = ((entropies * mask).sum() / mask.sum().clamp(min=1)).detach()
+            entropies = mean.expand(shape).index_copy(0, rows, entropies)
+        return logps, entropies
+
+    def _buckets(
+        self, attention_mask: torch.Tensor, width: int, rows: torch.Tensor, most_rows: int | None
+    ) -> list[list[int]] | None:
+        if not self.savings.length_buckets:
+            return (
+                None
+                if most_rows is None
+                else [list(range(len(rows)))[i : i + most_rows] for i in range(0, len(rows), most_rows)]
+            )
+        return length_buckets(completion_lengths(attention_mask[rows], width).tolist(), most_rows)
+
+    def _rows_with_a_gradient(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Indices of the completions that can move the weights: all, or without a KL term those with an advantage."""
+        advantages: torch.Tensor = batch["advantages"]
+        rows = torch.arange(len(advantages), device=advantages.device)
+        needs_all = (
+            not self.savings.skip_zero_variance
+            or not self.model.training
+            or self.beta != 0
+            or self._entropy_bonus_enabled
+            or self.top_entropy_quantile < 1
+        )
+        if needs_all:
+            return rows
+        moving = rows[advantages.reshape(len(advantages), -1).abs().sum(1) > 0]
+        if len(moving) == 0 and self.accelerator.num_processes > 1:
+            return rows[:1]  # every process takes part in the exchange of gradients
+        return moving
+
+    # Optimizer and checkpoints
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        assert self.optimizer is not None
+        return self.optimizer
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One owner of all that may ever train, whatever trains at first."""
+        self.parameters.restore()
+        if self.optimizer is None and self.strategy is not None:
+            args = self.args
+            betas = (args.adam_beta1, args.adam_beta2)
+            settings = AdamSettings(args.learning_rate, betas, args.adam_epsilon, args.weight_decay)
+            own = self.strategy.optimizer(self._bare, settings)
+            if own is not None:
+                self.optimizer = own
+                self.parameters.keep_to(p for group in own.param_groups for p in group["params"])
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The learning rate's scheduler; with it the strategy's, which must know the number of steps too."""
+        if self.strategy is not None and self.parameters.schedule is None:
+            self.parameters.schedule = self.strategy.schedule(self._bare, self.args.seed, num_training_steps)
+            if self.parameters.schedule is not None:
+                one_group_a_tensor(self._optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card beside every checkpoint."""
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CURRICULUM_FILE).write_text(json.dumps(self.curriculum.state_dict()))
+        if self.curriculum is not None:
+            (folder / CURRICULUM_FILE).write_text(json.dumps(self.curriculum.state_dict()))
+        if self.parameters.schedule is not None:
+            torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
         super()._save_checkpoint(model, trial)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            torch.save(state_by_name(self._optimizer, self.parameters.names), Path(output_dir) / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
+        if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            # Our own sealed file; methods such as GaLore keep objects of their own in it.
+            saved = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
+            load_state_by_name(self._optimizer, self.parameters.names, saved)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+        if self.curriculum is not None:
             self.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self.parameters.schedule is not None:
+            self.parameters.schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE_FILE, weights_only=True))
+
+    # What a step's callbacks do
+
+    def begin_step(self) -> None:
+        """Before generation: the schedule chooses, and the meter starts from what is held now."""
+        self.parameters.begin_step(self.state.global_step, self._optimizer)
+        weights = tensor_bytes([*self.parameters.names, *self._bare.buffers()])
+        buffered = tensor_bytes(leaves(self._buffered_inputs or ()))
+        held = weights + optimizer_state_bytes(self._optimizer) + self.reference_bytes + buffered
+        self.meter.start_step(self.state.global_step, held)
+        self.meter.note("parameters", weights)
+        self.meter.note("reference", self.reference_bytes)
+
+    def before_update(self) -> None:
+        """After clipping, before the optimizer."""
+        self.meter.note("trunk", tensor_bytes(batch.get(HIDDEN) for batch in self._buffered_inputs or ()))
+        self.meter.begin("optimizer")
+        self.parameters.before_update(self._optimizer)
+
+    def after_update(self) -> None:
+        """After the optimizer, with the gradients still there."""
+        self.parameters.after_update(self.args.learning_rate)
+        if self._weights is not None:
+            self._weights.note(self.parameters.active)
+        self.meter.end()
+        self.meter.note("optimizer_state", optimizer_state_bytes(self._optimizer))
 
 
-class _OptimizerMeter(TrainerCallback):
-    """Counts the optimizer's step as a phase of its own."""
+class _Steps(TrainerCallback):
+    """Tells the trainer where a step begins, updates and ends."""
 
-    def __init__(self, meter: PhaseMeter) -> None:
-        self._meter = meter
+    def __init__(self, trainer: EfficientGRPOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.begin_step()
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._meter.begin("optimizer")
+        self._trainer.before_update()
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._meter.end()
+        self._trainer.after_update()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.meter.end_step()

@@ -68,7 +68,7 @@ class Journal(TrainerCallback):
         if "train/loss" not in metrics:
             return  # the summary after the last step
         metrics |= {f"time/{name}_seconds": value for name, value in self._meter.take_seconds().items()}
-        metrics |= {f"memory/{name}_peak_bytes": float(value) for name, value in self._meter.peak_bytes.items()}
+        metrics |= {f"memory/{name}_bytes": float(value) for name, value in self._meter.take_bytes().items()}
         self._record.append(state.global_step, metrics)
         if state.global_step == 1 or state.global_step % COMPLETION_STEPS == 0:
             self._keep_completions(state.global_step)

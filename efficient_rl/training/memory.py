@@ -1,37 +1,33 @@
-"""Measures seconds and peak memory of every phase of a run: resident memory on a CPU, the allocator's peak on a GPU."""
+"""Measures seconds and bytes of every phase of training: all tensors, exactly, on a CPU; the allocator's peak on a GPU."""
 
-import ctypes
-import gc
-import os
-import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
-import psutil
+import torch
+from torch.autograd.profiler import record_function
+from torch.profiler import ProfilerActivity, profile
 
-PROCESS = Path("/proc/self")
+MARK = "efficient_rl.phase:"
+FIRST_STEPS, EVERY = 2, 7  # a prime, so that no method's own interval hides between two measurements
 
 
 class PhaseMeter:
-    """Counts phases that may nest; time and memory belong to the innermost one.
+    """Counts phases that may nest; seconds and bytes belong to the innermost one.
 
-    Bytes are those above `baseline`, what the process held when the meter was made, so that a run's figure does not contain
-    the libraries that every run shares.
+    Seconds are counted always. Bytes are those of whole steps: on a CPU of the first two and every seventh (a profiler
+    counts every allocation, which costs a tenth of such a step), on a GPU of all. The peak of a phase is all that tensors
+    held in it: what was there before the step, and what was allocated since.
     """
 
-    def __init__(self, use_gpu: bool) -> None:
-        self._use_gpu = use_gpu
-        self._resettable = os.access(PROCESS / "clear_refs", os.W_OK)
+    def __init__(self, count_bytes: bool = True) -> None:
+        self._count_bytes = count_bytes
         self._stack: list[str] = []
-        _give_back_freed_memory()
         self._since = time.perf_counter()
-        self._reset()
-        self.baseline = self._peak()
+        self._probe: _CpuProbe | _GpuProbe | None = None
         self.seconds: dict[str, float] = {}
-        self.peak_bytes: dict[str, int] = {}
+        self._step_bytes: dict[str, int] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -46,50 +42,142 @@ class PhaseMeter:
         """Enter a phase."""
         self._close()
         self._stack.append(name)
+        self._mark()
 
     def end(self) -> None:
         """Leave the innermost phase."""
         self._close()
         self._stack.pop()
+        self._mark()
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by phase since the last call."""
         taken, self.seconds = self.seconds, {}
         return taken
 
+    def start_step(self, step: int, held_bytes: int) -> None:
+        """A step begins; `held_bytes` is what the training holds in tensors before it (weights, optimizer state, copies)."""
+        self._step_bytes = {}
+        if self._count_bytes and torch.cuda.is_available():
+            self._probe = _GpuProbe()
+        elif self._count_bytes and (step < FIRST_STEPS or step % EVERY == 0):
+            self._probe = _CpuProbe(held_bytes)
+
+    def end_step(self) -> None:
+        """The step is over: its bytes are known."""
+        if self._probe is not None:
+            self._step_bytes |= self._probe.close()
+            self._probe = None
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the bytes of this step are being counted."""
+        return self._probe is not None
+
+    def note(self, name: str, value: int) -> None:
+        """Record bytes that the caller counted himself (gradients, optimizer state ...), if this step is measured."""
+        if self.measuring:
+            self._step_bytes[name] = value
+
+    def take_bytes(self) -> dict[str, int]:
+        """Bytes of the last step; empty where it was not measured."""
+        taken, self._step_bytes = self._step_bytes, {}
+        return taken
+
     def _close(self) -> None:
         now = time.perf_counter()
         if self._stack:
-            name = self._stack[-1]
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-            self.peak_bytes[name] = max(self.peak_bytes.get(name, 0), self._peak() - self.baseline)
-        self._reset()
+            self.seconds[self._stack[-1]] = self.seconds.get(self._stack[-1], 0.0) + now - self._since
         self._since = now
 
-    def _peak(self) -> int:
-        if self._use_gpu:
-            import torch
-
-            return torch.cuda.max_memory_allocated()
-        if self._resettable:
-            match = re.search(r"VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text())
-            if match:
-                return int(match.group(1)) * 1024
-        return psutil.Process().memory_info().rss  # no peak on this system: what is held at the end of the phase
-
-    def _reset(self) -> None:
-        if self._use_gpu:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-        elif self._resettable:
-            (PROCESS / "clear_refs").write_text("5")  # 5 resets the peak resident size, see proc(5)
+    def _mark(self) -> None:
+        if self._probe is not None:
+            self._probe.mark(self._stack[-1] if self._stack else "")
 
 
-def _give_back_freed_memory() -> None:
-    """Return what earlier work of this process freed to the system, or the baseline would hide as much of this run."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
-        if trim is not None:
-            trim(0)
+class _CpuProbe:
+    """Counts every allocation on the CPU by torch's profiler, and which phase it fell into by marks between the events."""
+
+    def __init__(self, held_bytes: int) -> None:
+        self._held_bytes = held_bytes
+        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+        self._profile.start()
+
+    def mark(self, phase: str) -> None:
+        with record_function(MARK + phase):
+            pass
+
+    def close(self) -> dict[str, int]:
+        """Peak bytes by phase, and what the forward pass left for the backward pass."""
+        self._profile.stop()
+        results = self._profile.profiler.kineto_results if self._profile.profiler is not None else None
+        assert results is not None
+        events: Any = results.events()
+        return _peaks(((e.start_ns(), e.name(), e.nbytes()) for e in events), self._held_bytes)
+
+
+def _peaks(events: Iterable[tuple[int, str, int]], held_bytes: int) -> dict[str, int]:
+    """Peak bytes by phase from (nanoseconds, name, bytes); also `activations`: what grew during the forward phases."""
+    peaks: dict[str, int] = {}
+    now, phase, activations, at_start = held_bytes, "", 0, 0
+    for _, name, size in sorted((e for e in events if e[1] == "[memory]" or e[1].startswith(MARK)), key=lambda e: e[0]):
+        if name.startswith(MARK):
+            entered = name.removeprefix(MARK)
+            if phase == "forward":
+                activations = max(activations, now - at_start)
+            if entered == "forward":
+                at_start = now
+            phase = entered
+        else:
+            now += size
+        if phase:
+            peaks[phase] = max(peaks.get(phase, 0), now)
+    return {f"{name}_peak": peak for name, peak in peaks.items()} | {"activations": activations}
+
+
+class _GpuProbe:
+    """Reads the allocator's counters of the current GPU between the phases."""
+
+    def __init__(self) -> None:
+        self._phase, self._peaks, self._at_start = "", {"activations": 0}, 0
+        torch.cuda.reset_peak_memory_stats()
+
+    def mark(self, phase: str) -> None:
+        now = torch.cuda.memory_allocated()
+        if self._phase:
+            name = f"{self._phase}_peak"
+            self._peaks[name] = max(self._peaks.get(name, 0), torch.cuda.max_memory_allocated())
+        if self._phase == "forward":
+            self._peaks["activations"] = max(self._peaks["activations"], now - self._at_start)
+        if phase == "forward":
+            self._at_start = now
+        self._phase = phase
+        torch.cuda.reset_peak_memory_stats()
+
+    def close(self) -> dict[str, int]:
+        self.mark("")
+        return self._peaks
+
+
+def tensor_bytes(tensors: Iterable[Any]) -> int:
+    """Bytes of the storages behind the tensors, each once; what is no tensor counts nothing."""
+    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if isinstance(t, torch.Tensor)}
+    return sum(found.values())
+
+
+def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors in an optimizer's state."""
+    return tensor_bytes(leaves(optimizer.state.values()))
+
+
+def leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """Everything inside nested mappings, lists and plain objects."""
+    for value in values:
+        if isinstance(value, Mapping):
+            yield from leaves(value.values())
+        elif isinstance(value, list | tuple):
+            yield from leaves(value)
+        elif hasattr(value, "__dict__") and not isinstance(value, torch.Tensor):
+            yield from leaves(vars(value).values())
+        else:
+            yield value

@@ -19,6 +19,12 @@ NAMES = {
     "num_tokens": "train/tokens",
     "step_time": "time/step_seconds",
 }
+SAMPLERS: Mapping[str, Mapping[str, Any]] = {
+    "own": {},
+    "continuous_batching": {"use_transformers_continuous_batching": True},
+    "vllm_colocate": {"use_vllm": True, "vllm_mode": "colocate"},
+    "vllm_server": {"use_vllm": True, "vllm_mode": "server"},
+}
 DROPPED = (
     "completions/min",
     "completions/mean_term",
@@ -33,7 +39,8 @@ DROPPED = (
 def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> GRPOConfig:
     """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact."""
     grpo = asdict(config.grpo)
-    grpo.pop("train_problems")
+    for name in ("train_problems", "trunk_cache_mib", "sampler"):
+        grpo.pop(name)
     period = config.grpo.num_iterations
     return GRPOConfig(
         **grpo,
@@ -48,6 +55,7 @@ def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> GR
         save_total_limit=2,
         logging_steps=1,
         logging_strategy="steps",
+        **SAMPLERS[config.grpo.sampler],
         report_to=[],
         disable_tqdm=True,
         skip_memory_metrics=True,

@@ -1,0 +1,209 @@
+"""Strategies that train adapters of other forms than B A, through PEFT: vectors, sums and products, rotations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from efficient_rl.strategies.adapter_targets import check_above_zero, check_share, name_matches, stores_transposed
+from efficient_rl.strategies.adapters import Adapters
+from efficient_rl.strategies.blocks import check_whole
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vera(Adapters):
+    """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A with random A and B frozen and shared; the vectors d and b = 0 train.
+
+    Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the largest module.
+    """
+
+    rank: int = 256
+    d_initial: float = 0.1
+    dropout: float = 0.0
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("strategy.rank", self.rank, low=1)
+        check_above_zero("strategy.d_initial", self.d_initial)
+        check_share("lora.dropout", self.dropout)
+        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import VeraConfig
+
+        return VeraConfig(
+            r=self.rank,
+            d_initial=self.d_initial,
+            vera_dropout=self.dropout,
+            projection_prng_key=self.projection_seed,
+            fan_in_fan_out=stores_transposed(targets),
+            **shared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandLora(Adapters):
+    """RandLoRA (arXiv:2502.00987): a sum of random low-rank bases, enough for full rank, weighted by trained vectors.
+
+    A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by default, so mind the rate.
+    """
+
+    rank: int = 32
+    alpha: float = 640
+    dropout: float = 0.0
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("strategy.rank", self.rank, low=1)
+        check_above_zero("strategy.alpha", self.alpha)
+        check_share("lora.dropout", self.dropout)
+        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import RandLoraConfig
+
+        return RandLoraConfig(
+            r=self.rank,
+            randlora_alpha=self.alpha,
+            randlora_dropout=self.dropout,
+            projection_prng_key=self.projection_seed,
+            fan_in_fan_out=stores_transposed(targets),
+            **shared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyLora(Adapters):
+    """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i, fixed random P_i; only the vectors v (length u) train.
+
+    `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers for the whole model. Meant
+    for reinforcement learning; the authors need 100 to 1000 times more numbers for supervised training.
+    """
+
+    rank: int = 2
+    u: int = 64
+    weight_tying: float = 0.0
+    dropout: float = 0.0
+    projection_seed: int = 42
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("strategy.rank", self.rank, low=1)
+        check_whole("strategy.u", self.u, low=1)
+        check_share("lora.dropout", self.dropout)
+        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+        if not 0 <= self.weight_tying <= 1:
+            raise ValueError(f"strategy.weight_tying={self.weight_tying!r} must lie in 0 <= weight_tying <= 1")
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import TinyLoraConfig
+
+        return TinyLoraConfig(
+            r=self.rank,
+            u=self.u,
+            weight_tying=self.weight_tying,
+            tinylora_dropout=self.dropout,
+            projection_seed=self.projection_seed,
+            fan_in_fan_out=stores_transposed(targets),
+            **shared,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoHa(Adapters):
+    """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise, of rank up to rank^2; B2 = 0 at the start.
+
+    Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole update.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+
+    adapts_conv1d: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("lora.rank", self.rank, low=1)
+        check_above_zero("lora.alpha", self.alpha)
+        check_share("lora.dropout", self.dropout)
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import LoHaConfig
+
+        return LoHaConfig(r=self.rank, alpha=self.alpha, rank_dropout=self.dropout, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoKr(LoHa):
+    """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product; D is of low rank where that is smaller.
+
+    On small modules D stays whole, and the rank only scales. `factor` is the size of C; -1 makes it near the square root.
+    """
+
+    factor: int = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor != -1:
+            check_whole("strategy.factor", self.factor, low=1)
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import LoKrConfig
+
+        return LoKrConfig(r=self.rank, alpha=self.alpha, rank_dropout=self.dropout, decompose_factor=self.factor, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IA3(Adapters):
+    """(IA)3 (arXiv:2205.05638): one trained factor for every key, value and inner activation of the MLPs, 1 at the start.
+
+    `feedforward_modules` is a regular expression for those targets whose inputs are scaled, and not their outputs.
+    """
+
+    feedforward_modules: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name_matches(self.feedforward_modules, "")
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import IA3Config
+
+        scaled_inputs = [name for name in targets if name_matches(self.feedforward_modules, name)]
+        return IA3Config(feedforward_modules=scaled_inputs, fan_in_fan_out=stores_transposed(targets), **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oft(Adapters):
+    """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices, the identity at the start.
+
+    The rotation is a Cayley transform whose inverse is a series of five terms: only nearly orthogonal for large angles.
+    """
+
+    block_size: int = 32
+    dropout: float = 0.0
+
+    adapts_conv1d: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("strategy.block_size", self.block_size, low=2)
+        check_share("lora.dropout", self.dropout)
+
+    def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
+        from peft import OFTConfig
+
+        for name, module in targets.items():
+            inputs = module.get_parameter("weight").shape[1]
+            if inputs % self.block_size:
+                fitting = max(size for size in range(1, self.block_size) if inputs % size == 0)
+                raise ValueError(
+                    f"strategy.block_size={self.block_size} does not divide the {inputs} inputs of {name}; use {fitting}"
+                )
+        return OFTConfig(oft_block_size=self.block_size, module_dropout=self.dropout, **shared)

@@ -1,0 +1,112 @@
+"""LISA and BAdam: a few transformer blocks train at a time, others after each interval."""
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from efficient_rl.strategies.blocks import check_whole, find_blocks, names_by_block, refuse_adapters, train_only
+from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.strategies.switching import Switching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ORDERS = ("random", "descending", "ascending")
+
+
+@dataclass(frozen=True)
+class Lisa(Strategy):
+    """LISA (arXiv:2403.17919): every `interval` steps `active_layers` blocks are drawn uniformly; only they train.
+
+    Embeddings, final norm and head always train, so backward goes through every block: it saves memory, not time.
+    The same blocks may be drawn twice in a row. The optimizer must own all parameters from the start, and lose the state
+    of those that freeze; published implementations got both wrong.
+    """
+
+    active_layers: int = 2
+    interval: int = 20
+
+    def __post_init__(self) -> None:
+        check_whole("strategy.active_layers", self.active_layers, low=1)
+        check_whole("strategy.interval", self.interval, low=1)
+
+    def check_blocks(self, blocks: int) -> None:
+        """Raise ValueError where the model has fewer blocks than shall train."""
+        if self.active_layers > blocks:
+            raise ValueError(
+                f"strategy.active_layers={self.active_layers} exceeds the model's {blocks} blocks; use at most {blocks}"
+            )
+
+    def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The same model with everything trainable."""
+        refuse_adapters(model, "lisa")
+        self.check_blocks(len(find_blocks(model)))
+        return model.requires_grad_(True)
+
+    def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "LisaSchedule":
+        """The draws, which follow from seed and step alone."""
+        return LisaSchedule(model, self.active_layers, self.interval, seed)
+
+
+class LisaSchedule(Switching):
+    """Draws blocks; stateless but for what is active."""
+
+    def __init__(self, model: "PreTrainedModel", active_layers: int, interval: int, seed: int) -> None:
+        super().__init__(model)
+        self.blocks = names_by_block(model)
+        self.always = set(self.parameters) - {name for block in self.blocks for name in block}
+        self.active_layers, self.interval, self.seed = active_layers, interval, seed
+
+    def layers(self, step: int) -> list[int]:
+        """The numbers of the blocks that train in that step."""
+        draw = random.Random(f"lisa {self.seed} {step // self.interval}")
+        return sorted(draw.sample(range(len(self.blocks)), self.active_layers))
+
+    def begin_step(self, step: int) -> None:
+        self.switch(self.always.union(*(self.blocks[i] for i in self.layers(step))))
+
+
+@dataclass(frozen=True)
+class BAdam(Strategy):
+    """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps, with a new Adam each time.
+
+    A random order is drawn anew for every round through all blocks; the published code goes descending unless told.
+    Embeddings, final norm and head never train. In a run of fewer than blocks x interval steps some blocks never train.
+    """
+
+    interval: int = 10
+    order: str = "random"
+
+    def __post_init__(self) -> None:
+        check_whole("strategy.interval", self.interval, low=1)
+        if self.order not in ORDERS:
+            raise ValueError(f"strategy.order={self.order!r} is not known; use one of {', '.join(ORDERS)}")
+
+    def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The same model with all blocks trainable."""
+        refuse_adapters(model, "badam")
+        return train_only(model, find_blocks(model), ())
+
+    def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BAdamSchedule":
+        """The order of the blocks, which follows from seed and step alone."""
+        return BAdamSchedule(model, self.interval, self.order, seed)
+
+
+class BAdamSchedule(Switching):
+    """Goes round the blocks; stateless but for what is active."""
+
+    def __init__(self, model: "PreTrainedModel", interval: int, order: str, seed: int) -> None:
+        super().__init__(model)
+        self.blocks = names_by_block(model)
+        self.interval, self.order, self.seed = interval, order, seed
+
+    def layer(self, step: int) -> int:
+        """The number of the block that trains in that step."""
+        round_number, position = divmod(step // self.interval, len(self.blocks))
+        order = list(range(len(self.blocks)))
+        if self.order == "random":
+            random.Random(f"badam {self.seed} {round_number}").shuffle(order)
+        return order[~position] if self.order == "descending" else order[position]
+
+    def begin_step(self, step: int) -> None:
+        self.switch(self.blocks[self.layer(step)])

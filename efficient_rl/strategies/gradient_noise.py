@@ -1,0 +1,149 @@
+"""Auto-SNR: tensors whose gradients are mostly noise freeze."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from efficient_rl.strategies.blocks import check_number
+from efficient_rl.strategies.measuring import Measuring, MeasuringSchedule
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+VARIANCES = ("samples", "rows")
+
+
+@dataclass(frozen=True)
+class AutoSNR(Measuring):
+    """Auto-SNR (arXiv:2210.11466): tensors whose gradients' mean g^2 / (variance + `epsilon`) is below `threshold` freeze.
+
+    Measured over the first `batches` steps of every `interval`, for which all tensors have gradients again; a frozen one
+    whose ratio has risen returns. If none reaches the threshold, the one that comes closest trains alone.
+    `variance=samples` is the paper's definition: per number, g and the variance are mean and variance over the measured
+    steps, one step's batch gradient being one sample; two floats a number are kept while it measures.
+    `variance=rows` is how the published code reads it: for each step's gradient, the variance over tensor dimension 0,
+    then averaged over the steps. With n rows and gradients well above the root of epsilon it is at least (n - 1) / n, so
+    that a threshold of 0.95 hardly sees more than how small the gradients are. Steps without any gradient do not count.
+    """
+
+    threshold: float = 0.95
+    variance: str = "samples"
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("strategy.threshold", self.threshold, self.threshold > 0, "above 0")
+        check_number("strategy.epsilon", self.epsilon, self.epsilon > 0, "above 0")
+        if self.variance not in VARIANCES:
+            raise ValueError(f"strategy.variance={self.variance!r} is not known; use one of {', '.join(VARIANCES)}")
+        if self.variance == "samples" and self.batches < 2:
+            raise ValueError(
+                f"strategy.batches={self.batches} gives no variance over samples; use at least 2, or strategy.variance=rows"
+            )
+
+    def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "SNRSchedule":
+        """Which tensors train."""
+        kind = SampleSNRSchedule if self.variance == "samples" else RowSNRSchedule
+        return kind(model, self.interval, self.batches, self.threshold, self.epsilon)
+
+
+class SNRSchedule(MeasuringSchedule):
+    """Keeps active what reaches the threshold."""
+
+    def __init__(self, model: "PreTrainedModel", interval: int, batches: int, threshold: float, epsilon: float) -> None:
+        super().__init__(model, interval, batches)
+        self.threshold, self.epsilon = threshold, epsilon
+
+    def ratios(self) -> dict[str, float]:
+        """The ratio of signal to noise of every measured tensor."""
+        raise NotImplementedError
+
+    def decide(self) -> None:
+        ratios = self.ratios()
+        self._active = frozenset(name for name in self.parameters if ratios.get(name, 0.0) >= self.threshold)
+        if not self._active:
+            self._active = frozenset([max(ratios, key=ratios.__getitem__)])
+
+
+class RowSNRSchedule(SNRSchedule):
+    """The published code's reading: variance over dimension 0 of every gradient."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sums: dict[str, float] = {}
+
+    def measure(self, gradients: "dict[str, torch.Tensor]") -> bool:
+        import torch
+
+        values = []
+        for gradient in gradients.values():
+            variance = gradient.var(dim=0, keepdim=True) if len(gradient) > 1 else torch.zeros_like(gradient)
+            values.append((gradient.square() / (variance + self.epsilon)).mean())
+        ratios = torch.stack(values).tolist()
+        for name, ratio in zip(gradients, ratios, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + ratio
+        return any(ratios)
+
+    def ratios(self) -> dict[str, float]:
+        return {name: total / self.measured for name, total in self.sums.items()}
+
+    def forget(self) -> None:
+        super().forget()
+        self.sums = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"sums": dict(self.sums)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.sums = dict(state["sums"])
+
+
+class SampleSNRSchedule(SNRSchedule):
+    """The paper's reading: variance over the steps, by Welford's running mean and sum of squared deviations."""
+
+    least = 2
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.means: dict[str, torch.Tensor] = {}
+        self.squares: dict[str, torch.Tensor] = {}
+
+    def measure(self, gradients: "dict[str, torch.Tensor]") -> bool:
+        import torch
+
+        if not any(torch.stack(torch._foreach_norm(list(gradients.values()))).tolist()):
+            return False
+        full = [gradients.get(name, torch.zeros_like(p)) for name, p in self.parameters.items()]
+        if not self.means:
+            self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+            self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        means, squares = list(self.means.values()), list(self.squares.values())
+        before = torch._foreach_sub(full, means)
+        torch._foreach_add_(means, before, alpha=1 / (self.measured + 1))
+        torch._foreach_addcmul_(squares, before, torch._foreach_sub(full, means))
+        return True
+
+    def ratios(self) -> dict[str, float]:
+        import torch
+
+        noise = torch._foreach_div(list(self.squares.values()), self.measured - 1)
+        torch._foreach_add_(noise, self.epsilon)
+        signal = torch._foreach_mul(list(self.means.values()), list(self.means.values()))
+        torch._foreach_div_(signal, noise)
+        return dict(zip(self.means, torch.stack([ratio.mean() for ratio in signal]).tolist(), strict=True))
+
+    def forget(self) -> None:
+        super().forget()
+        self.means, self.squares = {}, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"means": self.means, "squares": self.squares}
+        return super().state_dict() | {key: {n: t.clone() for n, t in tensors.items()} for key, tensors in kept.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.means, self.squares = (
+            {name: tensor.to(self.parameters[name].device, copy=True) for name, tensor in state[key].items()}
+            for key in ("means", "squares")
+        )

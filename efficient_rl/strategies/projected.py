@@ -1,0 +1,132 @@
+"""GaLore and APOLLO: everything trains, with an optimizer that keeps its moments in a space of low rank."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from efficient_rl.strategies.blocks import check_number, check_whole, refuse_adapters
+from efficient_rl.strategies.modules import block_matrices
+from efficient_rl.strategies.protocol import AdamSettings, Strategy
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
+
+SCALINGS = ("channel", "tensor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Projected(Strategy):
+    rank: int | float
+    gap: int
+    scale: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, float):
+            bound = "above 0 and below 1 (a share of each matrix's shorter side), or a whole number"
+            check_number("strategy.rank", self.rank, 0 < self.rank < 1, bound)
+        else:
+            check_whole("strategy.rank", self.rank, low=1)
+        check_whole("strategy.gap", self.gap, low=1)
+        check_number("strategy.scale", self.scale, self.scale > 0, "above 0")
+
+    def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The same model with every parameter trainable. Raises ValueError where the rank exceeds a matrix."""
+        refuse_adapters(model, "galore or apollo")
+        self._by_rank(model)
+        return model.requires_grad_(True)
+
+    def _by_rank(self, model: "PreTrainedModel") -> "dict[int, list[nn.Parameter]]":
+        matrices: dict[int, list[nn.Parameter]] = {}
+        for name, matrix in block_matrices(model).items():
+            side = min(matrix.shape)
+            rank = max(1, int(side * self.rank + 0.5)) if isinstance(self.rank, float) else self.rank
+            if rank > side:
+                raise ValueError(
+                    f"strategy.rank={rank} exceeds the shorter side {side} of {name}; use rank<={side}, or a share: 0.25"
+                )
+            matrices.setdefault(rank, []).append(matrix)
+        return matrices
+
+    def _groups(self, model: "PreTrainedModel", **settings: Any) -> list[dict[str, Any]]:
+        """One parameter group a rank, and one without projection for all else; each parameter once."""
+        shared = {"update_proj_gap": self.gap, "scale": self.scale, "proj_type": "std", **settings}
+        groups = [{"params": matrices, "rank": rank, **shared} for rank, matrices in self._by_rank(model).items()]
+        projected = {id(parameter) for group in groups for parameter in group["params"]}
+        return [*groups, {"params": [p for p in model.parameters() if id(p) not in projected]}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaLore(_Projected):
+    """GaLore (arXiv:2403.03507): Adam's moments of attention and MLP matrices live in the gradient's top singular space.
+
+    `rank` is a number or a share of a matrix's shorter side (the paper's runs use about a quarter), `gap` the steps between
+    two decompositions, `scale` a factor on the projected update. Embeddings, head, norms and biases get plain AdamW at the
+    full rate. It saves optimizer state, not gradients or time; the SVD costs seconds a matrix at several thousand columns.
+    The moments stay when the space changes, as in the published code.
+    """
+
+    rank: int | float = 0.25
+    gap: int = 50
+    scale: float = 0.25
+
+    def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer":
+        """GaLore's AdamW. Raises ImportError where its package is missing."""
+        kind = _import("galore_torch").GaLoreAdamW
+        return _make(kind, self._groups(model), settings, no_deprecation_warning=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apollo(_Projected):
+    """APOLLO (arXiv:2412.05270): every matrix follows its own gradient, scaled as Adam would in a random space of low rank.
+
+    The factor belongs to a channel or to the whole tensor (`scaling`), is multiplied by the root of `scale`, and may grow by
+    1 % a step at most. APOLLO-Mini is `rank=1 scaling=tensor scale=128`. A new random projection is drawn every `gap` steps
+    from a seed that is the parameter's position, so that runs of other seeds project alike.
+    """
+
+    rank: int | float = 0.25
+    gap: int = 50
+    scale: float = 1.0
+    scaling: str = "channel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"strategy.scaling={self.scaling!r} is not known; use one of {', '.join(SCALINGS)}")
+
+    def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer":
+        """APOLLO's AdamW. Raises ImportError where its package is missing."""
+        kind = _import("apollo_torch").APOLLOAdamW
+        return _make(kind, self._groups(model, proj="random", scale_type=self.scaling), settings)
+
+
+def _make(kind: Any, groups: list[dict[str, Any]], settings: AdamSettings, **extra: Any) -> "Optimizer":
+    optimizer: Optimizer = kind(
+        groups,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        **extra,
+    )
+    optimizer.register_load_state_dict_post_hook(_bring_projections_home)
+    return optimizer
+
+
+def _bring_projections_home(optimizer: "Optimizer") -> None:
+    """Move each projection to its parameter's device: torch moves loaded tensors, but not those inside other objects."""
+    for parameter, state in optimizer.state.items():
+        projection = getattr(state.get("projector"), "ortho_matrix", None)
+        if projection is not None:
+            state["projector"].ortho_matrix = projection.to(parameter.device)
+
+
+def _import(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; galore and apollo need their packages: pip install 'efficient_rl[projected]'"
+        ) from error

@@ -1,0 +1,60 @@
+"""What the schedules of dynamic strategies share: parameters by name, and switching them on and off."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from efficient_rl.strategies.protocol import Schedule
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class Switching(Schedule):
+    """A schedule over everything that `apply` left trainable; at first all of it is active.
+
+    The constructor changes nothing about the model, so that an optimizer over all of it can be made before or after.
+    """
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self.parameters: dict[str, nn.Parameter] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._active = frozenset(self.parameters)
+
+    @property
+    def active(self) -> Collection[str]:
+        """The parameters that this step updates."""
+        return self._active
+
+    def switch(self, names: Collection[str]) -> None:
+        """Make exactly these parameters active, with gradients for them alone."""
+        self._active = frozenset(names)
+        self.require_gradients(self._active)
+
+    def require_gradients(self, names: Collection[str]) -> None:
+        """Let exactly these parameters have gradients."""
+        for name, parameter in self.parameters.items():
+            if parameter.requires_grad != (name in names):
+                parameter.requires_grad_(name in names)
+
+    def see_gradients(self) -> None:
+        """Nothing to learn from them."""
+
+    def see_update(self) -> None:
+        """Nothing to learn from it."""
+
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """All 1."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The active parameters."""
+        return {"active": sorted(self._active)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the saved parameters active again. Raises ValueError where the model lacks some of them."""
+        if unknown := set(state["active"]) - set(self.parameters):
+            raise ValueError(
+                f"the saved schedule names {len(unknown)} parameters that cannot train here, such as {min(unknown)}; "
+                "resume with the model and the strategy of the checkpoint"
+            )
+        self.switch(state["active"])

@@ -1,0 +1,140 @@
+"""Hidden states of the frozen first blocks, computed once a batch and shared by every pass over it.
+
+Where a prefix of the model is frozen, its output is the same in the old-policy, reference and policy passes and in every
+one of the `num_iterations` updates (trlX's frozen trunk, generalised to any number of blocks). The first pass over a batch
+keeps what enters the first trained block; the others start there.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from efficient_rl.strategies.blocks import find_blocks
+
+logger = logging.getLogger(__name__)
+HIDDEN, DEPTH = "trunk_hidden_states", "trunk_depth"  # how a batch carries them: (completions, tokens, hidden), and blocks
+COPIES = 2  # TRL shuffles a batch into a copy of itself
+
+
+def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
+    """How many leading blocks are frozen together with all that lies before them: 0 to the number of blocks."""
+    blocks = find_blocks(model)
+    owner = {id(p): index for index, block in enumerate(blocks) for p in block.parameters()}
+    embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
+    depth, seen_block = len(blocks), False
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        index = owner.get(id(parameter))
+        seen_block = seen_block or index is not None
+        if name not in trainable:
+            continue
+        if index is not None:
+            depth = min(depth, index)
+        elif id(parameter) in embeddings or not seen_block:
+            return 0
+    return depth
+
+
+class TrunkCache:
+    """Keeps and serves the trunk of one batch at a time; steps aside where it would need more than `limit_bytes`."""
+
+    def __init__(self, model: PreTrainedModel, limit_bytes: int) -> None:
+        self._blocks = find_blocks(model)
+        self._limit_bytes = limit_bytes
+        self._random = _has_dropout(model)
+        self._depth = self._rows = self._filled = 0
+        self._hidden: torch.Tensor | None = None
+        self._gives_tuples = False
+        self._warned = False
+
+    def begin(self, depth: int, rows: int) -> None:
+        """A new batch of so many rows, whose first `depth` blocks are frozen; 0 keeps nothing."""
+        self._depth = 0 if self._random else depth
+        self._rows, self._filled, self._hidden = rows, 0, None
+
+    def take(self) -> dict[str, torch.Tensor]:
+        """What the batch shall carry to later passes; empty where nothing was kept."""
+        hidden, self._hidden = self._hidden, None
+        return {} if hidden is None else {HIDDEN: hidden, DEPTH: torch.tensor(self._depth)}
+
+    @contextmanager
+    def passing(self, rows: torch.Tensor, tokens: int, width: int, deepest: int) -> Iterator[None]:
+        """A pass over some rows of the batch and the first `tokens` of its `width` columns.
+
+        Keeps the rows' trunk if the batch has none yet, else starts from it. `deepest` is how many blocks this pass computes
+        like the others: a reference differs from the policy where training has been.
+        """
+        if self._depth == 0 or deepest < self._depth:
+            yield
+        elif self._filled == self._rows and self._hidden is not None:
+            with self.serving(self._hidden[rows, :tokens], self._depth):
+                yield
+        else:
+            with self._keeping(rows, tokens, width):
+                yield
+
+    @contextmanager
+    def _keeping(self, rows: torch.Tensor, tokens: int, width: int) -> Iterator[None]:
+        def keep(block: nn.Module, inputs: Any, output: Any) -> None:
+            self._gives_tuples = not isinstance(output, torch.Tensor)
+            hidden = output[0] if self._gives_tuples else output
+            if self._hidden is None and self._filled == 0 and self._fits(hidden, width):
+                self._hidden = hidden.new_zeros(self._rows, width, hidden.shape[-1])
+            if self._hidden is not None:
+                self._hidden[rows, :tokens] = hidden.detach()
+                self._filled += len(rows)
+
+        handle = self._blocks[self._depth - 1].register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def serving(self, hidden: torch.Tensor, depth: int) -> Iterator[None]:
+        """A pass that starts behind block `depth` from the kept trunk of its rows, shape (rows, tokens, hidden)."""
+
+        def serve(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
+            return self._formed(hidden)
+
+        def skip(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
+            return self._formed(arrived)
+
+        with _replaced(self._blocks[:depth], [skip] * (depth - 1) + [serve]):
+            yield
+
+    def _formed(self, hidden: torch.Tensor) -> Any:
+        """The hidden states in the form that a block of this model returns them."""
+        return (hidden,) if self._gives_tuples else hidden
+
+    def _fits(self, hidden: torch.Tensor, width: int) -> bool:
+        needed = COPIES * self._rows * width * hidden.shape[-1] * hidden.element_size()
+        if needed > self._limit_bytes and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the trunk cache would need %.1f MiB a batch and may take %.1f; every pass computes all blocks instead",
+                needed / 2**20,
+                self._limit_bytes / 2**20,
+            )
+        return needed <= self._limit_bytes
+
+
+@contextmanager
+def _replaced(modules: Iterable[nn.Module], forwards: Iterable[Callable[..., Any]]) -> Iterator[None]:
+    """Modules that compute something else inside."""
+    with ExitStack() as stack:
+        for module, forward in zip(modules, forwards, strict=True):
+            stack.enter_context(patch.object(module, "forward", forward))
+        yield
+
+
+def _has_dropout(model: PreTrainedModel) -> bool:
+    """Whether two passes over the same tokens differ."""
+    config = model.config.get_text_config()
+    active = any(isinstance(module, nn.Dropout) and module.p > 0 for module in find_blocks(model).modules())
+    return active or getattr(config, "attention_dropout", 0) > 0
