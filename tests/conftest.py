@@ -1,5 +1,6 @@
 """Shared by the tests: tiny runs of the embedded model, in this process or through the command line."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,13 @@ from efficient_rl.record import Record, RunResult
 from efficient_rl.run import Options, Stop, quiet_libraries
 
 quiet_libraries()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries made at import out of every later garbage collection, of which trainers force many."""
+    gc.collect()
+    gc.freeze()
+
 
 TINY = (
     "grpo.max_steps=3",

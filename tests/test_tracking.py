@@ -200,7 +200,8 @@ def test_the_parent_run_ends_also_where_the_background_had_sent_everything_befor
 ) -> None:
     run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path / 'm.db'}"
     ours = collector(uri, tmp_path)
-    assert sync_until(ours, [run], seconds=0) is None and ours.is_sent(run)
+    assert sync_until(ours, [run], seconds=0) is None
+    assert ours.is_sent(run)
 
     def parent() -> str:
         (found,) = [r for r in MlflowClient(uri).search_runs([_experiment(uri)]) if "sweep_parent" in r.data.tags]

@@ -211,6 +211,9 @@ def test_trained_embeddings_or_an_early_block_leave_no_frozen_trunk() -> None:
     assert frozen_depth(model, {"model.norm.weight"}) == 6
     assert frozen_depth(model, {"model.embed_tokens.weight", "model.layers.4.mlp.up_proj.weight"}) == 0
     assert frozen_depth(model, {"lm_head.weight"}) == 0  # tied: it is the embedding too
+    shared = model.model.layers[1].mlp.up_proj.weight
+    model.model.layers[5].mlp.up_proj.weight = shared
+    assert frozen_depth(model, {"model.layers.1.mlp.up_proj.weight"}) == 1
 
 
 # Groups without variance

@@ -82,6 +82,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
     and for combinations that cannot work; RuntimeError where the weights do not move.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         model: "str | PreTrainedModel | PeftModel",

@@ -100,7 +100,7 @@ class _CpuProbe:
 
     def __init__(self, held_bytes: int) -> None:
         self._held_bytes = held_bytes
-        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False)
         self._profile.start()
 
     def mark(self, phase: str) -> None:

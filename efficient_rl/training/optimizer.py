@@ -51,10 +51,10 @@ def load_state_by_name(optimizer: Optimizer, names: Mapping[nn.Parameter, str], 
             f"not in both: {', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''}"
         )
     settings = {name: group for group in saved["groups"] for name in group["params"]}
-    groups = [
-        {**settings[names[group["params"][0]]], "params": [index_of[names[parameter]] for parameter in group["params"]]}
-        for group in optimizer.param_groups
-    ]
+    groups = []
+    for group in optimizer.param_groups:
+        own = [names[parameter] for parameter in group["params"]]
+        groups.append({**(settings[own[0]] if own else group), "params": [index_of[name] for name in own]})
     optimizer.load_state_dict(
         {"state": {index_of[name]: state for name, state in saved["state"].items()}, "param_groups": groups}
     )

@@ -96,8 +96,8 @@ class TrainedParameters:
         if self._still_steps == STILL_STEPS:
             raise RuntimeError(
                 f"{len(self._watched)} tensors had a gradient in {STILL_STEPS} steps and none of them moved: a learning "
-                f"rate of {learning_rate:g} is lost in {self._watched[0].dtype} weights, or the optimizer does not own them; "
-                "raise it, or keep the weights in float32"
+                f"rate of {learning_rate:g} is lost in {self._watched[0].dtype} weights, or the optimizer does not own "
+                "them; raise it, or keep the weights in float32"
             )
 
 

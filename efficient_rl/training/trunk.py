@@ -25,7 +25,10 @@ COPIES = 2  # TRL shuffles a batch into a copy of itself
 def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
     """How many leading blocks are frozen together with all that lies before them: 0 to the number of blocks."""
     blocks = find_blocks(model)
-    owner = {id(p): index for index, block in enumerate(blocks) for p in block.parameters()}
+    owner: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        for parameter in block.parameters():
+            owner.setdefault(id(parameter), index)  # of one that blocks share, the first
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
     depth, seen_block = len(blocks), False
     for name, parameter in model.named_parameters(remove_duplicate=False):
