@@ -6,7 +6,7 @@ SWEEP ?= strategy=first_k,last_k,lora
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format sweep report ui nano clean
+.PHONY: help demo test check lint format sweep report ui nano bench bench-gpu clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,12 @@ format: $(VENV)/installed  ## format the code
 
 nano: $(VENV)/installed  ## make the embedded model again from its seed (about 40 minutes on one core)
 	$(BIN)/python -m efficient_rl.nano.make
+
+bench: $(VENV)/installed  ## one training step against stock TRL, and every strategy against full training (15 minutes)
+	$(BIN)/python -m benchmarks.training
+
+bench-gpu: $(VENV)/installed  ## the same at Qwen2.5-0.5B's shape, on the GPU of this machine; needs no network
+	$(BIN)/python -m benchmarks.training_gpu
 
 clean:  ## remove the environment and caches; results (outputs/, reports/, mlflow.db) stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -37,7 +37,7 @@ def _learning(results: Path) -> str:
 
 
 def _figures(results: Path) -> str:
-    rows = (*_demo(results), *_launching(results), *_planning(results))
+    rows = (*_training(results), *_demo(results), *_launching(results), *_planning(results))
     header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
     return header + "".join(f"| {what} | {value} |\n" for what, value in rows)
 
@@ -47,6 +47,17 @@ def _demo(results: Path) -> Sequence[tuple[str, str]]:
     return [
         ("`make demo` once installed, to the finished report", _seconds(measured["demo_seconds"])),
         ("tracking, CPU share of a nano run's time", f"{measured['tracking_share']['median']:.1%}"),
+    ]
+
+
+def _training(results: Path) -> Sequence[tuple[str, str]]:
+    """Ratios to stock TRL, each from one process."""
+    measured = _read(results, "training")
+    chosen = [row for row in measured["figures"] if row["against"].startswith("TRL")]
+    shares = measured["bookkeeping_share"]
+    return [
+        *((f"{row['what']}, of {row['against']}", f"{row['ratio']:.2f}") for row in chosen),
+        ("bookkeeping of dynamic strategies, share of a nano step", f"{min(shares.values()):.1%} to {max(shares.values()):.1%}"),
     ]
 
 

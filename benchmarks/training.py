@@ -1,215 +1,273 @@
-"""One training step, ours against stock TRL: same process, model, tokens and seed; and every strategy against full training."""
+"""One training step, ours against stock TRL: same process, model, tokens and seed; and every strategy against full training.
 
-import gc
-import statistics
-import tempfile
+Seconds are of this process's CPU, medians over steps in alternating rounds.
+"""
+
+import argparse
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+from statistics import median
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedModel, Qwen2Config
 
+from benchmarks.machine import write_result
+from benchmarks.steps import Case, compare, nano_case, nano_tokenizer, ours, random_case, stock
+from efficient_rl.compose import expand, group_options
+from efficient_rl.config import parse_run
+from efficient_rl.run import quiet_libraries
+from efficient_rl.strategies.adapters import Lora
+from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
+from efficient_rl.strategies.static import Full, LastK
+from efficient_rl.training.grpo import Savings
 from efficient_rl.training.memory import PhaseMeter
 
-Tokens = Callable[[int], list[int]]
+BLOCKS, TRAINED = 12, 3
+DYNAMIC = ("adalora", "auto_rgn", "auto_snr", "autofreeze", "badam", "lisa", "slimfit")
+PAPERS = {
+    "slimfit": "SlimFit (arXiv:2305.18513): 2.2 times less memory on average",
+    "autofreeze": "AutoFreeze (arXiv:2102.01386): up to 2.55 times less time",
+    "lora": "PE-RLHF (arXiv:2403.10704): 27% less memory and 30% less time; LoRA Without Regret: 2/3 of the compute",
+}
+PAPER_STEPS = 40
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model and a batch: what both trainers work on."""
-
-    folder: Path
-    rows: int
-    prompt_tokens: int
-    completion_tokens: int
-    stops: bool  # whether completions end at the stop token; else all are as long as they may be
-    settings: Mapping[str, Any]
+def deep_case(**settings: Any) -> Case:
+    """12 blocks of width 256 with gradient checkpointing, 16 completions of 16 + 32 tokens."""
+    config = Qwen2Config(
+        vocab_size=len(nano_tokenizer()), hidden_size=256, intermediate_size=1024, num_hidden_layers=BLOCKS,
+        num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    return random_case(config, 16, 16, 32, torch.float32, bf16=False, **({"gradient_checkpointing": True} | settings))
 
 
-class _Timed:
-    """Seconds of generation, of the backward pass and of the whole step, by step."""
+def last_blocks(count: int) -> Callable[[PreTrainedModel], PreTrainedModel]:
+    """Freezes all but the last blocks, as one does for TRL."""
 
-    accelerator: Any
+    def freeze(model: PreTrainedModel) -> PreTrainedModel:
+        model.requires_grad_(False)
+        for block in find_blocks(model)[-count:]:
+            block.requires_grad_(True)
+        return model
 
-    def start_clock(self) -> None:
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self._backward_seconds = self._generation_seconds = 0.0
-        original = self.accelerator.backward
-
-        def backward(*arguments: Any, **keywords: Any) -> None:
-            with _clock() as taken:
-                original(*arguments, **keywords)
-            self._backward_seconds += taken[0]
-
-        self.accelerator.backward = backward
-        self.add_callback(_Steps(self))  # type: ignore[attr-defined]
-
-    def _generate_single_turn(self, *arguments: Any, **keywords: Any) -> Any:
-        with _clock() as taken:
-            completions = super()._generate_single_turn(*arguments, **keywords)  # type: ignore[misc]
-        self._generation_seconds += taken[0]
-        return completions
-
-    def begin(self) -> None:
-        self._backward_seconds = self._generation_seconds = 0.0
-        self._started = _now()
-
-    def end(self) -> None:
-        step = _now() - self._started
-        self.seconds["step"].append(step)
-        self.seconds["backward"].append(self._backward_seconds)
-        self.seconds["generation"].append(self._generation_seconds)
-        self.seconds["after generation"].append(step - self._generation_seconds)
+    return freeze
 
 
-class _Steps(TrainerCallback):
-    def __init__(self, trainer: _Timed) -> None:
-        self._trainer = trainer
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._trainer.begin()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._trainer.end()
+def with_lora(model: PreTrainedModel) -> PreTrainedModel:
+    """LoRA of rank 8 on all linear modules, as one does for TRL."""
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
-class Stock(_Timed, GRPOTrainer):
-    """TRL's trainer with clocks."""
+def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Every figure: what, against what, the bound asked for, the ratio measured, and the count of work behind it."""
+    nano = nano_case(128, bf16=False, gradient_checkpointing=False)
+    deep = deep_case()
 
+    def run(makers: Mapping[str, Callable[[int], Any]], count: int = steps) -> dict[str, dict[str, float]]:
+        return compare(makers, count, rounds)
 
-class Ours(_Timed, EfficientGRPOTrainer):
-    """Our trainer with clocks."""
+    def full(model: PreTrainedModel) -> PreTrainedModel:
+        return model
 
+    on_nano = run(
+        {
+            "defaults": lambda n: stock(nano, full, n, bf16=True, gradient_checkpointing=True),
+            "tuned": lambda n: stock(nano, full, n),
+            "ours": lambda n: ours(nano, Full(), n),
+        }
+    )
+    last = {
+        count: run(
+            {"trl": lambda n, k=count: stock(deep, last_blocks(k), n), "ours": lambda n, k=count: ours(deep, LastK(k), n)}
+        )
+        for count in (TRAINED, 1)
+    }
+    with_kl = run(
+        {
+            "trl": lambda n: stock(deep, last_blocks(TRAINED), n, beta=0.04),
+            "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04),
+        }
+    )
+    without_cache = Savings(trunk_cache_bytes=0)
+    cached = run(
+        {
+            "without cache": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, savings=without_cache),
+            "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4),
+        },
+        count=4 * steps,
+    )
+    lora = run({"trl": lambda n: stock(deep, with_lora, n), "ours": lambda n: ours(deep, Lora(rank=8, alpha=16), n)})
 
-def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A reward that differs within every group."""
+    def row(
+        what: str, against: str, bound: float, timed: Mapping[str, Any], other: str, part: str, count: str
+    ) -> dict[str, Any]:
+        mine, theirs = timed["ours"][part], timed[other][part]
+        return {"what": what, "against": against, "at_most": bound, "ratio": mine / theirs, "ours_seconds": mine,
+                "other_seconds": theirs, "count": count}  # fmt: skip
+
+    same = "TRL, same settings"
     return [
-        sum(token % 7 == 0 for token in ids) / len(ids) + len(ids) % 3 / 10 + index % 2
-        for index, ids in enumerate(completion_ids)
-    ]
+        row("nano, full, step", "TRL's defaults", 0.45, on_nano, "defaults", "step", ""),
+        row("nano, full, step", "TRL tuned by hand", 0.70, on_nano, "tuned", "step", ""),
+        row("last 3 of 12 blocks, backward", same, 0.40, last[TRAINED], "trl", "backward", backward_units(TRAINED)),
+        row("last of 12 blocks, backward", same, 0.20, last[1], "trl", "backward", backward_units(1)),
+        row("last 3 of 12, beta 0.04, after generation", same, 0.50, with_kl, "trl", "after generation", after_units(1)),
+        row("last 3 of 12, beta 0.04, whole step", same, 0.65, with_kl, "trl", "step", ""),
+        reference_row(deep),
+        row("last 3 of 12, beta 0.04, 4 updates a generation, after generation", "ours without the trunk cache", 0.60,
+            cached, "without cache", "after generation", after_units(4)),
+        row("LoRA r8, step", same, 0.85, lora, "trl", "step", ""),
+    ]  # fmt: skip
+
+
+def backward_units(trained: int) -> str:
+    """Backward pass in units of one block's forward pass: recomputation 1, gradients of input and of weights 1 each."""
+    theirs, mine = BLOCKS + BLOCKS + trained, 3 * trained
+    return f"{mine} of {theirs} block units: {mine / theirs:.2f}"
+
+
+def after_units(updates: int) -> str:
+    """Work after generation: old-policy pass (only with several updates), reference pass, and the updates."""
+    old, mine_old = (BLOCKS, TRAINED) if updates > 1 else (0, 0)
+    frozen = BLOCKS - TRAINED
+    theirs = old + BLOCKS + updates * (BLOCKS + 3 * TRAINED if updates > 1 else 3 * BLOCKS + TRAINED)
+    mine = frozen + mine_old + TRAINED + updates * (TRAINED + 3 * TRAINED)
+    return f"{mine} of {theirs} block units: {mine / theirs:.2f}"
+
+
+def reference_row(case: Case) -> dict[str, Any]:
+    """Bytes of our reference against TRL's second model; the bound is the share that trains, and 1%."""
+    theirs = stock(case, last_blocks(TRAINED), 1, beta=0.04)
+    mine = ours(case, LastK(TRAINED), 1, beta=0.04)
+    second = sum(p.nbytes for p in theirs.ref_model.parameters())
+    share = mine.parameters.trainable_count / sum(p.numel() for p in mine.model.parameters())
+    return {"what": "last 3 of 12, bytes for the reference", "against": "TRL's second model", "at_most": share * 1.01,
+            "ratio": mine.reference_bytes / second, "ours_bytes": mine.reference_bytes, "other_bytes": second,
+            "count": f"{share:.4f} of the numbers train"}  # fmt: skip
+
+
+def build(option: str, *overrides: str) -> Strategy:
+    """A strategy of conf/ by its option."""
+    strategy: Strategy = parse_run(expand([f"strategy={option}", *overrides])[0]).strategy.build()
+    return strategy
+
+
+def bookkeeping(steps: int) -> dict[str, float]:
+    """For every dynamic strategy on nano, the share of a step that choosing, observing and freeing takes."""
+    nano = nano_case(128, bf16=False, gradient_checkpointing=False)
+    shares = {}
+    for option in DYNAMIC:
+        trainer = ours(nano, build(option), steps)
+        trainer.start_clock()
+        spent: list[float] = []
+        for name in ("begin_step", "finish_gradients", "before_update", "after_update"):
+            setattr(trainer.parameters, name, _clocked(getattr(trainer.parameters, name), spent))
+        trainer.train()
+        shares[option] = sum(spent) / sum(trainer.seconds["step"])
+    return shares
+
+
+def _clocked(function: Callable[..., None], spent: list[float]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        started = time.process_time()
+        function(*arguments)
+        spent.append(time.process_time() - started)
+
+    return call
+
+
+def every_strategy(steps: int) -> dict[str, dict[str, Any]]:
+    """For every option of conf/strategy, on 12 blocks: numbers trained, bytes by part and phase, seconds by phase."""
+    case = deep_case(gradient_checkpointing=False)
+    return {
+        option: _measured(case, option, steps) for option in ["full", *sorted(set(group_options()["strategy"]) - {"full"})]
+    }
+
+
+def _measured(case: Case, option: str, steps: int, *overrides: str) -> dict[str, Any]:
+    meter = PhaseMeter()
+    try:
+        trainer = ours(case, build(option, *overrides), steps, meter=meter)
+    except ValueError as error:
+        return {"refused": str(error)}
+    trainer.start_clock()
+    found: dict[str, int] = {}
+    seconds: list[dict[str, float]] = []
+    active: list[int] = []
+    end = trainer.end
+
+    def step_ends() -> None:
+        end()
+        for name, size in meter.take_bytes().items():
+            found[name] = max(found.get(name, 0), size)
+        seconds.append(meter.take_seconds())
+        active.append(trainer.parameters.active_count)
+
+    trainer.end = step_ends  # type: ignore[method-assign]
+    trainer.train()
+    kept = seconds[2:]  # the first two count bytes too
+    peaks = {name: size for name, size in found.items() if name.endswith("_peak")}
+    return {
+        "trained": trainer.parameters.trainable_count,
+        "mean_active": sum(active) / len(active),
+        "bytes": found,
+        "peak_bytes": max(peaks.values()),
+        "seconds": {name: median(each.get(name, 0.0) for each in kept) for name in kept[0]},
+        "step_seconds": median(trainer.seconds["step"][2:]),
+        "all_steps_seconds": sum(trainer.seconds["step"][2:]),
+    }
+
+
+def promises() -> dict[str, dict[str, Any]]:
+    """What a paper promised beside what one run of 40 steps measured here, against full training of the same length."""
+    case = deep_case(gradient_checkpointing=False)
+    measured = {option: _measured(case, option, PAPER_STEPS) for option in ("full", *PAPERS)}
+    full = measured["full"]
+    return {
+        option: {
+            "promised": text,
+            "peak_memory_of_full": measured[option]["peak_bytes"] / full["peak_bytes"],
+            "time_of_full": measured[option]["all_steps_seconds"] / full["all_steps_seconds"],
+        }
+        for option, text in PAPERS.items()
+    }
 
 
 @contextmanager
-def _clock() -> Iterator[list[float]]:
-    taken = [0.0]
-    started = _now()
-    yield taken
-    taken[0] = _now() - started
+def _said(what: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _now() -> float:
-    """Seconds: of this process's CPU where the work is on it (the machine is shared), of the clock on a GPU."""
-    _synchronize()
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+def main() -> None:
+    """Measure everything and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(1)
+    measured: dict[str, Any] = {}
+    with _said("figures"):
+        measured["figures"] = figures(arguments.steps, arguments.rounds)
+    with _said("bookkeeping"):
+        measured["bookkeeping_share"] = bookkeeping(8 * arguments.steps)
+    with _said("every strategy"):
+        measured["strategies"] = every_strategy(2 + arguments.steps)
+    with _said("promises"):
+        measured["promises"] = promises()
+    write_result(arguments.output, __doc__ or "", measured)
+    for row in measured["figures"]:
+        print(f"{row['what']} / {row['against']}: {row['ratio']:.3f} (at most {row['at_most']:.3f}) {row['count']}")
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def countdown_reward(completions: list[str], **_: Any) -> list[float]:
-    """Stands in for a rule-based reward: many groups earn the same throughout."""
-    return [float("</answer>" in text) for text in completions]
-
-
-def make_model(folder: Path, **shape: Any) -> Path:
-    """A random model with nano's tokenizer, saved so that a reference can be loaded from it."""
-    tokenizer = nano_tokenizer()
-    torch.manual_seed(0)
-    config = Qwen2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **shape)
-    model = AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def nano_folder() -> Path:
-    """The embedded model."""
-    import efficient_rl.nano
-
-    return Path(efficient_rl.nano.__file__).parent / "model"
-
-
-def nano_tokenizer() -> PreTrainedTokenizerBase:
-    """The embedded model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(nano_folder(), padding_side="left")
-    return tokenizer
-
-
-def load(case: Case) -> PreTrainedModel:
-    """The case's model in float32, as both trainers get it."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(case.folder, dtype=torch.float32)
-    return model
-
-
-def prompts(case: Case) -> Dataset:
-    """Prompts of digits and signs, all of the same number of tokens."""
-    random = Random(0)
-    rows = [{"prompt": "".join(random.choice("123456789+-*=") for _ in range(case.prompt_tokens))} for _ in range(64)]
-    if case.stops:  # nano answers what it was made for
-        from efficient_rl.models import load_tokenizer, write_prompt
-        from tests.conftest import tiny_run
-
-        run = tiny_run()
-        tokenizer = load_tokenizer(run.model)
-        rows = [{"prompt": write_prompt(p, tokenizer, run.model)} for p in run.task.build().problems("train", 64, 0)]
-    return Dataset.from_list(rows)
-
-
-def arguments(case: Case, steps: int, **settings: Any) -> GRPOConfig:
-    """TRL's configuration; nothing is saved or reported."""
-    return GRPOConfig(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=case.rows, num_generations=8, max_steps=steps,
-        max_completion_length=case.completion_tokens, learning_rate=1e-5, logging_steps=1, report_to=[], disable_tqdm=True,
-        save_strategy="no", use_cpu=not torch.cuda.is_available(), seed=1, **(dict(case.settings) | settings),
-    )  # fmt: skip
-
-
-def stock(case: Case, freeze: Callable[[PreTrainedModel], PreTrainedModel], steps: int, **settings: Any) -> Stock:
-    """TRL's trainer on a model that was frozen by hand."""
-    trainer = Stock(freeze(load(case)), reward, arguments(case, steps, **settings), train_dataset=prompts(case),
-                    processing_class=nano_tokenizer())  # fmt: skip
-    return _endless(trainer, case)
-
-
-def ours(case: Case, strategy: Strategy, steps: int, savings: Savings | None = None, **settings: Any) -> Ours:
-    """Our trainer."""
-    trainer = Ours(load(case), reward, arguments(case, steps, **settings), train_dataset=prompts(case),
-                   processing_class=nano_tokenizer(), strategy=strategy, savings=savings, meter=PhaseMeter(count_bytes=False))  # fmt: skip
-    return _endless(trainer, case)
-
-
-def _endless(trainer: Any, case: Case) -> Any:
-    if not case.stops:
-        trainer.eos_token_ids = [10**6]
-        trainer.generation_config.eos_token_id = [10**6]
-    return trainer
-
-
-def compare(makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each trainer, their steps in alternating rounds; the first step of a round only warms up."""
-    seconds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in makers}
-    for _ in range(rounds):
-        for name, make in makers.items():
-            trainer = make(steps + 1)
-            trainer.start_clock()
-            trainer.train()
-            skip = max(1, trainer.num_iterations)
-            for what, values in trainer.seconds.items():
-                seconds[name][what] += values[skip:]
-            del trainer
-            gc.collect()
-    return {name: {what: statistics.median(values) for what, values in of.items()} for name, of in seconds.items()}
+if __name__ == "__main__":
+    main()

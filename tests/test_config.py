@@ -96,7 +96,7 @@ def test_a_run_survives_being_written_and_read() -> None:
         (["strategy.learning_rate_factor=abc"], "must be a number above 0"),
         (["+reward.foo=1"], "reward.foo=1 must name a function"),
         (["strategy=lora", "lora.target_modules=[1]"], "must list names such as"),
-        (["strategy=first_k", "strategy.also_train=[1]"], "must list names of parts"),
+        (["strategy=first_k", "strategy.also_train=[1]"], "must list names, such as"),
         (["strategy._target_=builtins.dict"], "is no strategy"),
         (["strategy._target_=nowhere.Nothing"], "nowhere"),
     ],

@@ -16,7 +16,7 @@ def record_with_steps(folder: Path, steps: int) -> Record:
     record.claim(config)
     record.append(0, {"eval/accuracy": 0.2, "params/trainable": 1000.0})
     for step in range(1, steps + 1):
-        record.append(step, {"train/reward": step / 10, "time/step_seconds": 2.0, "memory/update_peak_bytes": 3.0 * 2**20})
+        record.append(step, {"train/reward": step / 10, "time/step_seconds": 2.0, "memory/backward_peak_bytes": 3.0 * 2**20})
     return record
 
 

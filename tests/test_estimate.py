@@ -14,7 +14,7 @@ def result(**changes: object) -> RunResult:
 
 def test_time_scales_with_the_work_and_memory_is_that_of_runs_like_it() -> None:
     seen = tiny_run("strategy=last_k")  # 3 steps of 16
-    known = [(seen, result(train_seconds=6.0, total_seconds=10.0, peak_memory_bytes={"update": 100, "load": 50}))]
+    known = [(seen, result(train_seconds=6.0, total_seconds=10.0, peak_memory_bytes={"backward": 100, "generation": 50}))]
     found = estimate(tiny_run("strategy=last_k", "grpo.max_steps=30", "seed=4"), known)
     assert found.seconds == pytest.approx(4.0 + 60.0)
     assert found.peak_bytes == 100

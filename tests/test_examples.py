@@ -1,5 +1,6 @@
 """The examples run in an empty folder as a newcomer would run them, and print what they promise and nothing else."""
 
+import ast
 import re
 import runpy
 import subprocess
@@ -18,6 +19,7 @@ from efficient_rl.run import train
 from tests.conftest import ROOT, TINY, environment
 
 MINIMAL = ROOT / "examples" / "minimal.py"
+OWN_SCRIPT = ROOT / "examples" / "own_script.py"
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 STRATEGIES = {"first_k", "last_k", "lora"}
 SHORTER = [  # the first two cells train
@@ -87,6 +89,31 @@ def test_minimal_trains_the_last_two_blocks_of_nano_for_30_steps_by_default() ->
 
 def test_minimal_fits_on_one_screen() -> None:
     assert len(MINIMAL.read_text().splitlines()) <= 40
+
+
+def test_a_script_of_ones_own_prints_every_step_and_the_bytes_of_the_last(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(OWN_SCRIPT)],
+        cwd=tmp_path,
+        env=environment(HF_HUB_OFFLINE="1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *steps, last = done.stdout.splitlines()
+    found = [re.fullmatch(r"step (\d): loss -?\d\.\d{3}, reward (\d\.\d{2})", line) for line in steps]
+    assert [match and match[1] for match in found] == list("12345678"), done.stdout
+    assert all(match and 0 <= float(match[2]) <= 1 for match in found)
+    sizes = ast.literal_eval(last.removeprefix("MiB in the last step: "))
+    assert {"parameters", "gradients", "optimizer_state", "activations", "generation_peak", "backward_peak"} <= set(sizes)
+    assert sizes["optimizer_state"] == pytest.approx(2 * sizes["gradients"], abs=0.2) == pytest.approx(0.8, abs=0.1)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_script_of_ones_own_is_short() -> None:
+    assert len(OWN_SCRIPT.read_text().splitlines()) <= 30
 
 
 def test_no_cell_of_the_notebook_errs_or_warns(executed: dict[str, NotebookNode]) -> None:

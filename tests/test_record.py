@@ -19,7 +19,8 @@ EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standa
 RESULT: dict[str, Any] = {
     "model": "nano", "strategy": "full", "seed": 0, "trainable_params": 1, "mean_active_params": 1.0, "total_params": 1,
     "accuracy": 0.5, "accuracy_before": 0.1, "evaluation": EVALUATION, "evaluation_before": EVALUATION, "final_reward": 0.5,
-    "peak_memory_bytes": {}, "phase_seconds": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3, "tokens": 4,
+    "peak_memory_bytes": {},
+    "memory_parts_bytes": {}, "phase_seconds": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3, "tokens": 4,
     "code_version": "x", "attempt": 1, "finished_at": 0.0,
 }  # fmt: skip
 

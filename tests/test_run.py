@@ -80,15 +80,15 @@ def test_a_run_records_what_its_design_promises(tmp_path: Path) -> None:
     for name in (
         "train/reward", "train/reward_std", "train/reward_accuracy", "train/reward_format", "train/frac_zero_std",
         "train/entropy", "train/completion_tokens", "train/difficulty", "train/tokens", "train/grad_norm",
-        "time/step_seconds", "time/generation_seconds", "time/update_seconds", "time/optimizer_seconds",
-        "memory/generation_peak_bytes", "memory/update_peak_bytes",
+        "time/step_seconds", "time/generation_seconds", "time/backward_seconds", "time/optimizer_seconds",
+        "memory/generation_peak_bytes", "memory/backward_peak_bytes",
     ):  # fmt: skip
         assert name in train[-1], name
     assert [row["step"] for row in lines if "eval/accuracy" in row["metrics"]] == [0, 1, 2, 3]
     assert result.trainable_params == 107_136
     assert result.total_params == 323_776
     assert result.steps == 3
-    assert {"generation", "update", "optimizer", "evaluation"} <= set(result.peak_memory_bytes)
+    assert {"generation", "forward", "backward", "optimizer"} <= set(result.peak_memory_bytes)
     assert not (record.folder / "checkpoints").exists()
     completions = [json.loads(line) for line in (record.folder / "completions.jsonl").read_text().splitlines()]
     assert {"prompt", "completion", "reward_accuracy", "reward_format", "advantage", "step"} <= set(completions[0])

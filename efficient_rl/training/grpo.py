@@ -388,6 +388,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
     def begin_step(self) -> None:
         """Before generation: the schedule chooses, and the meter starts from what is held now."""
         self.parameters.begin_step(self.state.global_step, self._optimizer)
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
+            self._buffered_inputs = None  # a new generation is due: what the last one left is freed before it, not after
         weights = tensor_bytes([*self.parameters.names, *self._bare.buffers()])
         buffered = tensor_bytes(leaves(self._buffered_inputs or ()))
         held = weights + optimizer_state_bytes(self._optimizer) + self.reference_bytes + buffered

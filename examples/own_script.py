@@ -1,0 +1,29 @@
+"""Your own TRL script, cheaper: `EfficientGRPOTrainer(strategy=...)` takes the place of `GRPOTrainer(...)`.
+
+Here the embedded model learns to close its answers with a tag, by its last two blocks alone. Takes seconds on a CPU.
+"""
+
+from importlib.resources import files
+
+from datasets import Dataset
+from trl import GRPOConfig
+
+from efficient_rl.strategies.static import LastK
+from efficient_rl.training.grpo import EfficientGRPOTrainer
+
+MODEL = str(files("efficient_rl") / "nano" / "model")  # or a name on the hub: "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def closed(completions: list[str], **_: object) -> list[float]:
+    """1 for a completion with the closing tag, else 0."""
+    return [float("</answer>" in text) for text in completions]
+
+
+data = Dataset.from_list([{"prompt": f"{a},{a + 2},3={2 * a + 5}:"} for a in range(1, 9)])
+quiet = {"disable_tqdm": True, "report_to": [], "save_strategy": "no", "bf16": False}  # leave bf16 out on a GPU
+args = GRPOConfig(max_steps=8, per_device_train_batch_size=32, learning_rate=6e-4, logging_steps=1, **quiet)
+trainer = EfficientGRPOTrainer(MODEL, closed, args, train_dataset=data, strategy=LastK(2))
+trainer.train()
+for line in trainer.state.log_history[:-1]:  # the last one sums up
+    print(f"step {line['step']}: loss {line['loss']:.3f}, reward {line['reward']:.2f}")
+print("MiB in the last step:", {name: round(size / 2**20, 1) for name, size in trainer.meter.take_bytes().items()})

@@ -1,0 +1,30 @@
+"""The benchmark for GPUs runs, on a small model, where there is none; the recorded figures keep the bounds asked for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, environment
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_gpu_benchmark_works_without_a_network_on_a_small_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.training_gpu", "--tiny", "--steps", "2", "--output", str(tmp_path / "r.json")]
+    done = subprocess.run(
+        [*command, "--strategies", "full", "lisa"],
+        cwd=ROOT, env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())["strategies"]
+    assert found["full"]["step_ratio"] > 0
+    assert found["full"]["trl"]["backward_seconds"] > 0
+    assert 0 < found["lisa"]["ours"]["generation_seconds"] < found["lisa"]["ours"]["step_seconds"]
+
+
+def test_the_recorded_figures_keep_their_bounds_and_cover_every_strategy() -> None:
+    measured = json.loads((RESULTS / "training.json").read_text())
+    assert [row["what"] for row in measured["figures"] if row["ratio"] > row["at_most"]] == []
+    assert max(measured["bookkeeping_share"].values()) <= 0.03
+    assert set(measured["strategies"]) == {path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml")}
