@@ -57,7 +57,7 @@ def _training(results: Path) -> Sequence[tuple[str, str]]:
     shares = measured["bookkeeping_share"]
     return [
         *((f"{row['what']}, of {row['against']}", f"{row['ratio']:.2f}") for row in chosen),
-        ("bookkeeping of dynamic strategies, share of a nano step", f"{min(shares.values()):.1%} to {max(shares.values()):.1%}"),
+        ("bookkeeping of dynamic strategies", f"{min(shares.values()):.1%} to {max(shares.values()):.1%} of a nano step"),
     ]
 
 

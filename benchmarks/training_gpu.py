@@ -23,8 +23,8 @@ from efficient_rl.training.memory import PhaseMeter
 
 QWEN_05B = {
     "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4_864, "num_hidden_layers": 24,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "max_position_embeddings": 32_768,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32_768, "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
 }  # fmt: skip
 TINY = {**QWEN_05B, "vocab_size": 200, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
         "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip

@@ -11,7 +11,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_the_gpu_benchmark_works_without_a_network_on_a_small_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.training_gpu", "--tiny", "--steps", "2", "--output", str(tmp_path / "r.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.training_gpu",
+        "--tiny",
+        "--steps",
+        "2",
+        "--output",
+        str(tmp_path / "r.json"),
+    ]
     done = subprocess.run(
         [*command, "--strategies", "full", "lisa"],
         cwd=ROOT, env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300, check=False,

@@ -322,3 +322,13 @@ def test_it_takes_what_trls_trainer_takes_a_model_by_its_path_too(tmp_path: Path
         train_dataset=Dataset.from_list([{"prompt": "1+1="}]), strategy=LastK(1),
     )  # fmt: skip
     assert trainer.parameters.trainable_count == 53_568
+
+
+@pytest.mark.parametrize("setting", [{"repetition_penalty": 1.3}, {"min_p": 0.1}, {"generation_kwargs": {"num_beams": 1}}])
+def test_sampling_that_only_transformers_can_do_is_left_to_it(tmp_path: Path, setting: dict[str, Any]) -> None:
+    trainer = make(tmp_path, LastK(1), max_steps=1, **setting)
+    calls: list[Any] = []
+    original = trainer.model.generate
+    trainer.model.generate = lambda *a, **k: calls.append(k) or original(*a, **k)  # type: ignore[func-returns-value]
+    trainer.train()
+    assert len(calls) == 1

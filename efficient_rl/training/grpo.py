@@ -21,6 +21,7 @@ from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.passes import Compute, Scores, completion_lengths, length_buckets, score
 from efficient_rl.training.preparation import (
     can_overlay,
+    can_sample_itself,
     check_combination,
     hidden_beta,
     keep_checkpointing_off_the_frozen,
@@ -119,6 +120,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
             self.ref_model = self._reference
         self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
         self._never_trained_depth = frozen_depth(self._bare, self.parameters.trainable)
+        self._samples_itself = self.savings.own_sampler and can_sample_itself(self.args)
         self._micro_batch: dict[str, Any] | None = None
         self._skipped_a_batch = False
         self.remove_callback(PrinterCallback)
@@ -168,8 +170,12 @@ class EfficientGRPOTrainer(GRPOTrainer):
         torch.manual_seed(self._step_seed())
         if self.problems is not None and self.curriculum is not None:
             inputs = self._drawn(inputs, self.problems, self.curriculum)
-        passes = self.num_iterations + (self.beta != 0) + (self.num_iterations > 1)
-        useful = passes > 1 and self.savings.trunk_cache_bytes > 0 and not self.aux_loss_enabled
+        updates = self.args.steps_per_generation * self.num_iterations
+        old_pass = self.args.gradient_accumulation_steps % updates != 0 or (
+            self.use_vllm and self.vllm_importance_sampling_correction
+        )
+        shared = self.num_iterations > 1 or self.beta != 0 or old_pass
+        useful = shared and self.savings.trunk_cache_bytes > 0 and not self.aux_loss_enabled
         self._trunk.begin(frozen_depth(self._bare, self.parameters.active) if useful else 0, len(inputs))
         with self.meter.phase("scoring"):
             batch = dict(super()._generate_and_score_completions(inputs))
@@ -193,7 +199,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **keywords: Any) -> tuple[list[list[int]], Any]:
         with self.meter.phase("generation"):
-            if not self.savings.own_sampler or self.use_vllm or self.args.use_transformers_continuous_batching:
+            if not self._samples_itself or any(rest) or any(keywords.values()):  # images go to TRL's generation
                 completions, logps = super()._generate_single_turn(prompt_ids, *rest, **keywords)
                 return completions, logps
             generator = torch.Generator(self.accelerator.device).manual_seed(self._step_seed())
@@ -390,16 +396,21 @@ class EfficientGRPOTrainer(GRPOTrainer):
         self.parameters.begin_step(self.state.global_step, self._optimizer)
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
             self._buffered_inputs = None  # a new generation is due: what the last one left is freed before it, not after
-        weights = tensor_bytes([*self.parameters.names, *self._bare.buffers()])
-        buffered = tensor_bytes(leaves(self._buffered_inputs or ()))
-        held = weights + optimizer_state_bytes(self._optimizer) + self.reference_bytes + buffered
+        weights = [*self.parameters.names, *self._bare.buffers()]
+
+        def held() -> int:
+            schedule = self.parameters.schedule.state_dict() if self.parameters.schedule is not None else {}
+            kept = leaves([self._optimizer.state, schedule, self._buffered_inputs or ()])
+            return tensor_bytes([*weights, *kept]) + self.reference_bytes
+
         self.meter.start_step(self.state.global_step, held)
-        self.meter.note("parameters", weights)
+        self.meter.note("parameters", tensor_bytes(weights))
         self.meter.note("reference", self.reference_bytes)
 
     def before_update(self) -> None:
         """After clipping, before the optimizer."""
-        self.meter.note("trunk", tensor_bytes(batch.get(HIDDEN) for batch in self._buffered_inputs or ()))
+        batches: list[dict[str, Any]] = self._buffered_inputs or []
+        self.meter.note("trunk", tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self.meter.begin("optimizer")
         self.parameters.before_update(self._optimizer)
 

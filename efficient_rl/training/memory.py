@@ -1,7 +1,7 @@
 """Measures seconds and bytes of every phase of training: all tensors, exactly, on a CPU; the allocator's peak on a GPU."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,13 +55,13 @@ class PhaseMeter:
         taken, self.seconds = self.seconds, {}
         return taken
 
-    def start_step(self, step: int, held_bytes: int) -> None:
-        """A step begins; `held_bytes` is what the training holds in tensors before it (weights, optimizer state, copies)."""
+    def start_step(self, step: int, held_bytes: Callable[[], int]) -> None:
+        """A step begins; `held_bytes` says what tensors hold before it (weights, optimizer state, copies)."""
         self._step_bytes = {}
         if self._count_bytes and torch.cuda.is_available():
             self._probe = _GpuProbe()
         elif self._count_bytes and (step < FIRST_STEPS or step % EVERY == 0):
-            self._probe = _CpuProbe(held_bytes)
+            self._probe = _CpuProbe(held_bytes())
 
     def end_step(self) -> None:
         """The step is over: its bytes are known."""

@@ -67,6 +67,13 @@ def can_overlay(args: GRPOConfig) -> bool:
     return True
 
 
+def can_sample_itself(args: GRPOConfig) -> bool:
+    """Whether our sampler draws from what these arguments describe; else generation is TRL's, with all that it can do."""
+    other = args.use_vllm or args.use_transformers_continuous_batching or args.fsdp or args.deepspeed
+    shaped = args.repetition_penalty != 1.0 or args.min_p is not None or args.generation_kwargs
+    return not (other or shaped)
+
+
 @contextmanager
 def hidden_beta(args: GRPOConfig) -> Iterator[None]:
     """TRL makes no reference model where beta is 0."""

@@ -26,13 +26,13 @@ def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
     """How many leading blocks are frozen together with all that lies before them: 0 to the number of blocks."""
     blocks = find_blocks(model)
     owner: dict[int, int] = {}
-    for index, block in enumerate(blocks):
+    for position, block in enumerate(blocks):
         for parameter in block.parameters():
-            owner.setdefault(id(parameter), index)  # of one that blocks share, the first
+            owner.setdefault(id(parameter), position)  # of one that blocks share, the first
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
     depth, seen_block = len(blocks), False
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        index = owner.get(id(parameter))
+        index: int | None = owner.get(id(parameter))
         seen_block = seen_block or index is not None
         if name not in trainable:
             continue
