@@ -35,7 +35,7 @@ def test_help_and_dry_run_work_from_any_folder(installed: Path, tmp_path: Path) 
     assert where.stdout.count(str(installed)) == 2
     shown = run(installed, tmp_path, "-m", "efficient_rl.sweep", "--help")
     assert shown.returncode == 0
-    assert "first_k, full, last_k, lora" in shown.stdout
+    assert "first_k, full, galore" in shown.stdout
     planned = run(installed, tmp_path, "-m", "efficient_rl.sweep", "sweep=which_blocks", "dry_run=true")
     assert planned.returncode == 0, planned.stderr
     assert "12 new" in planned.stdout

@@ -14,9 +14,11 @@ from trl import GRPOConfig
 
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.adapters import Lora
-from efficient_rl.strategies.blocks import find_blocks
+from efficient_rl.strategies.blocks import find_blocks, names_by_block
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import FirstK, Full, LastK
+from efficient_rl.strategies.switching import Switching
+from efficient_rl.training import grpo
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.trunk import TrunkCache, frozen_depth
@@ -32,6 +34,7 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 def make(folder: Path, strategy: Strategy, model: PreTrainedModel | None = None, **settings: Any) -> EfficientGRPOTrainer:
     savings = settings.pop("savings", None)
     reward_function = settings.pop("reward", reward)
+    data = settings.pop("train_dataset", Dataset.from_list([{"prompt": f"{number}+1="} for number in range(1, 9)]))
     base: dict[str, Any] = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 8,
         "max_steps": 2, "learning_rate": 1e-3, "logging_steps": 1, "report_to": [], "disable_tqdm": True, "bf16": False,
@@ -41,7 +44,7 @@ def make(folder: Path, strategy: Strategy, model: PreTrainedModel | None = None,
         load_model(NANO) if model is None else model,
         reward_function,
         GRPOConfig(**(base | settings)),
-        train_dataset=Dataset.from_list([{"prompt": f"{number}+1="} for number in range(1, 9)]),
+        train_dataset=data,
         processing_class=load_tokenizer(NANO),
         strategy=strategy,
         savings=savings,
@@ -332,3 +335,92 @@ def test_sampling_that_only_transformers_can_do_is_left_to_it(tmp_path: Path, se
     trainer.model.generate = lambda *a, **k: calls.append(k) or original(*a, **k)  # type: ignore[func-returns-value]
     trainer.train()
     assert len(calls) == 1
+
+
+def test_our_sampler_draws_the_completions_and_each_generation_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[list[int]]] = []
+    original = grpo.sample
+
+    def noted(*arguments: Any) -> list[list[int]]:
+        drawn.append(original(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(grpo, "sample", noted)
+    settings = {"steps_per_generation": 1, "gradient_accumulation_steps": 2, "max_steps": 2}
+    same_prompt = Dataset.from_list([{"prompt": "1+1="}] * 8)
+    make(tmp_path, LastK(1), train_dataset=same_prompt, **settings).train()
+    assert len(drawn) == 4
+    assert len({str(completions) for completions in drawn}) == 4
+
+
+def test_a_trunk_under_which_a_schedule_trained_is_never_served_again(tmp_path: Path) -> None:
+    def losses(trunk: int) -> list[float]:
+        savings = Savings(trunk_cache_bytes=trunk)
+        strategy = Turning(blocks=(3, 0, 4))
+        trainer = make(
+            tmp_path, strategy, num_iterations=3, max_steps=3, learning_rate=1e-2, savings=savings, warmup_steps=0
+        )
+        random = Random(0)
+        trainer._generate_single_turn = lambda ids, *_, **__: (  # type: ignore[method-assign]
+            [[random.randrange(3, 30) for _ in range(4)] for _ in ids],
+            None,
+        )
+        trainer.train()
+        return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+    assert losses(1 << 20) == pytest.approx(losses(0), rel=1e-4, abs=1e-5)
+
+
+class Turning(Strategy):
+    """Trains one given block in each step."""
+
+    def __init__(self, blocks: tuple[int, ...]) -> None:
+        self.blocks = blocks
+
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
+        model.requires_grad_(False)
+        find_blocks(model).requires_grad_(True)
+        return model
+
+    def schedule(self, model: PreTrainedModel, seed: int, steps: int) -> "Turns":
+        return Turns(model, self.blocks)
+
+
+class Turns(Switching):
+    def __init__(self, model: PreTrainedModel, blocks: tuple[int, ...]) -> None:
+        super().__init__(model)
+        self.blocks, self.by_block = blocks, names_by_block(model)
+
+    def begin_step(self, step: int) -> None:
+        self.switch(self.by_block[self.blocks[step]])
+
+
+def test_a_model_that_is_not_built_of_blocks_trains_whole(tmp_path: Path) -> None:
+    model = load_model(NANO)
+    model.config.num_hidden_layers = 7  # as if its blocks were somewhere that nobody looks
+    trainer = make(tmp_path, Full(), model, max_steps=1, num_iterations=2)
+    assert trainer.parameters.trainable_count == 323_776
+
+
+def test_the_callers_configuration_stays_as_it_is(tmp_path: Path) -> None:
+    args = GRPOConfig(
+        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], beta=0.04, model_init_kwargs={"dtype": "bfloat16"}
+    )
+    data = Dataset.from_list([{"prompt": "1+1="}])
+    for _ in range(2):
+        trainer = EfficientGRPOTrainer(str(NANO.folder), reward, args, train_dataset=data, strategy=LastK(1))
+        assert trainer.model.dtype == torch.bfloat16
+    assert (args.beta, args.model_init_kwargs) == (0.04, {"dtype": "bfloat16"})
+
+
+def test_a_reward_that_fails_leaves_nothing_being_measured(tmp_path: Path) -> None:
+    def fails(**_: Any) -> list[float]:
+        raise KeyError("gold")
+
+    trainer = make(tmp_path, LastK(1), reward=fails)
+    with pytest.raises(KeyError):
+        trainer.train()
+    assert not trainer.meter.measuring
+    assert not torch._C._autograd._profiler_enabled()

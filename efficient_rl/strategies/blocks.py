@@ -16,7 +16,9 @@ def find_blocks(model: "PreTrainedModel") -> "nn.ModuleList":
     from torch import nn
 
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
+    decoder = model.get_decoder()  # first, because a vision tower may have as many blocks
+    roots = [model] if decoder is None else [decoder, model]
+    for module in (module for root in roots for module in root.modules()):
         if isinstance(module, nn.ModuleList) and len(module) == count and count > 0:
             return module
     raise ValueError(f"{type(model).__name__} has no list of {count} transformer blocks; use strategy=full or strategy=lora")

@@ -1,6 +1,8 @@
 """TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
 
+import copy
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,23 +24,28 @@ from efficient_rl.training.passes import Compute, Scores, completion_lengths, le
 from efficient_rl.training.preparation import (
     can_overlay,
     can_sample_itself,
+    can_share_trunk,
     check_combination,
     hidden_beta,
     keep_checkpointing_off_the_frozen,
     lean_head,
     prepared,
+    weights_as_they_are,
 )
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.sampler import SamplingSettings, sample
+from efficient_rl.training.sampler import SamplingSettings, can_sample, sample
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
+logger = logging.getLogger(__name__)
 CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
     "curriculum.json",
     "schedule.pt",
     "optimizer.pt",
     "scheduler.pt",
 )
+ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
+GENERATIONS_A_STEP = 10_000  # no step has as many
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # of models that also see; left to TRL
 
 
@@ -98,7 +105,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         savings: Savings | None = None,
         **keywords: Any,
     ) -> None:
-        args = args or GRPOConfig("grpo-output")
+        args = copy.copy(args or GRPOConfig("grpo-output"))  # the caller's own is left as it is
         self.savings = savings or Savings()
         self.strategy = strategy
         self.meter = meter or PhaseMeter()
@@ -120,7 +127,9 @@ class EfficientGRPOTrainer(GRPOTrainer):
             self.ref_model = self._reference
         self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
         self._never_trained_depth = frozen_depth(self._bare, self.parameters.trainable)
-        self._samples_itself = self.savings.own_sampler and can_sample_itself(self.args)
+        self._samples_itself = self.savings.own_sampler and can_sample_itself(self.args) and can_sample(self._bare)
+        self._can_share_trunk = self.savings.trunk_cache_bytes > 0 and can_share_trunk(self._bare, self.args)
+        self._generations = 0  # since the step began
         self._micro_batch: dict[str, Any] | None = None
         self._skipped_a_batch = False
         self.remove_callback(PrinterCallback)
@@ -142,6 +151,13 @@ class EfficientGRPOTrainer(GRPOTrainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     # One step
+
+    def train(self, *arguments: Any, **keywords: Any) -> Any:
+        """TRL's, after which nothing is being measured any more, however it ended."""
+        try:
+            return super().train(*arguments, **keywords)
+        finally:
+            self.meter.abandon_step()
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """One forward and backward pass; what is generated and scored inside counts as phases of its own."""
@@ -167,7 +183,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         if not self.model.training:
             self._trunk.begin(0, len(inputs))
             return dict(super()._generate_and_score_completions(inputs))
-        torch.manual_seed(self._step_seed())
+        torch.manual_seed(self._generation_seed())
         if self.problems is not None and self.curriculum is not None:
             inputs = self._drawn(inputs, self.problems, self.curriculum)
         updates = self.args.steps_per_generation * self.num_iterations
@@ -175,8 +191,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
             self.use_vllm and self.vllm_importance_sampling_correction
         )
         shared = self.num_iterations > 1 or self.beta != 0 or old_pass
-        useful = shared and self.savings.trunk_cache_bytes > 0 and not self.aux_loss_enabled
-        self._trunk.begin(frozen_depth(self._bare, self.parameters.active) if useful else 0, len(inputs))
+        useful = shared and self._can_share_trunk and not self.aux_loss_enabled
+        self._trunk.begin(frozen_depth(self._bare, self.parameters.with_gradients) if useful else 0, len(inputs))
         with self.meter.phase("scoring"):
             batch = dict(super()._generate_and_score_completions(inputs))
         return batch | self._trunk.take()
@@ -197,26 +213,38 @@ class EfficientGRPOTrainer(GRPOTrainer):
         with self.meter.phase("reward"):
             return super()._calculate_rewards(*arguments, **keywords)
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *rest: Any, **keywords: Any) -> tuple[list[list[int]], Any]:
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any = None,
+        multimodal_fields: Any = None,
+        num_generations: int = 1,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
         with self.meter.phase("generation"):
-            if not self._samples_itself or any(rest) or any(keywords.values()):  # images go to TRL's generation
-                completions, logps = super()._generate_single_turn(prompt_ids, *rest, **keywords)
+            if not self._samples_itself or images or multimodal_fields or has_tool_images:
+                with weights_as_they_are(self._bare):
+                    completions, logps = super()._generate_single_turn(
+                        prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+                    )
                 return completions, logps
-            generator = torch.Generator(self.accelerator.device).manual_seed(self._step_seed())
+            generator = torch.Generator(self.accelerator.device).manual_seed(self._generation_seed())
+            self._generations += 1
             settings = SamplingSettings(
                 max_new_tokens=self.max_completion_length,
                 temperature=self.temperature,
                 top_p=self.top_p,
                 top_k=self.top_k,
             )
-            pad_id = self.processing_class.pad_token_id
+            pad_id = self._tokenizer.pad_token_id
             with merged(self._bare):
                 return sample(self._bare, prompt_ids, settings, self.eos_token_ids, pad_id, generator), None
 
-    def _step_seed(self) -> int:
-        """Different for every seed, step and process."""
-        step = self.state.global_step * self.accelerator.num_processes + self.accelerator.process_index
-        return int(self.args.seed) * 1_000_003 + step
+    def _generation_seed(self) -> int:
+        """Different for every seed, step, generation within the step, and process."""
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        generation = self.state.global_step * GENERATIONS_A_STEP + self._generations
+        return int(self.args.seed) * 1_000_000_007 + generation * processes + process
 
     # Passes over a batch
 
@@ -275,8 +303,13 @@ class EfficientGRPOTrainer(GRPOTrainer):
     ) -> Scores:
         """Log-probabilities with gradients, shape (rows, width): of the rows that have one, from the trunk on."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
-        if frozen_depth(self._bare, self.parameters.active) < depth:
-            hidden = None  # a schedule turned to blocks that were frozen when the batch was made
+        if depth and frozen_depth(self._bare, self.parameters.with_gradients) < depth:
+            hidden = (
+                None  # a schedule turned to blocks that were frozen when the batch was made: its trunk is no longer true
+            )
+            batches: list[dict[str, Any]] = self._buffered_inputs or []
+            for each in batches:
+                each.pop(HIDDEN, None)
 
         def trunk(chosen: torch.Tensor, tokens: int) -> AbstractContextManager[None]:
             return nullcontext() if hidden is None else self._trunk.serving(hidden[chosen, :tokens], depth)
@@ -286,7 +319,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
         constant = batch.get("old_per_token_logps", torch.zeros(shape, device=input_ids.device))
         if len(rows) == 0:
             self._skipped_a_batch = True
-            return constant.detach().clone().requires_grad_(), torch.zeros(shape, device=input_ids.device)
+            unknown = torch.full(shape, torch.nan, device=input_ids.device)  # TRL leaves it out of the metric
+            return constant.detach().clone().requires_grad_(), unknown
         buckets = self._buckets(attention_mask, width, rows, None)
         logps, entropies = score(compute, input_ids, attention_mask, width, rows, buckets, trunk)
         if len(rows) == len(input_ids):
@@ -380,19 +414,30 @@ class EfficientGRPOTrainer(GRPOTrainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
-            # Our own sealed file; methods such as GaLore keep objects of their own in it.
-            saved = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
-            load_state_by_name(self._optimizer, self.parameters.names, saved)
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+            self._load_optimizer(Path(checkpoint))
         if self.curriculum is not None:
             self.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+
+    def _load_optimizer(self, checkpoint: Path) -> None:
+        """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
+        if not (checkpoint / OPTIMIZER_FILE).is_file():
+            logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
+            return
+        # Our own sealed file; methods such as GaLore keep objects of their own in it.
+        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
+        load_state_by_name(self._optimizer, self.parameters.names, saved)
+        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
         if self.parameters.schedule is not None:
-            self.parameters.schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE_FILE, weights_only=True))
+            self.parameters.schedule.load_state_dict(torch.load(checkpoint / SCHEDULE_FILE, weights_only=True))
+        if self.use_adaptive_entropy:
+            state = json.loads((checkpoint / ENTROPY_FILE).read_text())
+            self.entropy_coef, self._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
 
     # What a step's callbacks do
 
     def begin_step(self) -> None:
         """Before generation: the schedule chooses, and the meter starts from what is held now."""
+        self._generations = 0
         self.parameters.begin_step(self.state.global_step, self._optimizer)
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
             self._buffered_inputs = None  # a new generation is due: what the last one left is freed before it, not after
@@ -416,7 +461,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
 
     def after_update(self) -> None:
         """After the optimizer, with the gradients still there."""
-        self.parameters.after_update(self.args.learning_rate)
+        self.parameters.after_update(self.args.learning_rate, self.accelerator.optimizer_step_was_skipped)
         if self._weights is not None:
             self._weights.note(self.parameters.active)
         self.meter.end()

@@ -57,11 +57,18 @@ class PhaseMeter:
 
     def start_step(self, step: int, held_bytes: Callable[[], int]) -> None:
         """A step begins; `held_bytes` says what tensors hold before it (weights, optimizer state, copies)."""
+        self.abandon_step()
         self._step_bytes = {}
         if self._count_bytes and torch.cuda.is_available():
             self._probe = _GpuProbe()
-        elif self._count_bytes and (step < FIRST_STEPS or step % EVERY == 0):
+        elif self._count_bytes and not torch._C._autograd._profiler_enabled() and (step < FIRST_STEPS or step % EVERY == 0):
             self._probe = _CpuProbe(held_bytes())
+
+    def abandon_step(self) -> None:
+        """The step will not end: training was cut off in it."""
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
 
     def end_step(self) -> None:
         """The step is over: its bytes are known."""

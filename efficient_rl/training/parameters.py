@@ -35,6 +35,11 @@ class TrainedParameters:
         return frozenset(self.schedule.active) if self.schedule is not None else self.trainable
 
     @property
+    def with_gradients(self) -> frozenset[str]:
+        """The names of those whose gradients are computed: what trains now, and what a schedule only measures."""
+        return self.active | {name for parameter, name in self.names.items() if parameter.requires_grad}
+
+    @property
     def active_count(self) -> int:
         """How many numbers train now."""
         return sum(self._sizes[name] for name in self.active)
@@ -83,11 +88,14 @@ class TrainedParameters:
             self._watched = watched if moved_by > 0 else []
             self._before = _fingerprint(self._watched)
 
-    def after_update(self, learning_rate: float) -> None:
-        """After the optimizer, with the gradients still there. Raises RuntimeError where nothing moves."""
+    def after_update(self, learning_rate: float, skipped: bool) -> None:
+        """After the optimizer, with the gradients still there. Raises RuntimeError where nothing moves.
+
+        `skipped`: the gradient scaler of float16 left this update out.
+        """
         if self.schedule is not None:
             self.schedule.see_update()
-        if self._still_steps is None or not self._watched:
+        if self._still_steps is None or not self._watched or skipped:
             return
         if _fingerprint(self._watched) != self._before:
             self._still_steps, self._watched, self._before = None, [], []

@@ -38,7 +38,7 @@ def prepared(
         if quantization := keywords.pop("quantization_config", None):
             arguments["quantization_config"] = quantization
         model = create_model_from_path(model, **arguments)
-        args.model_init_kwargs = None
+        args.model_init_kwargs = None  # of the trainer's copy: TRL would warn that they do nothing for a model
     return strategy.apply(model)
 
 
@@ -72,6 +72,21 @@ def can_sample_itself(args: GRPOConfig) -> bool:
     other = args.use_vllm or args.use_transformers_continuous_batching or args.fsdp or args.deepspeed
     shaped = args.repetition_penalty != 1.0 or args.min_p is not None or args.generation_kwargs
     return not (other or shaped)
+
+
+def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
+    """Whether all that a block reads of earlier ones is their hidden states, with no trained tokens before the prompt."""
+    config = model.config.get_text_config()
+    reentrant = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+    trained_prompt = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    return not (reentrant or getattr(config, "num_kv_shared_layers", 0) or trained_prompt)
+
+
+@contextmanager
+def weights_as_they_are(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, nobody turns the weights into another type; TRL's continuous batching would, and small steps would be lost."""
+    with patch.object(model, "to", lambda *_, **__: model):
+        yield
 
 
 @contextmanager

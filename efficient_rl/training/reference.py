@@ -19,6 +19,7 @@ class OverlayReference:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self._adapted = model if isinstance(model, PeftModel) and _starts_as_base(model) else None
         trainable = [p for p in model.parameters() if p.requires_grad] if self._adapted is None else []
         self._initial = [(parameter, parameter.detach().clone()) for parameter in trainable]
@@ -30,14 +31,20 @@ class OverlayReference:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """The model before training, inside; only for passes without gradients."""
+        """The model before training, inside; only for passes without gradients.
+
+        Without dropout, as TRL's second model; a PEFT model keeps its mode, as in TRL.
+        """
         current = [parameter.data for parameter, _ in self._initial]
+        training = self._model.training
         try:
+            self._model.train(training and isinstance(self._model, PeftModel))
             for parameter, initial in self._initial:
                 parameter.data = initial
             with self._adapted.disable_adapter() if self._adapted is not None else nullcontext():
                 yield
         finally:
+            self._model.train(training)
             for (parameter, _), data in zip(self._initial, current, strict=True):
                 parameter.data = data
 

@@ -19,6 +19,14 @@ class SamplingSettings:
     top_k: int = 0
 
 
+def can_sample(model: PreTrainedModel) -> bool:
+    """Whether finished rows can leave the model's cache; not where layers carry a state of another kind (Mamba, LFM2)."""
+    peft_config = getattr(model, "active_peft_config", None)
+    if getattr(model, "_is_stateful", False) or getattr(peft_config, "is_prompt_learning", False):
+        return False
+    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,

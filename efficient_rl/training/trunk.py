@@ -6,7 +6,7 @@ keeps what enters the first trained block; the others start there.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -19,12 +19,13 @@ from efficient_rl.strategies.blocks import find_blocks
 
 logger = logging.getLogger(__name__)
 HIDDEN, DEPTH = "trunk_hidden_states", "trunk_depth"  # how a batch carries them: (completions, tokens, hidden), and blocks
+UNUSED_DROPOUT = ("summary_", "classifier_")  # of heads that a causal language model does not have
 COPIES = 2  # TRL shuffles a batch into a copy of itself
 
 
 def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
     """How many leading blocks are frozen together with all that lies before them: 0 to the number of blocks."""
-    blocks = find_blocks(model)
+    blocks = _blocks(model)
     owner: dict[int, int] = {}
     for position, block in enumerate(blocks):
         for parameter in block.parameters():
@@ -47,7 +48,7 @@ class TrunkCache:
     """Keeps and serves the trunk of one batch at a time; steps aside where it would need more than `limit_bytes`."""
 
     def __init__(self, model: PreTrainedModel, limit_bytes: int) -> None:
-        self._blocks = find_blocks(model)
+        self._blocks = _blocks(model)
         self._limit_bytes = limit_bytes
         self._random = _has_dropout(model)
         self._depth = self._rows = self._filled = 0
@@ -86,7 +87,8 @@ class TrunkCache:
         def keep(block: nn.Module, inputs: Any, output: Any) -> None:
             self._gives_tuples = not isinstance(output, torch.Tensor)
             hidden = output[0] if self._gives_tuples else output
-            if self._hidden is None and self._filled == 0 and self._fits(hidden, width):
+            ordinary = hidden.dim() == 3 and hidden.shape[:2] == (len(rows), tokens)
+            if ordinary and self._hidden is None and self._filled == 0 and self._fits(hidden, width):
                 self._hidden = hidden.new_zeros(self._rows, width, hidden.shape[-1])
             if self._hidden is not None:
                 self._hidden[rows, :tokens] = hidden.detach()
@@ -136,8 +138,18 @@ def _replaced(modules: Iterable[nn.Module], forwards: Iterable[Callable[..., Any
         yield
 
 
+def _blocks(model: PreTrainedModel) -> Sequence[nn.Module]:
+    """The model's blocks; none where it has no list of them, and then no trunk either."""
+    try:
+        return list(find_blocks(model))
+    except ValueError:
+        return []
+
+
 def _has_dropout(model: PreTrainedModel) -> bool:
-    """Whether two passes over the same tokens differ."""
-    config = model.config.get_text_config()
-    active = any(isinstance(module, nn.Dropout) and module.p > 0 for module in find_blocks(model).modules())
-    return active or getattr(config, "attention_dropout", 0) > 0
+    """Whether two passes over the same tokens may differ: dropout modules, and what configurations call it."""
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
+        return True
+    settings = model.config.get_text_config().to_dict()
+    names = [name for name in settings if name.endswith(("dropout", "pdrop")) and not name.startswith(UNUSED_DROPOUT)]
+    return any(isinstance(settings[name], int | float) and settings[name] > 0 for name in names)
