@@ -1,4 +1,4 @@
-"""Fills the README's tables from the benchmarks' results: `python -m benchmarks.readme`."""
+"""Fills the tables of README and docs from the benchmarks' results: `python -m benchmarks.readme`."""
 
 import json
 import re
@@ -8,11 +8,13 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "strategies.md")
 
 
 def filled(text: str, results: Path) -> str:
-    """The README's text with the tables that the result files give."""
-    for name, table in {"learning": _learning(results), "figures": _figures(results)}.items():
+    """A page's text with the tables that the result files give."""
+    tables = {"learning": _learning, "figures": _figures, "costs": _costs, "promises": _promises}
+    for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
             rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)",
             lambda match, t=table: match[1] + t + match[2],
@@ -40,6 +42,25 @@ def _figures(results: Path) -> str:
     rows = (*_training(results), *_demo(results), *_launching(results), *_planning(results))
     header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
     return header + "".join(f"| {what} | {value} |\n" for what, value in rows)
+
+
+def _costs(results: Path) -> str:
+    measured = _read(results, "training")["strategies"]
+    full = measured["full"]
+    header = "| strategy | trained | gradients | optimizer | saved activations | peak, of full | step, of full |"
+    rows = [header, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for name, row in sorted(measured.items(), key=lambda item: item[1]["peak_bytes"]):
+        sizes = " | ".join(f"{row['bytes'][part] / 2**20:.1f}" for part in ("gradients", "optimizer_state", "activations"))
+        peak, step = row["peak_bytes"] / full["peak_bytes"], row["step_seconds"] / full["step_seconds"]
+        rows.append(f"| `{name}` | {row['trained']:,} | {sizes} | {peak:.2f} | {step:.2f} |")
+    return "\n".join(rows) + "\n"
+
+
+def _promises(results: Path) -> str:
+    rows = ["| promised | peak memory here, of full | time here, of full |", "| --- | ---: | ---: |"]
+    for row in _read(results, "training")["promises"].values():
+        rows.append(f"| {row['promised']} | {row['peak_memory_of_full']:.2f} | {row['time_of_full']:.2f} |")
+    return "\n".join(rows) + "\n"
 
 
 def _demo(results: Path) -> Sequence[tuple[str, str]]:
@@ -99,9 +120,9 @@ def _read(results: Path, name: str) -> Any:
 
 
 def main() -> None:
-    """Rewrite README.md in place."""
-    page = ROOT / "README.md"
-    page.write_text(filled(page.read_text(), ROOT / "benchmarks" / "results"))
+    """Rewrite the pages in place."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), ROOT / "benchmarks" / "results"))
 
 
 if __name__ == "__main__":

@@ -188,8 +188,8 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
     return load_tokenizer(parse_run(expand([])[0]).model)
 
 
-def compare(makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each trainer's steps, in alternating rounds; each round's first generation only warms up.
+def compare(makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Each trainer's median seconds of a step, by round; the trainers take turns within one, and warm up first.
 
     With several updates a generation, a step's seconds are the mean of its period.
     """
@@ -203,7 +203,7 @@ def compare(makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int)
             trainer.train()
             for what, values in trainer.seconds.items():
                 periods = [values[start : start + period] for start in range(period, len(values), period)]
-                seconds[name][what] += [statistics.mean(each) for each in periods]
+                seconds[name][what].append(statistics.median(statistics.mean(each) for each in periods))
             del trainer
             gc.collect()
-    return {name: {what: statistics.median(values) for what, values in of.items()} for name, of in seconds.items()}
+    return seconds

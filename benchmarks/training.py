@@ -1,9 +1,10 @@
 """One training step, ours against stock TRL: same process, model, tokens and seed; and every strategy against full training.
 
-Seconds are of this process's CPU, medians over steps in alternating rounds.
+Seconds are of this process's CPU. A ratio is the median over rounds of the ratio of both trainers' median steps in a round.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
     nano = nano_case(128, bf16=False, gradient_checkpointing=False)
     deep = deep_case()
 
-    def run(makers: Mapping[str, Callable[[int], Any]], count: int = steps) -> dict[str, dict[str, float]]:
+    def run(makers: Mapping[str, Callable[[int], Any]], count: int = steps) -> dict[str, dict[str, list[float]]]:
         return compare(makers, count, rounds)
 
     def full(model: PreTrainedModel) -> PreTrainedModel:
@@ -108,8 +109,17 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
         what: str, against: str, bound: float, timed: Mapping[str, Any], other: str, part: str, count: str
     ) -> dict[str, Any]:
         mine, theirs = timed["ours"][part], timed[other][part]
-        return {"what": what, "against": against, "at_most": bound, "ratio": mine / theirs, "ours_seconds": mine,
-                "other_seconds": theirs, "count": count}  # fmt: skip
+        ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+        return {
+            "what": what,
+            "against": against,
+            "at_most": bound,
+            "ratio": median(ratios),
+            "ratios_by_round": ratios,
+            "ours_seconds": median(mine),
+            "other_seconds": median(theirs),
+            "count": count,
+        }
 
     same = "TRL, same settings"
     return [
@@ -252,12 +262,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser.add_argument("--figures-only", action="store_true", help="keep the rest of the result file")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
     measured: dict[str, Any] = {}
     with _said("figures"):
         measured["figures"] = figures(arguments.steps, arguments.rounds)
+    if arguments.figures_only:
+        before = json.loads(arguments.output.read_text())
+        measured = {name: before[name] for name in ("bookkeeping_share", "strategies", "promises")} | measured
+        write_result(arguments.output, __doc__ or "", measured)
+        return
     with _said("bookkeeping"):
         measured["bookkeeping_share"] = bookkeeping(8 * arguments.steps)
     with _said("every strategy"):
