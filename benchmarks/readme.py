@@ -52,7 +52,7 @@ def _costs(results: Path) -> str:
     for name, row in sorted(measured.items(), key=lambda item: item[1]["peak_bytes"]):
         sizes = " | ".join(f"{row['bytes'][part] / 2**20:.1f}" for part in ("gradients", "optimizer_state", "activations"))
         peak, step = row["peak_bytes"] / full["peak_bytes"], row["step_seconds"] / full["step_seconds"]
-        rows.append(f"| `{name}` | {row['trained']:,} | {sizes} | {peak:.2f} | {step:.2f} |")
+        rows.append(f"| {name} | {row['trained']:,} | {sizes} | {peak:.2f} | {step:.2f} |")
     return "\n".join(rows) + "\n"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from benchmarks.readme import PAGES, filled
+from benchmarks import readme
+from benchmarks.readme import filled
 from tests.conftest import ROOT, environment
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,7 +65,7 @@ def test_the_readme_fits_on_a_screen_and_its_links_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
 def test_the_numbers_in_the_pages_are_those_of_the_results(page: Path) -> None:
     text = page.read_text()
     assert "<!-- table:" in text
