@@ -7,7 +7,6 @@ import argparse
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,7 +123,7 @@ def main() -> None:
         if limits:
             results[option]["of_the_card"] = limits_share(own, limits, model_bytes, rows, completion)
         if option in BY_HAND:
-            theirs = measure(stock(replace(case), BY_HAND[option], arguments.steps), case, prompt + completion)
+            theirs = measure(stock(case, BY_HAND[option], arguments.steps), case, prompt + completion)
             results[option] |= {"trl": theirs, "step_ratio": own["step_seconds"] / theirs["step_seconds"]}
         print(option, results[option], flush=True)
     card = "cpu" if arguments.tiny else torch.cuda.get_device_name()

@@ -173,7 +173,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         self._skipped_a_batch = False
         self.parameters.finish_gradients(self._optimizer)
         self._metrics["train"]["params/active"].append(self.parameters.active_count)
-        self.meter.note("gradients", tensor_bytes(parameter.grad for parameter in self.parameters.names))
+        self.meter.note("gradients", lambda: tensor_bytes(parameter.grad for parameter in self.parameters.names))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, on the curriculum's problems, with the trunk kept for the passes to come.
@@ -267,6 +267,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """TRL's pass for the policy, the old policy and the reference, each with what it does not need left out."""
         original = super()._get_per_token_logps_and_entropies
+        uncut = any(keywords.get(name) is not None for name in UNCUT)
         is_reference = model is self.ref_model
         policy = self.model if self._reference is not None and is_reference else model
         own_reference = self._reference.restored() if self._reference is not None and is_reference else nullcontext()
@@ -276,11 +277,11 @@ class EfficientGRPOTrainer(GRPOTrainer):
                 return original(policy, ids, mask, width, **keywords)
 
         if self._micro_batch is not None:
-            if any(keywords.get(name) is not None for name in UNCUT) or keywords.get("compute_aux_loss"):
+            if uncut or keywords.get("compute_aux_loss"):
                 return compute(input_ids, attention_mask, logits_to_keep)
             return (*self._policy_pass(compute, self._micro_batch, input_ids, attention_mask, logits_to_keep), None)
         with self.meter.phase("reference" if is_reference else "old_policy"), own_reference:
-            if any(keywords.get(name) is not None for name in UNCUT):
+            if uncut:
                 return original(policy, input_ids, attention_mask, logits_to_keep, batch_size, **keywords)
             same_blocks = self._never_trained_depth if is_reference else len(self.parameters.names)
             if isinstance(model, nn.Module) and is_reference:
@@ -304,9 +305,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
         """Log-probabilities with gradients, shape (rows, width): of the rows that have one, from the trunk on."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
         if depth and frozen_depth(self._bare, self.parameters.with_gradients) < depth:
-            hidden = (
-                None  # a schedule turned to blocks that were frozen when the batch was made: its trunk is no longer true
-            )
+            # A schedule turned to blocks that were frozen when the batch was made: its trunk is no longer true.
+            hidden = None
             batches: list[dict[str, Any]] = self._buffered_inputs or []
             for each in batches:
                 each.pop(HIDDEN, None)
@@ -335,13 +335,9 @@ class EfficientGRPOTrainer(GRPOTrainer):
     def _buckets(
         self, attention_mask: torch.Tensor, width: int, rows: torch.Tensor, most_rows: int | None
     ) -> list[list[int]] | None:
-        if not self.savings.length_buckets:
-            return (
-                None
-                if most_rows is None
-                else [list(range(len(rows)))[i : i + most_rows] for i in range(0, len(rows), most_rows)]
-            )
-        return length_buckets(completion_lengths(attention_mask[rows], width).tolist(), most_rows)
+        if self.savings.length_buckets:
+            return length_buckets(completion_lengths(attention_mask[rows], width).tolist(), most_rows)
+        return length_buckets([width] * len(rows), most_rows) if most_rows is not None else None
 
     def _rows_with_a_gradient(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Indices of the completions that can move the weights: all, or without a KL term those with an advantage."""
@@ -449,13 +445,13 @@ class EfficientGRPOTrainer(GRPOTrainer):
             return tensor_bytes([*weights, *kept]) + self.reference_bytes
 
         self.meter.start_step(self.state.global_step, held)
-        self.meter.note("parameters", tensor_bytes(weights))
-        self.meter.note("reference", self.reference_bytes)
+        self.meter.note("parameters", lambda: tensor_bytes(weights))
+        self.meter.note("reference", lambda: self.reference_bytes)
 
     def before_update(self) -> None:
         """After clipping, before the optimizer."""
         batches: list[dict[str, Any]] = self._buffered_inputs or []
-        self.meter.note("trunk", tensor_bytes(batch.get(HIDDEN) for batch in batches))
+        self.meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self.meter.begin("optimizer")
         self.parameters.before_update(self._optimizer)
 
@@ -465,7 +461,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         if self._weights is not None:
             self._weights.note(self.parameters.active)
         self.meter.end()
-        self.meter.note("optimizer_state", optimizer_state_bytes(self._optimizer))
+        self.meter.note("optimizer_state", lambda: optimizer_state_bytes(self._optimizer))
 
 
 class _Steps(TrainerCallback):

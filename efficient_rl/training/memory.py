@@ -81,10 +81,10 @@ class PhaseMeter:
         """Whether the bytes of this step are being counted."""
         return self._probe is not None
 
-    def note(self, name: str, value: int) -> None:
-        """Record bytes that the caller counted himself (gradients, optimizer state ...), if this step is measured."""
+    def note(self, name: str, count: Callable[[], int]) -> None:
+        """Record bytes that the caller counts himself (gradients, optimizer state ...), if this step is measured."""
         if self.measuring:
-            self._step_bytes[name] = value
+            self._step_bytes[name] = count()
 
     def take_bytes(self) -> dict[str, int]:
         """Bytes of the last step; empty where it was not measured."""

@@ -14,6 +14,7 @@ from trl import GRPOConfig
 from trl.trainer.utils import create_model_from_path
 
 from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.training.sampler import has_trained_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,7 @@ def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
     """Whether all that a block reads of earlier ones is their hidden states, with no trained tokens before the prompt."""
     config = model.config.get_text_config()
     reentrant = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
-    trained_prompt = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
-    return not (reentrant or getattr(config, "num_kv_shared_layers", 0) or trained_prompt)
+    return not (reentrant or getattr(config, "num_kv_shared_layers", 0) or has_trained_prompt(model))
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from efficient_rl.training.sampler import evaluating
+
 PROBE_TOKENS = 8
 
 
@@ -36,15 +38,13 @@ class OverlayReference:
         Without dropout, as TRL's second model; a PEFT model keeps its mode, as in TRL.
         """
         current = [parameter.data for parameter, _ in self._initial]
-        training = self._model.training
+        mode = nullcontext() if isinstance(self._model, PeftModel) else evaluating(self._model)
         try:
-            self._model.train(training and isinstance(self._model, PeftModel))
             for parameter, initial in self._initial:
                 parameter.data = initial
-            with self._adapted.disable_adapter() if self._adapted is not None else nullcontext():
+            with mode, self._adapted.disable_adapter() if self._adapted is not None else nullcontext():
                 yield
         finally:
-            self._model.train(training)
             for (parameter, _), data in zip(self._initial, current, strict=True):
                 parameter.data = data
 
@@ -53,12 +53,8 @@ class OverlayReference:
 def _starts_as_base(model: PeftModel) -> bool:
     """Whether the untrained adapters change nothing, so that switching them off gives the model before training."""
     inputs: dict[str, Any] = {"input_ids": torch.arange(PROBE_TOKENS, device=model.device)[None]}
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         adapted = model(**inputs).logits
         with model.disable_adapter():
             base = model(**inputs).logits
-    finally:
-        model.train(training)
     return torch.equal(adapted, base)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 
@@ -19,10 +20,14 @@ class SamplingSettings:
     top_k: int = 0
 
 
+def has_trained_prompt(model: PreTrainedModel) -> bool:
+    """Whether PEFT puts trained tokens before the prompt."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+
+
 def can_sample(model: PreTrainedModel) -> bool:
     """Whether finished rows can leave the model's cache; not where layers carry a state of another kind (Mamba, LFM2)."""
-    peft_config = getattr(model, "active_peft_config", None)
-    if getattr(model, "_is_stateful", False) or getattr(peft_config, "is_prompt_learning", False):
+    if getattr(model, "_is_stateful", False) or has_trained_prompt(model):
         return False
     return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
 
@@ -47,7 +52,7 @@ def sample(
     drawn = torch.full((len(prompts), settings.max_new_tokens), pad_id, device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    with _evaluating(model):
+    with evaluating(model):
         cache = DynamicCache(config=model.config)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits = _last_logits(model, tokens, mask, positions, cache)
@@ -107,7 +112,7 @@ def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """No dropout and no gradient checkpointing inside."""
     training = model.training
     model.eval()
