@@ -66,7 +66,7 @@ def sample(
             active = int((~done).sum())
             if active == 0 or step + 1 == settings.max_new_tokens:
                 break
-            if active <= 0.75 * len(done):
+            if active <= 0.85 * len(done):
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
