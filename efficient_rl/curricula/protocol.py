@@ -1,0 +1,37 @@
+"""What a curriculum is: it chooses the problems of the next batch, and may learn from the rewards they earned."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Curriculum:
+    """Chooses problems by their index in the training pool; everything but `draw` has a default.
+
+    `begin` is called once before the first draw, with the whole pool; `observe` after every batch, with the rewards that
+    training saw, never with those of an evaluation. All state that a resumed run needs goes through `state_dict`, as JSON.
+    """
+
+    refills: int = 0  # how often groups without a signal may be replaced by new ones within one step (DAPO)
+
+    def begin(self, difficulties: Sequence[float], seed: int, steps: int) -> None:
+        """The pool's difficulties, in the order of its problems; `steps` is the length of the training."""
+        raise NotImplementedError
+
+    def draw(self, count: int, step: int) -> list[int]:
+        """Indices of `count` problems for the step (0 is the first); the same for the same seed and history."""
+        raise NotImplementedError
+
+    def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
+        """Take in the rewards, shape (problems, num_generations), that the problems drawn for the step earned."""
+
+    def beliefs(self) -> dict[str, float]:
+        """What it believes, by level or name, for the log: for example {"level_3": 0.4}; empty for one without beliefs."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs to go on as if it had not stopped."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken; `begin` was called before."""
+        raise NotImplementedError
