@@ -20,7 +20,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from efficient_rl.compose import expand
 from efficient_rl.config import parse_run
-from efficient_rl.models import load_model, load_tokenizer, write_prompt
+from efficient_rl.models import load_model, load_tokenizer
+from efficient_rl.prompts import Prompts
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.grpo import EfficientGRPOTrainer
 from efficient_rl.training.memory import PhaseMeter
@@ -124,9 +125,8 @@ def nano_case(rows: int, **settings: Any) -> Case:
     run = parse_run(expand([])[0])
     tokenizer = load_tokenizer(run.model)
     problems = run.task.build().problems("train", 256, 0)
-    data = [
-        {"prompt": write_prompt(p, tokenizer, run.model), "check": p.check, "gold": json.dumps(p.gold)} for p in problems
-    ]
+    prompts = Prompts(run.model, run.prompt, tokenizer)
+    data = [{"prompt": prompts.write(p), "check": p.check, "gold": json.dumps(p.gold)} for p in problems]
     rewards = [term.function.build() for term in run.reward]
     lengths = {"max_completion_length": run.grpo.max_completion_length, "per_device_train_batch_size": rows}
     weights = {"reward_weights": [term.weight for term in run.reward]}

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-EXTENSIBLE = ("model", "strategy", "task", "reward", "curriculum", "grpo", "eval")
+EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 
@@ -155,6 +155,15 @@ def swept_keys(arguments: Sequence[str]) -> list[str]:
 def override_key(argument: str) -> str:
     """The key that an override sets."""
     return str(_parse([argument])[0].key_or_group)
+
+
+def load_option(group: str, name: str) -> Tree:
+    """The values of one shipped option."""
+    path = config_folder("conf") / group / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"unknown {group} {name!r}; {suggest(name, group_options()[group])}")
+    tree: Tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[assignment]
+    return tree
 
 
 def group_options(folder: str | None = None) -> dict[str, list[str]]:

@@ -1,33 +1,22 @@
-"""Loads a model and its tokenizer from the hub, a local folder, a GGUF file or the package, and writes its prompts."""
+"""Loads a model and its tokenizer from the hub, a local folder, a GGUF file or the package."""
 
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.compose import ConfigError
-from efficient_rl.config import ModelConfig
-from efficient_rl.tasks.problem import Problem
+from efficient_rl.sections import ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-INSTRUCTION = (
-    "Show your work in <think> </think> tags and return the final answer in <answer> </answer> tags, "
-    "for example <answer> (1 + 2) / 3 </answer>."
-)
-
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
-    """The tokenizer, padding on the left; ConfigError where it, or the chat template the prompt needs, is missing."""
+    """The tokenizer, padding on the left; ConfigError where it is missing."""
     from transformers import AutoTokenizer
 
     tokenizer = _load(AutoTokenizer, config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    if config.prompt == "chat" and not tokenizer.chat_template:
-        raise ConfigError(
-            f"the tokenizer of {config.path} has no chat template, which model.prompt=chat needs; "
-            "use model.prompt=plain, or the instruction-tuned version of the model"
-        )
     return tokenizer
 
 
@@ -72,35 +61,3 @@ def _load(kind: Any, config: ModelConfig, **arguments: Any) -> Any:
             "Without a network, download the model elsewhere and give its folder as model.path=<folder>; "
             "for a gated one accept its licence and run `hf auth login` first."
         ) from error
-
-
-def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The tokens that end a completion: the generation configuration's and the tokenizer's."""
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
-
-
-def write_prompt(problem: Problem, tokenizer: "PreTrainedTokenizerBase", config: ModelConfig) -> str:
-    """The text that the model continues: bare symbols, a plain question, or the model's own chat template."""
-    if config.prompt == "symbols":
-        return problem.symbols
-    question = f"{problem.question} {INSTRUCTION}"
-    if config.prompt == "plain":
-        return f"{question}\n"
-    messages = [{"role": "user", "content": question}]
-    if config.system_prompt:
-        messages.insert(0, {"role": "system", "content": config.system_prompt})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def encode_prompt(prompt: str, tokenizer: "PreTrainedTokenizerBase", config: ModelConfig) -> list[int]:
-    """Token ids of a prompt; a chat template already wrote its special tokens. ConfigError for unknown characters."""
-    ids: list[int] = tokenizer(prompt, add_special_tokens=config.prompt != "chat")["input_ids"]
-    lost = {character for character in prompt if not character.isspace()} - set(tokenizer.decode(ids))
-    if lost:
-        raise ConfigError(
-            f"{config.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {prompt!r}; "
-            "nano reads only its own notation: use model.prompt=symbols with task=countdown or task=arithmetic"
-        )
-    return ids

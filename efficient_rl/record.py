@@ -21,12 +21,13 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from efficient_rl.config import RunConfig, check_types, to_dict
+from efficient_rl.config import RunConfig, to_dict
+from efficient_rl.sections import check_types
 
 State = Literal["finished", "active", "failed", "pending"]
 MARKER = "complete.json"
 MISSING = (FileNotFoundError, NotADirectoryError)
-EVALUATED = {"accuracy", "greedy_accuracy", "pass_at_k", "standard_error", "problems", "samples"}
+EVALUATED = {"accuracy", "low", "high", "standard_error", "greedy_accuracy", "pass_at_k", "problems", "samples"}
 CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,20 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.compose import ConfigError, expand
 from efficient_rl.config import RunConfig, parse_run
-from efficient_rl.evaluate import Evaluation, evaluate
+from efficient_rl.evaluate import Evaluation, Examiner
+from efficient_rl.problems import HELD_OUT_SEED, load_problems
 from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record, RunResult
+from efficient_rl.sections import PromptSettings
 from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.tasks.problem import Problem, Task
+from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from efficient_rl.prompts import Prompts
     from efficient_rl.training.grpo import EfficientGRPOTrainer
     from efficient_rl.training.memory import PhaseMeter
 
 logger = logging.getLogger(__name__)
-HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run of a task
+Evaluations = dict[str, Evaluation]  # by evaluation set; the run's own task first
 
 
 class Interrupted(RuntimeError):
@@ -97,7 +101,8 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     """
     import torch
 
-    from efficient_rl.models import encode_prompt, load_model, load_tokenizer, stop_token_ids, write_prompt
+    from efficient_rl.models import load_model, load_tokenizer
+    from efficient_rl.prompts import Prompts
     from efficient_rl.training.journal import Journal
     from efficient_rl.training.memory import PhaseMeter
     from efficient_rl.training.merging import merged
@@ -107,30 +112,35 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     started = time.monotonic()
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
-    task: Task = config.task.build()
-    train_problems = task.problems("train", config.grpo.train_problems, config.seed)
-    held_out = task.problems("held_out", config.eval.problems, HELD_OUT_SEED)
+    problems = load_problems(config)
+    prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
     strategy: Strategy = config.strategy.build()
-    rows = [_row(problem, write_prompt(problem, tokenizer, config.model)) for problem in train_problems]
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         base = load_model(config.model)
-        stop_ids = stop_token_ids(base, tokenizer)
+        stop_ids = prompts.stop_ids(base)
+        rows = [_row(problem, prompts, config.prompt) for problem in problems.train]
         trainer = _make_trainer(config, record, options, meter, base, strategy, tokenizer, rows)
+        trainer.eos_token_ids = stop_ids
     trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
-    prompts = [encode_prompt(write_prompt(p, tokenizer, config.model), tokenizer, config.model) for p in held_out]
-    sampling = SamplingSettings(
-        config.grpo.max_completion_length, config.grpo.temperature, config.grpo.top_p, config.grpo.top_k
+    examiner = Examiner(
+        tokenizer=tokenizer,
+        encode=lambda problem: prompts.encode(prompts.write(problem)),
+        stop_ids=stop_ids,
+        sampling=SamplingSettings(
+            config.grpo.max_completion_length, config.grpo.temperature, config.grpo.top_p, config.grpo.top_k
+        ),
+        samples=config.eval.samples,
+        place=config.prompt.place,
+        prefill=config.prompt.prefill,
+        between=stop.check,
     )
 
-    def measure(step: int) -> Evaluation:
+    def measure(step: int) -> Evaluations:
         with meter.phase("evaluation"), merged(trainer.model):
-            found = evaluate(
-                trainer.model, tokenizer, held_out, prompts, stop_ids, sampling, config.eval.samples, stop.check
-            )
-        record.append(
-            step, _evaluation_metrics(found) | {"params/trainable": float(trainable), "params/total": float(total)}
-        )
+            found = {n: examiner.evaluate(trainer.model, held_out, HELD_OUT_SEED) for n, held_out in problems.held_out.items()}
+        sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
+        record.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
         return found
 
     before = _remembered(record, "evaluation_before.json", lambda: measure(0))
@@ -156,26 +166,30 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     return _publish(config, record, options, before, after, (trainable, total), time.monotonic() - started)
 
 
-def _remembered(record: Record, name: str, compute: Any) -> Evaluation:
-    """The evaluation that an earlier attempt wrote, or a new one."""
+def _remembered(record: Record, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
+    """The evaluations that an earlier attempt wrote, or new ones."""
     path = record.folder / name
     try:
-        return Evaluation(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         pass  # not there, or damaged: measured again
-    found: Evaluation = compute()
-    record.write(name, json.dumps(asdict(found)))
+    found = compute()
+    record.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
     return found
 
 
-def _row(problem: Problem, prompt: str) -> dict[str, Any]:
+def _row(problem: Problem, prompts: "Prompts", settings: PromptSettings) -> dict[str, Any]:
     """One row of training data: what the trainer, the curriculum and the rewards read."""
+    text = prompts.write(problem)
     return {
-        "prompt": prompt,
+        "prompt": text,
+        "prompt_ids": prompts.encode(text),
         "difficulty": problem.difficulty,
         "source": problem.source,
         "check": problem.check,
         "gold": json.dumps(problem.gold),
+        "place": settings.place,
+        "prefill": settings.prefill,
     }
 
 
@@ -208,22 +222,27 @@ def _make_trainer(
     )
 
 
-def _evaluation_metrics(found: Evaluation) -> dict[str, float]:
-    return {
-        "eval/accuracy": found.accuracy,
-        "eval/greedy_accuracy": found.greedy_accuracy,
-        "eval/pass_at_k": found.pass_at_k,
-        "eval/standard_error": found.standard_error,
-        **{f"eval/accuracy_difficulty_{level}": value for level, value in found.by_difficulty.items()},
-    }
+def _evaluation_metrics(found: Evaluations) -> dict[str, float]:
+    """The run's own task as eval/..., further sets as eval/<set>/..."""
+    own, *others = found.items()
+    metrics = own[1].metrics()
+    for name, evaluation in others:
+        metrics |= evaluation.metrics(f"eval/{name}/")
+    return metrics
+
+
+def _summary(found: Evaluations) -> dict[str, Any]:
+    """The own task's evaluation, with those of further sets under `sets`."""
+    own, *others = found.items()
+    return asdict(own[1]) | {"sets": {name: asdict(evaluation) for name, evaluation in others}}
 
 
 def _publish(
     config: RunConfig,
     record: Record,
     options: Options,
-    before: Evaluation,
-    after: Evaluation,
+    before: Evaluations,
+    after: Evaluations,
     parameters: tuple[int, int],
     seconds: float,
 ) -> RunResult:
@@ -243,10 +262,10 @@ def _publish(
         trainable_params=parameters[0],
         mean_active_params=sum(active) / max(1, len(active)),
         total_params=parameters[1],
-        accuracy=after.accuracy,
-        accuracy_before=before.accuracy,
-        evaluation=asdict(after),
-        evaluation_before=asdict(before),
+        accuracy=after[config.task.name].accuracy,
+        accuracy_before=before[config.task.name].accuracy,
+        evaluation=_summary(after),
+        evaluation_before=_summary(before),
         final_reward=sum(tail) / max(1, len(tail)),
         peak_memory_bytes={n.removesuffix("_peak"): size for n, size in bytes_by_name.items() if n.endswith("_peak")},
         memory_parts_bytes={n: size for n, size in bytes_by_name.items() if not n.endswith("_peak")},

@@ -8,7 +8,7 @@ from efficient_rl.config import parse_run
 from efficient_rl.launch import build_launcher
 from efficient_rl.sweep import read_request
 
-RUN_GROUPS = ("model", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
+RUN_GROUPS = ("model", "prompt", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
 SWEEPS = sorted(
     str(p.relative_to(config_folder("sweeps")).with_suffix("")) for p in config_folder("sweeps").glob("**/*.yaml")

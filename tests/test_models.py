@@ -8,15 +8,15 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from efficient_rl.compose import ConfigError
-from efficient_rl.config import ModelConfig
-from efficient_rl.models import best_attention, encode_prompt, load_model, load_tokenizer, write_prompt
+from efficient_rl.models import best_attention, load_model, load_tokenizer
+from efficient_rl.prompts import Prompts
+from efficient_rl.sections import ModelConfig
 from efficient_rl.tasks.countdown import Countdown
 from tests.conftest import execute_tiny, tiny_run
 
 NANO = tiny_run().model
 GGUF = os.environ.get("EFFICIENT_RL_GGUF", "")
 PROBLEM = Countdown().problems("train", 1, 0)[0]
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 
 @pytest.fixture
@@ -46,7 +46,6 @@ def test_the_blocks_of_a_local_folder_bound_k_before_anything_starts(local_folde
 
 @pytest.mark.skipif(not GGUF, reason="EFFICIENT_RL_GGUF names no GGUF file of a chat model; .ci/run fetches one")
 def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path) -> None:
-    from efficient_rl.models import stop_token_ids
     from efficient_rl.strategies.static import LastK
     from efficient_rl.training.sampler import SamplingSettings, sample
 
@@ -54,10 +53,11 @@ def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path
     path = Path(GGUF)
     config = ModelConfig("smollm2", str(path.parent), "chat", "auto", "auto", gguf_file=path.name)
     tokenizer, model = load_tokenizer(config), load_model(config)
-    ids = encode_prompt(write_prompt(PROBLEM, tokenizer, config), tokenizer, config)
+    prompts = Prompts(config, tiny_run().prompt, tokenizer)
+    ids = prompts.encode(prompts.write(PROBLEM))
     settings = SamplingSettings(12, temperature=0)
     (completion,) = sample(
-        model, [ids], settings, stop_token_ids(model, tokenizer), tokenizer.pad_token_id, torch.Generator()
+        model, [ids], settings, prompts.stop_ids(model), tokenizer.pad_token_id, torch.Generator()
     )
     assert len(tokenizer.decode(completion).split()) > 3
     LastK(2).apply(model)
@@ -72,26 +72,6 @@ def test_a_hub_that_cannot_be_reached_ends_in_a_remedy(monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"cannot load model\.path=nobody/nothing: .*download the model elsewhere"):
         load_tokenizer(ModelConfig("x", "nobody/nothing", "plain", "auto", "auto"))
-
-
-def test_a_missing_chat_template_ends_in_a_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"has no chat template.*use model\.prompt=plain"):
-        load_tokenizer(ModelConfig("nano", NANO.path, "chat", "float32", "auto"))
-
-
-def test_a_chat_template_wraps_system_prompt_question_and_instruction() -> None:
-    tokenizer = load_tokenizer(NANO)
-    tokenizer.chat_template = TEMPLATE
-    chat = ModelConfig("x", NANO.path, "chat", "auto", "auto", system_prompt="Think.")
-    prompt = write_prompt(PROBLEM, tokenizer, chat)
-    assert prompt.startswith("system: Think.\nuser: Using all of the numbers")
-    assert "<answer> </answer>" in prompt
-    assert prompt.endswith("assistant:")
-
-
-def test_a_prompt_that_the_tokenizer_cannot_write_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"has no tokens for 'H'.*model\.prompt=symbols"):
-        encode_prompt("H3+4:", load_tokenizer(NANO), NANO)
 
 
 def test_precision_and_attention_follow_the_hardware() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from efficient_rl.evaluate import evaluate
-from efficient_rl.models import encode_prompt, load_model, load_tokenizer, stop_token_ids
+from efficient_rl.evaluate import Examiner
+from efficient_rl.models import load_model, load_tokenizer
+from efficient_rl.prompts import Prompts
 from efficient_rl.nano.make import (
     BYTE_LEVEL,
     CHARACTERS,
@@ -22,7 +23,7 @@ from efficient_rl.nano.make import (
     train,
 )
 from efficient_rl.rewards.verify import is_correct
-from efficient_rl.run import HELD_OUT_SEED
+from efficient_rl.problems import HELD_OUT_SEED
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.countdown import Countdown
 from efficient_rl.tasks.problem import Task
@@ -36,8 +37,16 @@ def accuracy(task: Task, count: int = 200) -> tuple[float, float]:
     config = tiny_run().model
     tokenizer, model = load_tokenizer(config), load_model(config)
     problems = task.problems("held_out", count, HELD_OUT_SEED)
-    prompts = [encode_prompt(problem.symbols, tokenizer, config) for problem in problems]
-    found = evaluate(model, tokenizer, problems, prompts, stop_token_ids(model, tokenizer), SamplingSettings(64), 4)
+    prompts = Prompts(config, tiny_run().prompt, tokenizer)
+    examiner = Examiner(
+        tokenizer=tokenizer,
+        encode=lambda problem: prompts.encode(problem.symbols),
+        stop_ids=prompts.stop_ids(model),
+        sampling=SamplingSettings(64),
+        samples=4,
+        place="tags_or_boxed",
+    )
+    found = examiner.evaluate(model, problems, seed=0)
     return found.accuracy, found.greedy_accuracy
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from efficient_rl.models import encode_prompt, load_model, load_tokenizer, stop_token_ids
+from efficient_rl.models import load_model, load_tokenizer
+from efficient_rl.prompts import Prompts
 from efficient_rl.training.sampler import SamplingSettings, _choose, sample
 from tests.conftest import tiny_run
 
@@ -20,8 +21,9 @@ def model() -> PreTrainedModel:
 def test_greedy_completions_equal_those_of_generate(model: PreTrainedModel) -> None:
     config = tiny_run().model
     tokenizer = load_tokenizer(config)
-    prompts = [encode_prompt(text, tokenizer, config) for text in PROMPTS]
-    stop = stop_token_ids(model, tokenizer)
+    writer = Prompts(config, tiny_run().prompt, tokenizer)
+    prompts = [writer.encode(text) for text in PROMPTS]
+    stop = writer.stop_ids(model)
     ours = sample(model, prompts, SamplingSettings(40, temperature=0), stop, tokenizer.pad_token_id, torch.Generator())
     for ids, completion in zip(prompts, ours, strict=True):
         theirs = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=stop)[0, len(ids) :]
@@ -34,7 +36,7 @@ def test_sampled_first_tokens_follow_the_models_probabilities(model: PreTrainedM
 
     config = tiny_run().model
     tokenizer = load_tokenizer(config)
-    ids = encode_prompt(PROMPTS[1], tokenizer, config)
+    ids = Prompts(config, tiny_run().prompt, tokenizer).encode(PROMPTS[1])
     draws = 4000
     settings = SamplingSettings(1, temperature=1.3)
     completions = sample(model, [ids] * draws, settings, [tokenizer.eos_token_id], 0, torch.Generator().manual_seed(0))
@@ -53,7 +55,7 @@ def test_sampled_first_tokens_follow_the_models_probabilities(model: PreTrainedM
 def test_rows_of_a_group_differ_and_the_seed_decides_them(model: PreTrainedModel) -> None:
     config = tiny_run().model
     tokenizer = load_tokenizer(config)
-    ids = encode_prompt(PROMPTS[0], tokenizer, config)
+    ids = Prompts(config, tiny_run().prompt, tokenizer).encode(PROMPTS[0])
 
     def draw(seed: int) -> list[list[int]]:
         return sample(model, [ids] * 16, SamplingSettings(20), [1], 0, torch.Generator().manual_seed(seed))

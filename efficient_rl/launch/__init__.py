@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from efficient_rl.config import Component
+from efficient_rl.sections import Component
 
 if TYPE_CHECKING:
     from efficient_rl.launch.local import Handle

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
+from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.memory import PhaseMeter, leaves, optimizer_state_bytes, tensor_bytes
 from efficient_rl.training.merging import merged
@@ -34,6 +35,8 @@ from efficient_rl.training.preparation import (
 )
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import SamplingSettings, can_sample, sample
+from efficient_rl.training.serving import Server, groups_without_signal, with_groups_replaced
+from efficient_rl.training.stepwise import StepwiseRewards, added_to
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
@@ -47,16 +50,6 @@ CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
 ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
 GENERATIONS_A_STEP = 10_000  # no step has as many
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # of models that also see; left to TRL
-
-
-class Curriculum(Protocol):
-    """Chooses the problems of the next batch; its state travels with the checkpoint."""
-
-    def draw(self, difficulties: Sequence[float], count: int, seed: int) -> list[int]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -109,8 +102,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         self.savings = savings or Savings()
         self.strategy = strategy
         self.meter = meter or PhaseMeter()
-        self.problems, self.curriculum = problems, curriculum
-        self.difficulties = [float(row["difficulty"]) for row in problems or ()]
+        self._server = Server(problems, curriculum) if problems is not None and curriculum is not None else None
         check_combination(args, strategy, keywords)
         if strategy is not None:
             model = prepared(model, strategy, args, keywords)
@@ -120,6 +112,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
         with hidden_beta(args) if overlay else nullcontext():
             super().__init__(model, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
+        self._stepwise = StepwiseRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
+        self._refuse_split_groups()
         self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         self.parameters = TrainedParameters(self._bare)
         self._reference = OverlayReference(self._bare) if overlay else None
@@ -184,34 +178,85 @@ class EfficientGRPOTrainer(GRPOTrainer):
             self._trunk.begin(0, len(inputs))
             return dict(super()._generate_and_score_completions(inputs))
         torch.manual_seed(self._generation_seed())
-        if self.problems is not None and self.curriculum is not None:
-            inputs = self._drawn(inputs, self.problems, self.curriculum)
+        self._trunk.begin(self._shared_depth(), len(inputs))
+        with self.meter.phase("scoring"):
+            batch = self._scored(inputs) if self._server is None else self._served(self._server, len(inputs))
+        return batch | self._trunk.take()
+
+    def _shared_depth(self) -> int:
+        """How many frozen first blocks the passes of the next batch can share."""
         updates = self.args.steps_per_generation * self.num_iterations
         old_pass = self.args.gradient_accumulation_steps % updates != 0 or (
             self.use_vllm and self.vllm_importance_sampling_correction
         )
-        shared = self.num_iterations > 1 or self.beta != 0 or old_pass
-        useful = shared and self._can_share_trunk and not self.aux_loss_enabled
-        self._trunk.begin(frozen_depth(self._bare, self.parameters.with_gradients) if useful else 0, len(inputs))
-        with self.meter.phase("scoring"):
-            batch = dict(super()._generate_and_score_completions(inputs))
-        return batch | self._trunk.take()
+        several = self.num_iterations > 1 or self.beta != 0 or old_pass
+        refills = self._server is not None and self._server.curriculum.refills > 0
+        useful = several and self._can_share_trunk and not self.aux_loss_enabled and not refills
+        return frozen_depth(self._bare, self.parameters.with_gradients) if useful else 0
 
-    def _drawn(
-        self, inputs: list[dict[str, Any]], problems: Sequence[Mapping[str, Any]], curriculum: Curriculum
-    ) -> list[dict[str, Any]]:
-        """The curriculum's rows in place of those that TRL's sampler read, each `num_generations` times."""
-        prompts = len(inputs) * self.accelerator.num_processes // self.num_generations
-        drawn = curriculum.draw(self.difficulties, prompts, self.args.seed)
-        rows = [dict(problems[index]) for index in drawn for _ in range(self.num_generations)]
-        start = self.accelerator.process_index * len(inputs)
-        served = [self.difficulties[index] for index in drawn]
-        self._metrics["train"]["difficulty"].append(sum(served) / len(served))
-        return rows[start : start + len(inputs)]
+    def _scored(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's batch; with process supervision its advantages have shape (rows, tokens)."""
+        batch = dict(super()._generate_and_score_completions(inputs))
+        if self._stepwise:
+            batch["advantages"] = added_to(batch["advantages"], self._token_advantages, batch["completion_ids"].shape[1])
+        return batch
 
-    def _calculate_rewards(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+    def _served(self, server: Server, rows: int) -> dict[str, Any]:
+        """A batch of the curriculum's problems; groups without a signal are replaced as often as the curriculum says."""
+        batch, drawn = self._observed(server, rows)
+        first = {name: len(values) for name, values in self._metrics["train"].items()}
+        size, replaced = self.num_generations, 0
+        for _ in range(server.curriculum.refills):
+            lacking = groups_without_signal(batch["advantages"], size)
+            if not lacking:
+                break
+            more, _ = self._observed(server, len(lacking) * size)
+            batch = with_groups_replaced(batch, lacking, more, size, self._tokenizer.pad_token_id)
+            replaced += len(lacking)
+        metrics = self._metrics["train"]
+        for name, values in metrics.items():  # of the refills only the tokens count: they are no sample of all problems
+            del values[max(first.get(name, 0), int(name == "num_tokens")) :]
+        if server.curriculum.refills:
+            metrics["curriculum/refilled_groups"].append(replaced)
+        for name, value in server.metrics(drawn).items():
+            metrics[name].append(value)
+        return batch
+
+    def _observed(self, server: Server, rows: int) -> tuple[dict[str, Any], list[int]]:
+        """`rows` completions of newly drawn problems in this process, of which the curriculum sees all processes' rewards."""
+        size, step = self.num_generations, self.state.global_step
+        drawn, inputs = server.draw(rows * self.accelerator.num_processes // size, size, step)
+        start = self.accelerator.process_index * rows
+        batch = self._scored(inputs[start : start + rows])
+        server.curriculum.observe(drawn, self._rewards.view(-1, size).tolist(), step)
+        return batch, drawn
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        encoded = self._server.encoded(prompts) if self._server is not None and self.model.training else None
+        return super()._tokenize_prompts(prompts) if encoded is None else (encoded, None, {})
+
+    def _refuse_split_groups(self) -> None:
+        """Raise where what works on whole groups would see parts of them, in several processes."""
+        if self.accelerator.num_processes == 1:
+            return
+        if self._server is not None and self._server.curriculum.refills:
+            raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
+        if self._stepwise and self.args.per_device_train_batch_size % self.num_generations:
+            raise ValueError(
+                f"process rewards need whole groups in every process: per_device_train_batch_size="
+                f"{self.args.per_device_train_batch_size} is no multiple of num_generations={self.num_generations}"
+            )
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids: list[list[int]]
+    ) -> torch.Tensor:
         with self.meter.phase("reward"):
-            return super()._calculate_rewards(*arguments, **keywords)
+            rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+            self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+            if self._stepwise:
+                size = self.num_generations if self.model.training else self.num_generations_eval
+                self._token_advantages = self._stepwise.token_advantages(inputs, completions, completion_ids, size)
+            return rewards
 
     def _generate_single_turn(
         self,
@@ -379,6 +424,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The learning rate's scheduler; with it the strategy's, which must know the number of steps too."""
+        if self._server is not None and self.lr_scheduler is None:
+            self._server.curriculum.begin(self._server.difficulties, self.args.seed, num_training_steps)
         if self.strategy is not None and self.parameters.schedule is None:
             self.parameters.schedule = self.strategy.schedule(self._bare, self.args.seed, num_training_steps)
             if self.parameters.schedule is not None:
@@ -391,8 +438,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(parents=True, exist_ok=True)
-        if self.curriculum is not None:
-            (folder / CURRICULUM_FILE).write_text(json.dumps(self.curriculum.state_dict()))
+        if self._server is not None:
+            (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
         if self.parameters.schedule is not None:
             torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
         super()._save_checkpoint(model, trial)
@@ -411,8 +458,8 @@ class EfficientGRPOTrainer(GRPOTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             self._load_optimizer(Path(checkpoint))
-        if self.curriculum is not None:
-            self.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self._server is not None:
+            self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""

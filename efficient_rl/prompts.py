@@ -1,0 +1,90 @@
+"""Writes a problem as the text that the model continues: in the model's own form, or by a template of conf/prompt."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.sections import ModelConfig, PromptSettings
+from efficient_rl.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+INSTRUCTION = (
+    "Show your work in <think> </think> tags and return the final answer in <answer> </answer> tags, "
+    "for example <answer> (1 + 2) / 3 </answer>."
+)
+PLACEHOLDER = re.compile(r"\{(question|symbols|solution|examples|numbers|target)\}")
+
+
+class Prompts:
+    """Writes, encodes and bounds the prompts of one run.
+
+    `examples` are solved problems for few-shot templates, as many as `settings.shots`.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: PromptSettings,
+        tokenizer: "PreTrainedTokenizerBase",
+        examples: Sequence[Problem] = (),
+    ) -> None:
+        self._model, self._settings, self._tokenizer = model, settings, tokenizer
+        self._is_chat = model.prompt == "chat" if settings.template is None else settings.chat
+        if self._is_chat and not tokenizer.chat_template:
+            raise ConfigError(
+                f"the tokenizer of {model.path} has no chat template, which prompt={settings.name} with "
+                f"model.prompt={model.prompt} needs; use model.prompt=plain, or the instruction-tuned version of the model"
+            )
+        self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
+
+    def write(self, problem: Problem) -> str:
+        """The text of one problem, with what the template already writes of the completion at its end."""
+        settings = self._settings
+        if settings.template is None and self._model.prompt == "symbols":
+            return problem.symbols
+        template = settings.template or ("{question} " + INSTRUCTION + ("" if self._is_chat else "\n"))
+        text = _filled(template, problem, self._examples)
+        if self._is_chat:
+            system = settings.system or self._model.system_prompt
+            messages = [{"role": "system", "content": system}] if system else []
+            messages.append({"role": "user", "content": text})
+            text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return text + settings.lead + settings.prefill
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; a chat template already wrote its special tokens. ConfigError for characters without a token."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not self._is_chat)["input_ids"]
+        lost = {character for character in text if not character.isspace()} - set(self._tokenizer.decode(ids))
+        if lost:
+            raise ConfigError(
+                f"{self._model.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {text!r}; nano reads only "
+                "its own notation: use prompt=model with task=countdown or task=arithmetic, or another model"
+            )
+        return ids
+
+    def stop_ids(self, model: "PreTrainedModel") -> list[int]:
+        """The tokens that end a completion: the model's, the tokenizer's, and all that contain the template's `stop`."""
+        configured = model.generation_config.eos_token_id
+        ids = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id}
+        if self._settings.stop is not None:
+            ids |= {i for i in range(len(self._tokenizer)) if self._settings.stop in self._tokenizer.decode([i])}
+        return sorted(int(i) for i in ids if i is not None)
+
+
+def _filled(template: str, problem: Problem, examples: str = "") -> str:
+    """The template with its placeholders replaced once; braces in a problem's own text stay as they are."""
+    values = {
+        "question": problem.question,
+        "symbols": problem.symbols,
+        "solution": problem.solution,
+        "examples": examples,
+        "numbers": str(problem.gold.get("numbers", "")),
+        "target": str(problem.gold.get("target", "")),
+    }
+    for name in set(PLACEHOLDER.findall(template)):
+        if not values[name] and name != "examples":
+            raise ConfigError(f"the prompt's template needs {{{name}}}, which problems of {problem.source} do not have")
+    return PLACEHOLDER.sub(lambda match: values[match[1]], template)

@@ -1,0 +1,96 @@
+"""What evaluation reports: shares, votes, unbiased estimates and their intervals, worked out by hand; and on the real model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.evaluate import difficulty_levels, interval, majority, pass_at, standard_error
+from efficient_rl.problems import load_problems
+from tests.conftest import execute_tiny, tiny_run
+
+
+def test_pass_at_k_is_the_unbiased_estimate() -> None:
+    # 4 samples, 1 right: of the 6 pairs 3 hold it
+    assert pass_at(2, 4, 1) == pytest.approx(0.5)
+    assert pass_at(1, 8, 2) == pytest.approx(0.25)
+    # 5 samples, 2 right, k=3: of 10 triples only 1 lacks both
+    assert pass_at(3, 5, 2) == pytest.approx(0.9)
+    assert pass_at(4, 4, 0) == 0
+    assert pass_at(4, 4, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "right"),
+    [
+        ([(True, "0.5"), (False, "3"), (True, "1/2")], True),  # equal numbers vote together
+        ([(False, "3"), (True, "7"), (False, "3")], False),
+        ([(True, "7"), (False, "3")], True),  # a tie goes to the first
+        ([(False, "3"), (True, "7")], False),
+        ([(False, None), (False, None), (True, "7")], True),  # no answer is no vote
+        ([(False, None)], False),
+        ([(True, "X + 1"), (True, "x+1"), (False, "2"), (False, "2")], True),
+    ],
+)
+def test_the_majority_of_answers_decides(verdicts: Sequence[tuple[bool, str | None]], right: bool) -> None:
+    assert majority(verdicts) is right
+
+
+def test_the_standard_error_is_over_problems() -> None:
+    # shares 1, 0, 0.5, 0.5: variance (0.25 + 0.25) / 3 = 1/6, over 4 problems
+    assert standard_error([1, 0, 0.5, 0.5]) == pytest.approx((1 / 6 / 4) ** 0.5)
+    assert standard_error([0.4]) == 0
+
+
+def test_the_interval_is_wilsons() -> None:
+    # 10 problems, 8 right: standard error that of a binomial, so draws = 10; Wilson's 95% interval is 0.490 to 0.943
+    assert interval(0.8, (0.8 * 0.2 / 10) ** 0.5, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    # none of 10: 0 to 0.278
+    assert interval(0.0, 0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=50))
+def test_the_interval_holds_the_mean(right: list[int]) -> None:
+    shares = [count / 4 for count in right]
+    mean = sum(shares) / len(shares)
+    low, high = interval(mean, standard_error(shares), len(shares))
+    assert 0 <= low <= mean + 1e-12
+    assert mean - 1e-12 <= high <= 1
+
+
+def test_few_difficulties_are_levels_and_many_are_fifths() -> None:
+    assert difficulty_levels([3, 2, 10, 2]) == (["2", "3", "10"], ["3", "2", "10", "2"])
+    names, levels = difficulty_levels([float(value) for value in range(100)])
+    assert names == ["up_to_19", "up_to_39", "up_to_59", "up_to_79", "up_to_99"]
+    assert [levels.count(name) for name in names] == [20] * 5
+    assert levels[20] == "up_to_39"
+
+
+def test_a_run_evaluates_on_all_its_sets(tmp_path: Path) -> None:
+    result, record = execute_tiny(tmp_path, "eval.sets=[arithmetic]", "task.operands=[2,3]", "eval.steps=2")
+    own, other = result.evaluation, result.evaluation["sets"]["arithmetic"]
+    assert set(own["by_difficulty"]) == {"2", "3"}
+    assert own["pass_at"]["1"] == pytest.approx(own["accuracy"])
+    assert own["low"] <= own["accuracy"] <= own["high"]
+    assert list(other["by_source"]) == ["arithmetic"]
+    assert (other["problems"], other["samples"]) == (12, 2)
+    lines = [row["metrics"] for row in record.metrics() if "eval/accuracy" in row["metrics"]]
+    assert len(lines) == 3  # before, after two steps, at the end
+    assert lines[-1]["eval/arithmetic/accuracy"] == other["accuracy"]
+    assert lines[-1]["eval/majority_accuracy"] == own["majority_accuracy"]
+
+
+def test_no_training_problem_is_in_any_evaluation_set() -> None:
+    config = tiny_run("grpo.train_problems=400", "eval.problems=60", "task.operands=[2]", "task.max_number=12", "eval.sets=[countdown_two]")
+    problems = load_problems(config)
+    measured = {problem.key for held_out in problems.held_out.values() for problem in held_out}
+    assert measured
+    assert not measured & {problem.key for problem in problems.train}
+
+
+def test_an_unknown_evaluation_set_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown task 'gsm9k'; did you mean 'gsm8k'"):
+        tiny_run("eval.sets=[gsm9k]")
