@@ -1,0 +1,78 @@
+"""Levels of difficulty, and curricula that are a probability for every level."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from efficient_rl.curricula.checks import check_pool, check_whole
+from efficient_rl.curricula.order import Epochs
+from efficient_rl.curricula.protocol import Curriculum
+
+
+class Levels:
+    """The pool by level, from easy to hard: distinct difficulties if there are at most `most`, else as many quantile bins.
+
+    `of[index]` is a problem's level, `members[level]` its problems, `names[level]` is for the log. Equal difficulties share
+    a level, so there may be fewer bins than asked for; no level is empty.
+    """
+
+    def __init__(self, difficulties: Sequence[float], most: int) -> None:
+        distinct = sorted(set(difficulties))
+        if len(distinct) <= most:
+            starts = distinct
+        else:
+            ascending = sorted(difficulties)
+            cuts = {ascending[level * len(ascending) // most] for level in range(most)}
+            starts = sorted(cuts)
+        self.of = [bisect_right(starts, difficulty) - 1 for difficulty in difficulties]
+        self.members: list[list[int]] = [[] for _ in starts]
+        for index, level in enumerate(self.of):
+            self.members[level].append(index)
+        self.names = [_name([difficulties[index] for index in members]) for members in self.members]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+def _name(difficulties: Sequence[float]) -> str:
+    """`level_3`, or `level_0.1_to_0.25` of a bin; without the plus sign that metric names may not have."""
+    low, high = f"{min(difficulties):g}".replace("+", ""), f"{max(difficulties):g}".replace("+", "")
+    return f"level_{low}" if low == high else f"level_{low}_to_{high}"
+
+
+class LevelMixture(Curriculum):
+    """Draws a level for each problem by `probabilities`, then the level's next problem, all of a level before any again."""
+
+    def __init__(self, levels: int = 8) -> None:
+        check_whole("levels", levels, low=1)
+        self.most_levels = levels
+
+    def begin(self, difficulties: Sequence[float], seed: int, steps: int) -> None:
+        self.seed, self.steps, self.step = seed, steps, 0
+        self.levels = Levels(check_pool(difficulties, steps), self.most_levels)
+        self.orders = [Epochs(members, f"{seed} level {level}") for level, members in enumerate(self.levels.members)]
+
+    def probabilities(self, step: int) -> list[float]:
+        """The probability of every level in the step, from easy to hard; they sum to 1."""
+        raise NotImplementedError
+
+    def draw(self, count: int, step: int) -> list[int]:
+        self.step = step
+        drawn = sum(order.drawn for order in self.orders)
+        levels = Random(f"{self.seed} levels {drawn}").choices(self.orders, self.probabilities(step), k=count)
+        return [index for order in levels for index in order.take(1)]
+
+    def beliefs(self) -> dict[str, float]:
+        """The probability of every level."""
+        chances = zip(self.levels.names, self.probabilities(self.step), strict=True)
+        return {f"probability_{name}": chance for name, chance in chances}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last step, and how many problems of each level were drawn."""
+        return {"step": self.step, "drawn": [order.drawn for order in self.orders]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        for order, drawn in zip(self.orders, state["drawn"], strict=True):
+            order.drawn = drawn
