@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, distinct
+from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
 
 WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
@@ -17,23 +17,18 @@ class Arithmetic:
     operators: Sequence[str] = ("+", "-", "*")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digits", tuple(self.digits))
-        object.__setattr__(self, "operators", tuple(self.operators))
-        if not self.digits or not all(1 <= n <= 9 for n in self.digits):
-            raise ValueError(f"task.digits={list(self.digits)} must list numbers from 1 to 9")
-        unknown = [operator for operator in self.operators if operator not in WORDS]
-        if unknown or not self.operators:
-            raise ValueError(f"task.operators={list(self.operators)} must list some of {', '.join(WORDS)}")
+        object.__setattr__(self, "digits", ranges("digits", self.digits, 1, 9))
+        object.__setattr__(self, "operators", subset("operators", self.operators, WORDS))
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of one split; a+b and b+a are the same problem."""
         return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
-        digits = random.choice(self.digits)
-        low = 10 ** (digits - 1) if digits > 1 else 0
-        longer, shorter = random.randint(low, 10**digits - 1), random.randint(0, 10**digits - 1)
-        operator = random.choice(self.operators)
+        digits = self.digits[below(random, len(self.digits))]
+        low, bound = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
+        longer, shorter = low + below(random, bound - low), below(random, bound)
+        operator = self.operators[below(random, len(self.operators))]
         a, b = (longer, shorter) if operator != "-" or longer >= shorter else (shorter, longer)
         return _problem(a, operator, b, digits)
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add, floordiv, mul, sub
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, distinct
+from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
 
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv}
+Move = tuple[int, int, str, int]  # places of left and right among the terms that are left, operator, value
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,7 @@ class Countdown:
     max_target: int = 100
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operands", tuple(self.operands))
-        if not self.operands or not all(2 <= n <= 6 for n in self.operands):
-            raise ValueError(f"task.operands={list(self.operands)} must list numbers from 2 to 6")
+        object.__setattr__(self, "operands", ranges("operands", self.operands, 2, 6))
         if self.max_number < 2:
             raise ValueError(f"task.max_number={self.max_number} must be at least 2")
         if self.max_target < 2:
@@ -35,38 +36,43 @@ class Countdown:
         return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
-        operands = random.choice(self.operands)
+        operands = self.operands[below(random, len(self.operands))]
         while True:
-            numbers = [random.randint(1, self.max_number) for _ in range(operands)]
-            solved = _combine(numbers, random, self.max_target)
-            if solved is not None:
-                return _problem(numbers, *solved)
+            numbers = [1 + below(random, self.max_number) for _ in range(operands)]
+            moves, target = _combine(numbers, random)
+            if target <= self.max_target:
+                return _problem(numbers, target, *_written(numbers, moves))
 
 
-def _combine(numbers: Sequence[int], random: Random, max_target: int) -> tuple[int, str, tuple[str, ...]] | None:
-    """Combine all numbers at random; target, expression and steps, or None where the target lies out of range."""
-    terms = [(number, str(number), 3) for number in numbers]
-    steps = []
-    while len(terms) > 1:
-        left = terms.pop(random.randrange(len(terms)))
-        right = terms.pop(random.randrange(len(terms)))
-        value, operator = _operate(left[0], right[0], random)
+def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
+    """Combine all numbers at random in the positive integers; the moves, and the target they lead to."""
+    values, moves = list(numbers), []
+    while len(values) > 1:
+        i = below(random, len(values))
+        left = values.pop(i)
+        j = below(random, len(values))
+        right = values.pop(j)
+        choices = "+*-" if left > right else "+*"
+        if left % right == 0:
+            choices += "/"
+        operator = choices[below(random, len(choices))]
+        value = OPERATIONS[operator](left, right)
+        values.append(value)
+        moves.append((i, j, operator, value))
+    return moves, values[0]
+
+
+def _written(numbers: Sequence[int], moves: Sequence[Move]) -> tuple[str, tuple[str, ...]]:
+    """The expression that the moves make, and its steps; a larger operand of a sum or product is written first."""
+    terms, steps = [(number, str(number), 3) for number in numbers], []
+    for i, j, operator, value in moves:
+        left = terms.pop(i)
+        right = terms.pop(j)
         if operator in "+*" and left[0] < right[0]:
             left, right = right, left
         terms.append((value, _join(left, operator, right), PRECEDENCE[operator]))
         steps.append(f"{left[0]}{operator}{right[0]}={value}")
-    target, expression, _ = terms[0]
-    return (target, expression, tuple(steps)) if target <= max_target else None
-
-
-def _operate(left: int, right: int, random: Random) -> tuple[int, str]:
-    """A random operator whose result is a positive integer."""
-    choices = [(left + right, "+"), (left * right, "*")]
-    if left > right:
-        choices.append((left - right, "-"))
-    if left % right == 0:
-        choices.append((left // right, "/"))
-    return random.choice(choices)
+    return terms[0][1], tuple(steps)
 
 
 def _join(left: tuple[int, str, int], operator: str, right: tuple[int, str, int]) -> str:

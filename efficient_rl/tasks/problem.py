@@ -1,22 +1,25 @@
 """What a problem is, and which side of the train / held-out line it lies on."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 Split = Literal["train", "held_out"]
 HELD_OUT_PER_MILLE = 100
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Problem:
     """One problem with a verifiable answer.
 
-    `question` is English, `symbols` the same in the notation of the embedded model. `check` names the checker in
-    `efficient_rl.rewards.verify` that judges an answer with `gold`. `key` identifies the content: two wordings or orders of
-    the same problem share it, and it alone decides the split. `difficulty` is the task's own scale (operands, digits).
+    `question` is English, `symbols` the same in the notation of the embedded model, or the question again where that has no
+    notation for it. `check` names the checker in `efficient_rl.rewards.verify` that judges an answer with `gold`. `key`
+    identifies the content: two wordings or orders of the same problem share it. `difficulty` is the task's own scale
+    (operands, digits, levels), higher is harder. `free_text` marks questions that people wrote: only these are searched
+    for shared passages. `solution` is an answer that the checker accepts, "" where none is known; `steps` lead to it.
     """
 
     question: str
@@ -28,10 +31,14 @@ class Problem:
     key: str
     steps: tuple[str, ...] = field(default=(), compare=False)
     solution: str = field(default="", compare=False)
+    free_text: bool = field(default=False, compare=False)
 
 
 class Task(Protocol):
-    """A source of problems; `problems` gives `count` distinct ones of one side of the split, the same for the same seed."""
+    """A source of problems; `problems` gives `count` distinct ones of one side of the split, the same for the same seed.
+
+    The first problems of a larger request are those of a smaller one.
+    """
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]: ...
 
@@ -44,10 +51,24 @@ def split_of(key: str) -> Split:
 
 def distinct(draw: Callable[[Random], Problem], split: Split, count: int, seed: int) -> list[Problem]:
     """Draw `count` problems with different keys of one split, or say how few there seem to be."""
+    random = Random(seed)
+    return first_distinct((draw(random) for _ in range(attempts(count))), split, count)
+
+
+def attempts(count: int) -> int:
+    """How many draws may be spent on `count` distinct problems before the task counts as exhausted."""
+    return 1000 + 100 * count
+
+
+def first_distinct(draws: Iterable[Problem], split: Split, count: int) -> list[Problem]:
+    """The first `count` of the drawn problems that have different keys and lie in the split; ValueError for too few."""
+    if count < 1:
+        raise ValueError(f"count={count} must be at least 1: a generator has no last problem")
     found: dict[str, Problem] = {}
-    for problem in _draws(draw, seed, attempts=1000 + 100 * count):
-        if problem.key not in found and split_of(problem.key) == split:
-            found[problem.key] = problem
+    for problem in draws:
+        key = problem.key
+        if key not in found and split_of(key) == split:
+            found[key] = problem
             if len(found) == count:
                 return list(found.values())
     raise ValueError(
@@ -55,6 +76,35 @@ def distinct(draw: Callable[[Random], Problem], split: Split, count: int, seed: 
     )
 
 
-def _draws(draw: Callable[[Random], Problem], seed: int, attempts: int) -> Iterator[Problem]:
-    random = Random(seed)
-    return (draw(random) for _ in range(attempts))
+def shuffled(items: Sequence[Item], count: int, seed: int, what: str) -> list[Item]:
+    """The first `count` of the items in a random order, all of them for count=0; ValueError where there are too few."""
+    if not 0 <= count <= len(items) or not items:
+        raise ValueError(f"{count} problems asked of the {len(items)} of {what}; use at most {len(items)}, or 0 for all")
+    order = list(range(len(items)))
+    Random(seed).shuffle(order)
+    return [items[index] for index in order[: count or None]]
+
+
+def below(random: Random, bound: int) -> int:
+    """A whole number from 0 to bound - 1, evenly: the same as `random.randrange(bound)`, in a quarter of its time."""
+    bits = bound.bit_length()
+    number = random.getrandbits(bits)
+    while number >= bound:
+        number = random.getrandbits(bits)
+    return number
+
+
+def ranges(key: str, values: Sequence[int], low: int, high: int) -> tuple[int, ...]:
+    """The values of a task's option as a tuple; ValueError unless they are whole numbers within the bounds."""
+    listed = [values] if isinstance(values, int) else list(values)
+    if not listed or not all(type(value) is int and low <= value <= high for value in listed):
+        raise ValueError(f"task.{key}={listed} must list numbers from {low} to {high}")
+    return tuple(listed)
+
+
+def subset(key: str, values: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The names of a task's option as a tuple; ValueError unless all are known ones."""
+    listed, names = ([values] if isinstance(values, str) else list(values)), list(known)
+    if not listed or not set(listed) <= set(names):
+        raise ValueError(f"task.{key}={listed} must list some of {', '.join(names)}")
+    return tuple(listed)
