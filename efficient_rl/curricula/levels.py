@@ -1,7 +1,8 @@
 """Levels of difficulty, and curricula that are a probability for every level."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -18,13 +19,8 @@ class Levels:
     """
 
     def __init__(self, difficulties: Sequence[float], most: int) -> None:
-        distinct = sorted(set(difficulties))
-        if len(distinct) <= most:
-            starts = distinct
-        else:
-            ascending = sorted(difficulties)
-            cuts = {ascending[level * len(ascending) // most] for level in range(most)}
-            starts = sorted(cuts)
+        counts = Counter(difficulties)
+        starts = sorted(counts) if len(counts) <= most else _quantile_starts(counts, most)
         self.of = [bisect_right(starts, difficulty) - 1 for difficulty in difficulties]
         self.members: list[list[int]] = [[] for _ in starts]
         for index, level in enumerate(self.of):
@@ -33,6 +29,16 @@ class Levels:
 
     def __len__(self) -> int:
         return len(self.members)
+
+
+def _quantile_starts(counts: Mapping[float, int], most: int) -> list[float]:
+    """The lowest difficulty of every bin; a difficulty lies in the bin that the middle of its ranks belongs to."""
+    size, below = sum(counts.values()), 0
+    starts: dict[int, float] = {}
+    for difficulty, count in sorted(counts.items()):
+        starts.setdefault((2 * below + count) * most // (2 * size), difficulty)
+        below += count
+    return list(starts.values())
 
 
 def _name(difficulties: Sequence[float]) -> str:
