@@ -1,0 +1,172 @@
+"""Problems from data sets: any on the Hugging Face hub, or local files, by a mapping of columns."""
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.tasks.layout import Layout
+from efficient_rl.tasks.parsing import Difficulty
+from efficient_rl.tasks.problem import Problem, Split, shuffled, split_of
+from efficient_rl.tasks.rows import Place
+
+logger = logging.getLogger(__name__)
+Columns = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A data set with one problem a row.
+
+    `name`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single file inside it; `path`, a
+    local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder that `datasets` can load, goes before them. A
+    column option (`question`, `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list of names, of
+    which the first that a row has is read.
+
+    The answer is the whole answer column, or the first group of the last match of `answer_pattern` in it, or with `boxed`
+    what its last \boxed{} holds. `check` judges it: exact `number`, `math` (an expression), or `choice` (the letter of one
+    of `options`). `difficulty` is a number, a column, or the fields of `parsing.Difficulty`. `where` maps columns to the
+    value, or the list of values, that a row must have. `source` falls back to `label`.
+
+    `held_out` says what is never trained on: `hash`, a tenth by content; `all`; `split:test`; `path:<file or folder>`; or
+    the fields of `rows.Place` for another data set with these columns. Rows without a question, an answer that parses or a
+    difficulty are left out and counted in the log, and so are repeated questions, and training rows that are held out.
+    """
+
+    question: Columns = "question"
+    answer: Columns = "answer"
+    name: str | None = None
+    config: Columns = None
+    split: str = "train"
+    path: str | None = None
+    revision: str | None = None
+    files: str | None = None
+    answer_pattern: str | None = None
+    boxed: bool = False
+    check: str = "math"
+    options: Columns = None
+    solution: Columns = None
+    difficulty: Any = 1.0
+    source: Columns = None
+    label: str = "table"
+    where: Mapping[str, Any] | None = None
+    held_out: Any = "hash"
+    layout: Layout = field(init=False, repr=False)
+    place: Place = field(init=False, repr=False)
+    kept_place: Place | str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.path is None and self.name is None:
+            raise ValueError("task.name and task.path are both missing; give a data set on the hub or a local file")
+        place = Place(self.name, _names(self.config), self.split, self.path, self.revision, self.files)
+        layout = Layout(
+            question=_names(self.question),
+            answer=_names(self.answer),
+            answer_pattern=self.answer_pattern,
+            boxed=self.boxed,
+            check=self.check,
+            options=_names(self.options),
+            solution=_names(self.solution),
+            difficulty=_difficulty(self.difficulty),
+            source=_names(self.source),
+            label=self.label,
+            where=tuple(
+                (key, tuple(value) if isinstance(value, list) else (value,)) for key, value in (self.where or {}).items()
+            ),
+        )
+        object.__setattr__(self, "place", place)
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "kept_place", _held_out(self.held_out, place))
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems of one side in an order that the seed decides, all of them for count=0.
+
+        ValueError where there are too few, or where the data set cannot be read.
+        """
+        changed = tuple(_state(place.path) for place in (self.place, self.kept_place) if isinstance(place, Place))
+        sides = _sides(self.layout, self.place, self.kept_place, changed)
+        return shuffled(sides[split], count, seed, f"{split} problems of {self.place}")
+
+
+def _names(value: Columns) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
+def _difficulty(given: Any) -> Difficulty:
+    if isinstance(given, int | float):
+        return Difficulty(default=float(given))
+    values = dict(given) if isinstance(given, Mapping) else {"columns": given}
+    known = Difficulty.__dataclass_fields__
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"task.difficulty has no {', '.join(unknown)}; use {', '.join(known)}")
+    return Difficulty(**{**values, "columns": _names(values.get("columns"))})
+
+
+def _held_out(given: Any, train: Place) -> Place | str:
+    """The place of the held-out rows, or `hash` or `all` where they are among the training rows."""
+    if given in ("hash", "all"):
+        return str(given)
+    if isinstance(given, Mapping):
+        values = dict(given)
+        unknown = sorted(set(values) - {"name", "config", "split", "path", "revision", "files"})
+        if unknown or not (values.get("name") or values.get("path")):
+            raise ValueError(f"task.held_out={values} needs name or path, beside config, split, revision, files")
+        return Place(**values | {"configs": _names(values.pop("config", None))})
+    kind, _, value = str(given).partition(":")
+    if kind == "split" and value:
+        if train.path is not None and not Path(train.path).expanduser().is_dir():
+            raise ValueError(
+                f"task.held_out={given} needs a data set with splits, but task.path={train.path} is not a folder; "
+                "use task.held_out=path:<file> or hash"
+            )
+        return replace(train, split=value)
+    if kind == "path" and value:
+        return Place(path=value)
+    raise ValueError(
+        f"task.held_out={given!r} is not known; use hash, all, split:<name>, path:<file> or a mapping with name"
+    )
+
+
+def _state(path: str | None) -> tuple[int, int] | None:
+    """What tells a changed file apart, so that nothing stale is served."""
+    file = Path(path).expanduser() if path is not None else None
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file is not None and file.is_file() else None
+
+
+@functools.lru_cache(maxsize=4)
+def _sides(
+    layout: Layout, place: Place, held_out: Place | str, changed: tuple[tuple[int, int] | None, ...]
+) -> Mapping[Split, Sequence[Problem]]:
+    """Both sides of the split, without a question on both; `changed` tells states of the same files apart."""
+    rows = _read(layout, place)
+    if isinstance(held_out, Place):
+        kept = _read(layout, held_out)
+    else:
+        kept = {key: problem for key, problem in rows.items() if held_out == "all" or split_of(key) == "held_out"}
+    train = [problem for key, problem in rows.items() if key not in kept]
+    if isinstance(held_out, Place) and len(train) < len(rows):
+        logger.warning("%d rows of %s are held out too; they are not trained on", len(rows) - len(train), place)
+    return {"train": train, "held_out": list(kept.values())}
+
+
+def _read(layout: Layout, place: Place) -> dict[str, Problem]:
+    """The problems of one place by their keys; what is left out is counted in the log."""
+    found: dict[str, Problem] = {}
+    left_out: Counter[str] = Counter()
+    for row in place.rows(layout.columns):
+        problem = layout.problem(row)
+        if isinstance(problem, str):
+            left_out[problem] += 1
+        elif problem.key in found:
+            left_out["question seen before"] += 1
+        else:
+            found[problem.key] = problem
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in left_out.most_common(8))
+    if not found:
+        raise ValueError(f"no row of {place} is a problem ({reasons}); check the columns {', '.join(layout.columns)}")
+    if left_out:
+        logger.warning("%d problems in %s; rows left out: %s", len(found), place, reasons)
+    return found

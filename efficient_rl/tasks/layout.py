@@ -1,0 +1,117 @@
+"""Turns a row of a data set into a problem."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from efficient_rl.tasks.contamination import normalized
+from efficient_rl.tasks.parsing import Difficulty, first, group, last_boxed, plain_math, plain_number
+from efficient_rl.tasks.problem import Problem
+from efficient_rl.tasks.rows import Row
+
+CHECKS = ("number", "math", "choice")
+LETTER = re.compile(r"\(?([A-Z])\)?\.?")
+OPTION = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns hold what; of several names for one thing the first that a row has is read."""
+
+    question: tuple[str, ...]
+    answer: tuple[str, ...]
+    answer_pattern: str | None
+    boxed: bool
+    check: str
+    options: tuple[str, ...]
+    solution: tuple[str, ...]
+    difficulty: Difficulty
+    source: tuple[str, ...]
+    label: str
+    where: tuple[tuple[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        if not self.question or not self.answer:
+            raise ValueError("task.question and task.answer must name a column each")
+        if self.check not in CHECKS:
+            raise ValueError(f"task.check={self.check!r} is not known; use one of {', '.join(CHECKS)}")
+        if (self.check == "choice") != bool(self.options):
+            raise ValueError(
+                f"task.check={self.check} and task.options={list(self.options)}: choice and options need each other"
+            )
+        if self.boxed and self.answer_pattern is not None:
+            raise ValueError(f"task.boxed and task.answer_pattern={self.answer_pattern!r} exclude each other; keep one")
+        group("answer_pattern", self.answer_pattern)
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        parts = (self.question, self.answer, self.options, self.solution, self.source, self.difficulty.columns)
+        return sorted({column for names in parts for column in names} | {column for column, _ in self.where})
+
+    def problem(self, row: Row) -> Problem | str:
+        """The problem of a row, or why it has none."""
+        for column, wanted in self.where:
+            if column not in row:
+                raise ValueError(f"task.where={{{column}: ...}} names a column that the rows do not have; leave it out")
+            if row[column] not in wanted:
+                return f"other {column}"
+        question, answer = first(row, self.question), self._answer(row)
+        if not isinstance(question, str) or not question.strip():
+            return "no question"
+        if answer is None:
+            return "no answer that parses"
+        difficulty = self.difficulty.of(row)
+        if difficulty is None:
+            return "no difficulty"
+        return self._problem(row, question.strip(), answer, difficulty)
+
+    def _problem(self, row: Row, question: str, answer: str, difficulty: float) -> Problem:
+        if self.options:
+            listed = "\n".join(f"{letter}) {text}" for letter, text in _options(first(row, self.options)).items())
+            question = f"{question}\n{listed}"
+        source, solution = first(row, self.source), first(row, self.solution)
+        return Problem(
+            question=question,
+            symbols=question,
+            check=self.check,
+            gold={"answer": answer},
+            difficulty=difficulty,
+            source=str(source) if source else self.label,
+            key=text_key(question),
+            steps=tuple(line.strip() for line in str(solution or "").splitlines() if line.strip()),
+            solution=answer,
+            free_text=True,
+        )
+
+    def _answer(self, row: Row) -> str | None:
+        value = first(row, self.answer)
+        text = "" if value is None or isinstance(value, bool) else str(value)
+        if self.boxed:
+            text = last_boxed(text) or ""
+        elif self.answer_pattern is not None:
+            found = list(re.finditer(self.answer_pattern, text))
+            text = (found[-1][1] or "") if found else ""
+        if self.check == "number":
+            return plain_number(text)
+        if self.check == "math":
+            return plain_math(text)
+        letter = LETTER.fullmatch(text.strip())
+        return letter[1] if letter and letter[1] in _options(first(row, self.options)) else None
+
+
+def _options(value: Any) -> dict[str, str]:
+    """The options by their letters, which they carry themselves or get in order."""
+    texts = [str(text) for text in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    marked = [OPTION.fullmatch(text) for text in texts]
+    expected = [chr(ord("A") + index) for index in range(len(texts))]
+    if all(match and match[1] == letter for match, letter in zip(marked, expected, strict=True)):
+        return {match[1]: match[2].strip() for match in marked if match}
+    return dict(zip(expected, (text.strip() for text in texts), strict=True))
+
+
+def text_key(question: str) -> str:
+    """What identifies a question in words in every data set: a digest of its normalised text."""
+    return f"text {hashlib.blake2b(normalized(question).encode(), digest_size=12).hexdigest()}"

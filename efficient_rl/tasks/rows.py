@@ -1,0 +1,139 @@
+"""Reads the rows of a data set: from the Hugging Face hub, or from files of this machine."""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows lie: `path`, a local file or folder, before `name`, a data set on the hub.
+
+    `configs` are the hub's configurations, read one after the other; none is its default. `files` names one file inside the
+    hub's data set instead, for those that the library cannot load; it may hold {config} and {split}.
+    """
+
+    name: str | None = None
+    configs: tuple[str, ...] = ()
+    split: str = "train"
+    path: str | None = None
+    revision: str | None = None
+    files: str | None = None
+
+    def __str__(self) -> str:
+        inside = ", ".join(self.configs)
+        return self.path or f"{self.name}{f' ({inside})' if inside else ''}, split {self.split}"
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """All rows with those of the `columns` that there are; ValueError says what is missing and what to do about it."""
+        if self.path is not None:
+            return _local(Path(self.path).expanduser(), self.split, columns)
+        return (row for config in self.configs or (None,) for row in self._from_hub(config, columns))
+
+    def _from_hub(self, config: str | None, columns: Sequence[str]) -> Iterator[Row]:
+        try:
+            if self.files is not None:
+                return _file(Path(self._download(config)), columns)
+            return _loaded(str(self.name), config, self.split, columns, revision=self.revision)
+        except (OSError, ValueError) as error:
+            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ValueError(
+                f"cannot load the data set {self.name!r} ({first}); without a network give a local copy as task.path=<file "
+                "or folder>; for a gated one accept its conditions on the hub and run `hf auth login` first"
+            ) from error
+
+    def _download(self, config: str | None) -> str:
+        from huggingface_hub import hf_hub_download
+
+        file = str(self.files).format(config=config, split=self.split)
+        return str(hf_hub_download(str(self.name), file, repo_type="dataset", revision=self.revision))
+
+
+def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], **options: Any) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    data = load_dataset(name, config, split=split, **options)
+    rows: Iterator[Row] = iter(data.select_columns([column for column in columns if column in data.column_names]))
+    return rows
+
+
+def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
+    if path.is_dir():
+        return _loaded(str(path), None, split, columns)
+    if not path.is_file():
+        raise ValueError(
+            f"task.path={str(path)!r} is neither a file nor a folder here; give one, or a hub name as task.name"
+        )
+    return _file(path, columns)
+
+
+def _file(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    if kind not in READERS:
+        raise ValueError(f"{path.name!r} has no known ending; use one of {', '.join(READERS)}, the text ones also with .gz")
+    return READERS[kind](path, columns)
+
+
+def _text(path: Path) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+        yield from stream
+
+
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    for number, line in enumerate(_text(path), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: {error}; every line must hold one JSON object") from error
+            yield _selected(row, columns, f"{path}, line {number}")
+
+
+def _json(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    rows = json.loads("".join(_text(path)))
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds a {type(rows).__name__}; it must hold a list of objects")
+    for number, row in enumerate(rows, 1):
+        yield _selected(row, columns, f"{path}, object {number}")
+
+
+def _selected(row: Any, columns: Iterable[str], where: str) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is a {type(row).__name__}; it must be an object")
+    return {column: row[column] for column in columns if column in row}
+
+
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    return (_selected(row, columns, str(path)) for row in csv.DictReader(_text(path)))
+
+
+def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Lines of question, tab, answer without a header: how MGSM is published."""
+    for line in _text(path):
+        question, tab, answer = line.rstrip("\n").rpartition("\t")
+        if tab:
+            yield _selected({"question": question, "answer": answer}, columns, str(path))
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        known = [column for column in columns if column in file.schema_arrow.names]
+        for batch in file.iter_batches(columns=known):
+            yield from batch.to_pylist()
+
+
+READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".tsv": _tsv,
+}
