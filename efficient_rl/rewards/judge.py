@@ -1,0 +1,124 @@
+"""One math-verify process for this process: started when first needed, bounded in time and memory, never left behind."""
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from efficient_rl.rewards.judge_server import PAIR_SECONDS, READY, RIGHT
+
+START_SECONDS = 120.0  # loading math-verify on a busy machine
+END_SECONDS = 2.0
+GRACE_SECONDS = 1.0  # beyond a pair's own limit; only a stopped server needs it
+
+
+class Judge:
+    """A server process of `judge_server` and the connection to it; usable by one thread at a time."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("judge_server.py")), str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        self.connection = Connection(ours.detach())
+        if self._receive(START_SECONDS) != READY:
+            self.close()
+            raise RuntimeError(
+                f"the math-verify process is not ready (exit status {self.process.returncode}, within "
+                f"{START_SECONDS:.0f} s); install the requirements so that `{sys.executable} -c 'import math_verify'` works"
+            )
+
+    def same(self, answer: str, gold: str, seconds: float) -> bool | None:
+        """Whether the two LaTeX expressions are equal; None if the server has ended and a new one must be started."""
+        try:
+            self.connection.send_bytes(json.dumps((seconds, answer, gold)).encode())
+        except OSError:
+            return None
+        verdict = self._receive(seconds + GRACE_SECONDS)
+        return None if verdict is None else verdict == RIGHT
+
+    def _receive(self, seconds: float) -> bytes | None:
+        try:
+            return self.connection.recv_bytes() if self.connection.poll(seconds) else None
+        except (EOFError, OSError):
+            return None
+
+    def close(self) -> None:
+        """End the server, which ends its worker: at the closed connection or, if it is stuck, by its own death."""
+        self.connection.close()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's server without ending it."""
+        self.connection.close()
+        self.process.returncode = 0  # it is not this process's child
+
+
+class Judges:
+    """The judge of this process, shared by its threads; a forked child starts its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.judge: Judge | None = None
+        self.owner = os.getpid()
+
+    def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> bool:
+        """Whether math-verify finds two LaTeX expressions equal; what takes longer than `seconds` is not.
+
+        RuntimeError if its process cannot be started or is killed from outside three times over the same pair.
+        """
+        with self.lock:
+            for _ in range(3):
+                judge = self._ready()
+                verdict = judge.same(answer, gold, seconds)
+                if verdict is not None:
+                    return verdict
+                self._end()
+        raise RuntimeError("the math-verify process was killed three times; check memory limits and whatever ends processes")
+
+    def start(self) -> None:
+        """Start the process now, so that no verdict waits for it."""
+        with self.lock:
+            self._ready()
+
+    def _ready(self) -> Judge:
+        if self.judge is None:
+            self.judge = Judge()
+            self.owner = os.getpid()
+        return self.judge
+
+    def _end(self) -> None:
+        if self.judge is not None and self.owner == os.getpid():
+            self.judge.close()
+        self.judge = None
+
+    def close(self) -> None:
+        """End the process, if this process started one."""
+        with self.lock:
+            self._end()
+
+    def after_fork(self) -> None:
+        """Make a forked child's copy usable: its parent's threads and judge are not its own."""
+        self.lock = threading.Lock()
+        if self.judge is not None:
+            self.judge.forget()
+            self.judge = None
+
+
+JUDGES = Judges()
+atexit.register(JUDGES.close)
+os.register_at_fork(after_in_child=JUDGES.after_fork)

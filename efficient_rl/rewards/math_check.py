@@ -1,0 +1,164 @@
+"""Judges an answer in LaTeX or text against a gold one: numbers exactly, lists item by item, the rest by sympy.
+
+What sympy sees is one expression each time, without words, integrals or large powers, in a bounded process (`judge`).
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from efficient_rl.rewards.judge import JUDGES
+from efficient_rl.rewards.judge_server import PAIR_SECONDS
+from efficient_rl.rewards.latex import depth_of, is_name, sides, split_items, unwrap
+from efficient_rl.rewards.notation import MAX_DEPTH, compact, has_words, in_latex, is_word, judgeable, plain, spoken
+from efficient_rl.rewards.numerals import answers, read_quantity
+
+MAX_ANSWER_CHARACTERS = 2000
+MAX_ITEMS = 32
+BASE = re.compile(r"[0-9A-Za-z]+_\{?\d+\}?", re.ASCII)
+BRACKETED = re.compile(r"(\(|\[)(.+)(\)|\])", re.DOTALL)
+BRACED = re.compile(r"\\\{(.+)\\\}", re.DOTALL)
+REALS = re.compile(r"\\mathbb\s*\{?R\}?")
+BETWEEN = re.compile(r"([^<>]+?)\s*(<|\\le\b)\s*[A-Za-z]\s*(<|\\le\b)([^<>]+)", re.ASCII)
+BOUNDED = re.compile(r"[A-Za-z]\s*(<|\\le\b|>|\\ge\b)([^<>]+)", re.ASCII)
+BOUNDING = re.compile(r"([^<>]+?)\s*(<|\\le\b|>|\\ge\b)\s*[A-Za-z]", re.ASCII)
+FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+MEMBER = re.compile(r"[A-Za-z]\s*\\in\b\s*", re.ASCII)
+Equal = Callable[[str, str], bool]
+
+
+def math(answer: str, gold: Mapping[str, Any]) -> bool:
+    """Whether the answer is `gold["answer"]`: a number, word, expression, equation, list, set, tuple or interval.
+
+    A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is wanted. A list of another
+    length than the gold one is wrong, whatever is in it; order counts inside ( ) and [ ] only. An equation in the answer is
+    right if all its sides are, a name in front apart. Over 2,000 characters, or over 0.2 seconds of sympy in all, is wrong.
+    """
+    if len(answer) > MAX_ANSWER_CHARACTERS or depth_of(answer) > MAX_DEPTH:
+        return False
+    return equal(plain(answer), plain(str(gold["answer"])), Clock())
+
+
+class Clock:
+    """Asks the judge until the time for one answer is spent; every question after that is answered no."""
+
+    def __init__(self) -> None:
+        self.until: float | None = None
+
+    def same(self, answer: str, gold: str) -> bool:
+        """Whether the judge finds two expressions equal; waiting for its process to start does not count."""
+        if self.until is None:
+            JUDGES.start()
+            self.until = time.monotonic() + PAIR_SECONDS
+        left = self.until - time.monotonic()
+        return left > 0 and JUDGES.same(answer, gold, left)
+
+
+def equal(answer: str, gold: str, clock: Clock) -> bool:
+    """Whether two plain texts are the same answer; `clock` bounds what sympy may take for all their parts together."""
+    wanted = read_quantity(gold)
+    if wanted is not None:
+        return answers(answer, wanted)
+    if not answer or not gold:
+        return False
+    if compact(answer) == compact(gold):
+        return True
+    if is_word(gold):
+        return spoken(answer) == spoken(gold)
+    kind, theirs = items(answer)
+    wanted_kind, ours = items(gold)
+    if kind != wanted_kind or len(theirs) != len(ours) or len(ours) > MAX_ITEMS:
+        return False
+    if len(ours) == 1 and not kind:
+        return equal_expressions(theirs[0], ours[0], clock)
+    if kind:
+        return all(equal(a, g, clock) for a, g in zip(theirs, ours, strict=True))
+    return paired(theirs, ours, clock)
+
+
+def paired(theirs: list[str], ours: list[str], clock: Clock) -> bool:
+    """Whether every gold item has an item of the answer to itself."""
+    left = list(theirs)
+    for wanted in ours:
+        found = next((item for item in left if equal(item, wanted, clock)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def items(text: str) -> tuple[str, list[str]]:
+    """The brackets around a tuple or interval ("" for a bare list, a set or one expression) and the parts inside."""
+    text = MEMBER.sub("", text, count=1) if MEMBER.match(text) else text
+    bracketed = BRACKETED.fullmatch(text)
+    if bracketed:
+        inside = split_items(bracketed[2])
+        if len(inside) > 1 and len(split_items(text)) == 1:
+            return bracketed[1] + bracketed[3], inside
+    braced = BRACED.fullmatch(text)
+    parts = [one for part in split_items(braced[1] if braced else text) for one in both_signs(part)]
+    if len(parts) == 1 and (interval := as_interval(parts[0])):
+        return items(interval)
+    return "", [as_interval(part) or part for part in parts] if len(parts) > 1 else parts
+
+
+def both_signs(text: str) -> list[str]:
+    """The two expressions that one with a single \\pm stands for."""
+    if len(re.findall(r"\\pm\b", text)) != 1:
+        return [text]
+    before, after = re.split(r"\\pm\b", text)
+    return [f"{before}+{after}" if before.strip() else after.strip(), f"{before}-{after}"]
+
+
+def as_interval(text: str) -> str | None:
+    """The interval that an inequality in one letter describes, or all reals, as text; None for other text."""
+    if REALS.fullmatch(text):
+        return "(-\\infty, \\infty)"
+    found = BETWEEN.fullmatch(text)
+    if found:
+        low, first, second, high = found.groups()
+        return f"{'(' if first == '<' else '['}{low.strip()}, {high.strip()}{')' if second == '<' else ']'}"
+    bounded = BOUNDED.fullmatch(text)
+    if bounded:
+        relation, bound = bounded.groups()
+    elif bounded := BOUNDING.fullmatch(text):
+        bound, relation = bounded[1], FLIPPED[bounded[2]]
+    else:
+        return None
+    if relation in (">", "\\ge"):
+        return f"{'(' if relation == '>' else '['}{bound.strip()}, \\infty)"
+    return f"(-\\infty, {bound.strip()}{')' if relation == '<' else ']'}"
+
+
+def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
+    """Whether two single expressions or equations are equal."""
+    if "=" not in gold:
+        return all(equal_values(side, gold, clock) for side in sides(answer))
+    name, _, value = gold.partition("=")
+    if not is_name(name.strip()) or "=" in value:
+        return "=" in answer and judged(answer, gold, clock)
+    if "=" not in answer:
+        return equal(answer, value.strip(), clock)
+    given_name, _, given = answer.partition("=")
+    if compact(given_name) == compact(name):
+        return all(equal(side, value.strip(), clock) for side in given.split("="))
+    return not is_name(given_name.strip()) and judged(answer, gold, clock)
+
+
+def equal_values(answer: str, gold: str, clock: Clock) -> bool:
+    """Whether two expressions without an equals sign are equal."""
+    wanted = read_quantity(gold)
+    if wanted is not None:
+        return answers(answer, wanted)
+    if compact(answer) == compact(gold):
+        return True
+    return not (BASE.fullmatch(answer) or BASE.fullmatch(gold)) and judged(answer, gold, clock)
+
+
+def judged(answer: str, gold: str, clock: Clock) -> bool:
+    """What sympy says of two expressions, where they are fit for it."""
+    if has_words(unwrap(answer)) or has_words(gold):
+        return False
+    given, wanted = in_latex(answer), in_latex(gold)
+    return judgeable(given, wanted) and clock.same(given, wanted)

@@ -1,0 +1,133 @@
+"""Unicode and plain-text mathematics as LaTeX, words apart from formulas, and what no symbolic judge should see."""
+
+import re
+
+from efficient_rl.rewards.latex import closes_at, depth_of, unwrap
+from efficient_rl.rewards.units import DEGREES, unit_of
+
+SYMBOLS = {
+    "\u2212": "-", "\u2013": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00f7": "\\div ", "\u03c0": "\\pi ",
+    "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ", "\u2229": "\\cap ",
+    "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b0": "^\\circ ", "\u00b2": "^2", "\u00b3": "^3", "\u2205": "\\emptyset ",
+    "\u03b8": "\\theta ", "\u211d": "\\mathbb{R} ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u221a": "\\sqrt ",
+}  # fmt: skip
+UNICODE = str.maketrans(SYMBOLS)
+REPLACED = (
+    (re.compile(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])"), ""),
+    (re.compile(r"\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits)(?![A-Za-z])|~"), " "),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:leqslant|leq|le)(?![A-Za-z])|<="), r"\\le "),
+    (re.compile(r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>="), r"\\ge "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\neq(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\\[lr]brace(?![A-Za-z])"), lambda found: "\\{" if found[0] == "\\lbrace" else "\\}"),
+    (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*,?\s*(or|and)\s*\}"), r" \1 "),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<![\\A-Za-z])\+?(?:\\infty(?![A-Za-z])|infinity\b|inf\b|oo\b)"), r"\\infty "),
+    (re.compile(r"(?<=\d)(?:\{,\}|,\\!)(?=\d{3})"), ""),
+)
+FUNCTIONS = (
+    "sqrt",
+    "pi",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "log",
+    "ln",
+    "exp",
+    "theta",
+    "arcsin",
+    "arccos",
+    "arctan",
+)
+BARE = re.compile(rf"(?<![\\A-Za-z])(?:{'|'.join(FUNCTIONS)})(?![A-Za-z])")
+ROOT = re.compile(r"\\sqrt\s*(?=\()")
+LOOSE_ROOT = re.compile(r"\\sqrt\s+(\d+|[A-Za-z])")
+COMMAND = re.compile(r"\\[A-Za-z]+")
+TEXTUAL = re.compile(r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
+TRAILING_TEXT = re.compile(r"\s*(\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?)\s*$")
+WORD = re.compile(r"[A-Za-z]{3,}")
+APPROXIMATELY = re.compile(r"\\approx.*", re.DOTALL)
+UNFINISHED = ("\\int", "\\sum", "\\prod", "\\lim", "\\det", "\\frac{d}", "\\partial", "\\oint", "\\iint")
+BOMBS = re.compile(
+    r"\^\s*[{(\s]*-?\s*\d{4,}"  # an exponent of a thousand or more
+    r"|\d\s*[})]*\s*\^\s*[{(\s]*-?\s*\d+\s*[})\s]*\^"  # powers of powers of numbers
+    r"|\d{3,}\s*[})]*\s*!|!\s*[)}]*\s*!"  # factorials of large numbers, and of factorials
+    r"|\d{60,}|\\u[0-9a-f]{4}|__|[\"'`;@&#$]{2}"
+)
+MAX_DEPTH = 24
+MAX_POWERS = 24
+
+
+def plain(text: str) -> str:
+    """The text in one notation: no delimiters around it, LaTeX instead of Unicode, no spacing or sizing commands."""
+    text = unwrap(text).translate(UNICODE)
+    for pattern, replacement in REPLACED:
+        text = pattern.sub(replacement, text)
+    return unwrap(text.strip().removesuffix("."))
+
+
+def compact(text: str) -> str:
+    """The text without spaces and braces that change nothing: for comparing as strings."""
+    text = re.sub(r"(\\frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", TEXTUAL.sub(r"\1", text))
+    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"\s+", "", text)).removesuffix(".")
+
+
+def spoken(text: str) -> str:
+    """The words of a text, in lower case, without articles and brackets."""
+    words = re.sub(r"[^\w\s-]", " ", TEXTUAL.sub(r" \1 ", text)).casefold().split()
+    return " ".join(word for word in words if word not in ("the", "a", "an") or len(words) == 1)
+
+
+def is_word(gold: str) -> bool:
+    """Whether a gold answer is words or an option letter rather than a formula: \\text{even}, Monday, \\text{(C)}."""
+    letters = TEXTUAL.sub(r"\1", gold)
+    textual = letters != gold
+    if not re.fullmatch(r"[\w\s().,'-]+", letters, re.ASCII) or re.search(r"\d", letters):
+        return False
+    return textual or any(word not in FUNCTIONS for word in WORD.findall(letters))
+
+
+def has_words(text: str) -> bool:
+    """Whether there are words that no formula has: prose, hedges, code."""
+    text = re.sub(r"\\(?:begin|end)\s*\{[a-z]+\*?\}", " ", _without_unit(text))
+    return bool(TEXTUAL.search(text)) or any(
+        word not in FUNCTIONS and word.upper() != word for word in WORD.findall(COMMAND.sub(" ", text))
+    )
+
+
+def in_latex(text: str) -> str:
+    """A formula as LaTeX that the judge reads: `sqrt(3)` as \\sqrt{3}, `3pi/2` with \\pi, no units at its end."""
+    text = BARE.sub(lambda found: f"\\{found[0]} ", _without_unit(text))
+    text = LOOSE_ROOT.sub(r"\\sqrt{\1}", text)
+    while root := ROOT.search(text):
+        end = closes_at(text, root.end())
+        if end < 0:
+            break
+        text = f"{text[: root.start()]}\\sqrt{{{text[root.end() + 1 : end]}}}{text[end + 1 :]}"
+    return APPROXIMATELY.sub("", text).strip()
+
+
+def _without_unit(text: str) -> str:
+    unit = TRAILING_TEXT.search(text)
+    if unit and unit_of(unit[1], attached=False):
+        text = text[: unit.start()]
+    return DEGREES.sub("", text) if len(DEGREES.findall(text)) == 1 and DEGREES.search(text + " ") else text
+
+
+def judgeable(answer: str, gold: str) -> bool:
+    """Whether a symbolic judge may see the answer: ASCII, shallow, no huge power, no operation that the gold one lacks."""
+    return (
+        bool(answer)
+        and answer.isascii()
+        and answer.isprintable()
+        and depth_of(answer) <= MAX_DEPTH
+        and answer.count("^") <= MAX_POWERS
+        and not BOMBS.search(answer)
+        and not any(operation in answer and operation not in gold for operation in UNFINISHED)
+    )

@@ -1,0 +1,123 @@
+"""Reads numbers the way people and LaTeX write them, exactly, and says when two of them are the same answer."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from efficient_rl.rewards.expressions import evaluate_expression
+from efficient_rl.rewards.latex import closes_at, sides, unwrap
+from efficient_rl.rewards.units import CURRENCIES, PERCENT, same_unit, unit_of
+
+MAX_CHARACTERS = 200
+PLAIN = re.compile(r"([+-]?)(\d{1,30})(?:\.(\d{1,30}))?\.?", re.ASCII)
+FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?\s*\d{1,30})\s*\}|(\d))\s*(?:\{\s*(\d{1,30})\s*\}|(\d))", re.ASCII)
+GROUP = r"(?:,|\{,\}|,\\!|\\,|\\ |~|[\u00a0\u2009\u202f])"
+THOUSANDS = re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{GROUP}\d{{3}})+(?!\d)", re.ASCII)
+NUMBER = re.compile(
+    rf"(?P<sign>[+\-\u2212\u2013]?)\s*(?P<money>{'|'.join(map(re.escape, CURRENCIES))})?\s*(?P<low>[+\-]?)\s*"
+    r"(?:(?:(?P<mixed>\d{1,30})\s+)?(?P<top>\d{1,30})\s*/\s*(?P<bottom>\d{1,30})(?!\d)"
+    r"|(?P<whole>\d{0,30})(?:\.(?P<decimals>\d{0,30})(?:\\overline\s*\{\s*(?P<again>\d{1,30})\s*\})?)?(?!\d)"
+    r"(?:\s*(?:\\times|\\cdot|\u00d7|\*)\s*10\s*\^\s*(?:\{\s*(?P<power>[+-]?\d{1,2})\s*\}|(?P<digit>\d)))?)"
+    r"(?P<gap>\s*)(?P<unit>.*)",
+    re.ASCII | re.DOTALL,
+)
+PRODUCT = re.compile(r"\\times|\\cdot|\u00d7")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An exact value with what was written around it: 50% is 1/2 in percent; `unreduced` marks 84/2, a sum left undone."""
+
+    value: Fraction
+    unit: str = ""
+    unreduced: bool = False
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The exact value of one number, or None for anything else, 50% being 1/2.
+
+    Accepted: `1,234`, `1\\,234`, `$5.50`, `-3`, `.5`, `7.`, `1/2`, `\\frac{1}{2}`, `3 1/2`, `0.\\overline{3}`,
+    `1.5 \\times 10^{3}`, a unit behind it, LaTeX or Markdown delimiters around it. Only ASCII digits, at most 30 in a
+    row, 200 characters in all.
+    """
+    found = read_quantity(text)
+    return None if found is None else found.value
+
+
+@lru_cache(maxsize=4096)
+def read_quantity(text: str) -> Quantity | None:
+    """The number that a text is, with its unit, or None; see `parse_number`."""
+    if len(text) > MAX_CHARACTERS:
+        return None
+    plain = PLAIN.fullmatch(text.strip())
+    if plain:
+        sign, whole, decimals = plain.groups()
+        return Quantity(_signed(_decimal(whole, decimals or ""), sign))
+    text = unwrap(text)
+    if text.startswith("(") and closes_at(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    text = FRACTION.sub(lambda f: f" {(f[1] or f[2]).replace(' ', '')}/{f[3] or f[4]} ", text).strip()
+    match = NUMBER.fullmatch(THOUSANDS.sub(lambda grouped: re.sub(r"\D", "", grouped[0]), text))
+    return _quantity(match) if match else None
+
+
+def _quantity(match: re.Match[str]) -> Quantity | None:
+    part = match.groupdict(default="")
+    value = _ratio(part) if part["bottom"] else _scaled(part)
+    unit = unit_of(part["unit"], attached=not part["gap"])
+    if value is None or unit is None or (part["sign"] and part["low"]) or (part["money"] and unit == PERCENT):
+        return None
+    value = _signed(value, part["sign"] or part["low"])
+    undone = bool(part["bottom"]) and not part["mixed"] and int(part["bottom"]) != 1 and value.denominator == 1
+    unit = f"{CURRENCIES[part['money']]} {unit}".strip() if part["money"] else unit
+    return Quantity(value / 100 if unit == PERCENT else value, unit, undone)
+
+
+def _signed(value: Fraction, sign: str) -> Fraction:
+    return value if sign in ("", "+") else -value
+
+
+def _decimal(whole: str, decimals: str) -> Fraction:
+    return Fraction(int(whole + decimals), 10 ** len(decimals)) if decimals else Fraction(int(whole))
+
+
+def _ratio(part: dict[str, str]) -> Fraction | None:
+    top, bottom = int(part["top"]), int(part["bottom"])
+    if bottom == 0 or (part["mixed"] and top >= bottom):
+        return None
+    return Fraction(top, bottom) + int(part["mixed"] or 0)
+
+
+def _scaled(part: dict[str, str]) -> Fraction | None:
+    if not (part["whole"] or part["decimals"] or part["again"]):
+        return None
+    value = _decimal(part["whole"] or "0", part["decimals"])
+    if part["again"]:
+        value += Fraction(int(part["again"]), 10 ** len(part["decimals"]) * (10 ** len(part["again"]) - 1))
+    return value * Fraction(10) ** int(part["power"] or part["digit"] or 0)
+
+
+def answers(text: str, wanted: Quantity) -> bool:
+    """Whether a text gives exactly the wanted number, or is an equation with nothing else on any side: `x = 3 + 4 = 7`.
+
+    50% is 0.5, and it is 50 only where the wanted number is in percent itself; units that contradict each other are wrong,
+    and so is a division left undone (84/2) where a whole number is wanted.
+    """
+    *before, last = sides(unwrap(text)) if len(text) <= MAX_CHARACTERS else [""]
+    given = read_quantity(last)
+    return given is not None and _agree(given, wanted) and all(_worth(side) == wanted.value for side in before)
+
+
+def _agree(given: Quantity, wanted: Quantity) -> bool:
+    if given.unreduced and wanted.value.denominator == 1 and not wanted.unreduced:
+        return False
+    bare = wanted.unit == PERCENT and given.unit == ""
+    return same_unit(given.unit, wanted.unit) and (
+        given.value == wanted.value or (bare and given.value == 100 * wanted.value)
+    )
+
+
+def _worth(side: str) -> Fraction | None:
+    evaluated = evaluate_expression(PRODUCT.sub("*", side).replace("\u00f7", "/").replace("\\div", "/"))
+    return evaluated[0] if evaluated is not None else parse_number(side)
