@@ -190,7 +190,7 @@ class Learner:
         self.random = Random(7)
 
     def chance(self, level: int) -> float:
-        """To solve a problem of the level: to begin with 0.62, 0.08, 0.004 ...; what 180 groups of practice move by one level."""
+        """Of a solution at the level: 0.62, 0.08, 0.004 to begin with; 180 groups of practice move it by one level."""
         return 1 / (1 + math.exp(3 * level - 0.5 - self.practice[level] / 60))
 
     def group(self, level: int) -> list[float]:

@@ -62,7 +62,10 @@ class Success:
     def deviation(self, group: Sequence[float | None]) -> float | None:
         """The (population) standard deviation of a group's successes, at most 1/2; None where nothing could be scored."""
         scaled = self.scaled(group)
-        return statistics.pstdev(scaled) if scaled else None
+        if not scaled:
+            return None
+        mean = statistics.fmean(scaled)
+        return math.sqrt(statistics.fmean((success - mean) ** 2 for success in scaled))
 
     def state_dict(self) -> dict[str, Any]:
         """The range."""
