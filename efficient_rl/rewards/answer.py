@@ -1,24 +1,23 @@
 """Rewards for the tagged answer: that there is one, and that it is right."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.verify import extract_answer, is_correct
+from efficient_rl.rewards.columns import verdicts
+from efficient_rl.rewards.verify import extract_answer
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """1 where the answer inside the last answer tags passes the problem's checker, else 0 (DeepSeek-R1's)."""
+    """1 where the completion's answer passes the problem's checker, else 0 (DeepSeek-R1's, arXiv:2501.12948)."""
 
     __name__ = "accuracy"
 
-    def __call__(self, completions: list[str], check: list[str], gold: list[str], **_: Any) -> list[float]:
-        """One value a completion; `check` and `gold` (JSON) are columns of the training data."""
-        return [
-            float(is_correct(completion, name, json.loads(answer)))
-            for completion, name, answer in zip(completions, check, gold, strict=True)
-        ]
+    def __call__(
+        self, completions: list[str], check: list[str], gold: list[str], place: list[str] | None = None, **_: Any
+    ) -> list[float]:
+        """One value a completion; `check`, `gold` (JSON) and `place` (of the answer) are columns of the training data."""
+        return [float(right) for right in verdicts(completions, check, gold, place)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""The reward for reasoning whose equations are true and whose answer follows from them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from efficient_rl.rewards.arithmetic import evaluate
+from efficient_rl.rewards.columns import reasoning, whole_texts
+from efficient_rl.rewards.equations import Equation, find_equations, in_ascii
+from efficient_rl.rewards.verify import extract_answer
+
+NUMBER = re.compile(r"-?[0-9]++(?:,[0-9]{3}(?![0-9]))*+(?:\.[0-9]++)?+(?:/[0-9]++)?+")
+
+
+@dataclass(frozen=True)
+class LogicalConsistency:
+    """The share of true equations in the reasoning, or 0 where the final answer does not follow from them.
+
+    Every different `a op b = c` counts once, by exact fractions (`10 / 3 = 3.33` is false). An answer follows if it is the
+    value of the last equation's right side; an answer that is itself an expression (countdown) follows if each of its
+    operations stands in a true equation. No gold is used: consistent reasoning may still be wrong. Where there is no
+    equation there is no verdict.
+    """
+
+    __name__ = "consistency"
+
+    def __call__(
+        self,
+        completions: list[str],
+        check: list[str],
+        place: list[str] | None = None,
+        prefill: list[str] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """One value in 0 to 1 a completion, None without equations."""
+        places: Sequence[str | None] = [None] * len(completions) if place is None else place
+        texts = whole_texts(completions, prefill)
+        return [_value(*row) for row in zip(texts, check, places, strict=True)]
+
+
+def _value(text: str, check: str, place: str | None) -> float | None:
+    equations = list(find_equations(reasoning(text)).values())
+    if not equations:
+        return None
+    arguments: Any = () if place is None else (place,)
+    answer = extract_answer(text, *arguments)
+    if answer is None or not (_is_made_of if check == "countdown" else _is_last_value)(answer, equations):
+        return 0.0
+    return sum(equation.true for equation in equations) / len(equations)
+
+
+def _is_made_of(answer: str, equations: Sequence[Equation]) -> bool:
+    """Whether all operations of an expression stand in true equations."""
+    written = evaluate(in_ascii(answer).strip())
+    if written is None or not written.operations:
+        return False
+    return written.operations <= frozenset().union(*(equation.operations for equation in equations if equation.true))
+
+
+def _is_last_value(answer: str, equations: Sequence[Equation]) -> bool:
+    """Whether the answer, or the only number in it, is the value that the last equation ends with."""
+    plain = in_ascii(answer[:1000])
+    numbers = NUMBER.findall(plain)
+    written = evaluate(plain.strip()) or (evaluate(numbers[0]) if len(numbers) == 1 else None)
+    return written is not None and written.value == equations[-1].value

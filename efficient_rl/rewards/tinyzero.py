@@ -1,0 +1,184 @@
+"""TinyZero's scorers for countdown and multiplication, mended, and countdown as published for comparison."""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from efficient_rl.rewards.columns import require, whole_texts
+from efficient_rl.rewards.verify import evaluate_expression, extract_answer
+
+MAX_CHARACTERS = 1_000
+MAX_BITS = 20_000
+TAGGED = re.compile(r"<answer>(.*?)</answer>")
+DIGITS = re.compile(r"\d+")
+ALLOWED = re.compile(r"[\d+\-*/().\s]+")
+WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
+TOLERANCE = 1e-5
+Number = int | float | complex
+
+
+@dataclass(frozen=True)
+class TinyZeroCountdown:
+    """TinyZero's reward for countdown: 0 without an answer, `format_score` for a wrong one, `score` for a right one.
+
+    By default it is strict: the last answer tags anywhere in the completion count, exact fractions over + - * / decide,
+    and what is no expression gets 0, so that tags around junk earn nothing. `all_numbers` demands every number exactly once,
+    as the checker `countdown` does; without it each may be used at most once, as TinyZero's prompt says.
+
+    `tinyzero_compat` gives the published scorer's values (https://github.com/Jiayi-Pan/TinyZero) with all its faults: what
+    follows the first `Assistant:` of prompt and completion, its last line only, digits compared as whole numbers, powers and
+    floor division, a tolerance of 1e-5. Text is parsed, never executed, and what is too large for the bounds (1,000
+    characters, 20,000 bits), where the published one may hang, gets `format_score`. Problems of other kinds get None.
+    """
+
+    tinyzero_compat: bool = False
+    format_score: float = 0.1
+    score: float = 1.0
+    all_numbers: bool = True
+
+    __name__ = "tinyzero_countdown"
+
+    def __post_init__(self) -> None:
+        bound = f"must lie below score={self.score} and not below 0"
+        require(0 <= self.format_score < self.score, "reward.tinyzero_countdown.format_score", self.format_score, bound)
+
+    def __call__(
+        self,
+        completions: list[str],
+        check: list[str],
+        gold: list[str],
+        prompts: list[Any] | None = None,
+        prefill: list[str] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """One value a completion, None for other checks than `countdown`; `gold` is JSON with numbers and target."""
+        if self.tinyzero_compat:
+            texts = [
+                str(prompt) + text for prompt, text in zip(prompts or [""] * len(completions), completions, strict=True)
+            ]
+        else:
+            texts = whole_texts(completions, prefill)
+        value: Callable[[str, Mapping[str, Any]], float] = self._published if self.tinyzero_compat else self._strict
+        return [
+            value(text, json.loads(answer)) if name == "countdown" else None
+            for text, name, answer in zip(texts, check, gold, strict=True)
+        ]
+
+    def _strict(self, text: str, gold: Mapping[str, Any]) -> float:
+        answer = extract_answer(text)
+        evaluated = None if answer is None else evaluate_expression(answer)
+        if evaluated is None:
+            return 0.0
+        value, used = evaluated
+        left = Counter(gold["numbers"])
+        left.subtract(Counter(used))
+        fits = not any(left.values()) if self.all_numbers else min(left.values()) >= 0
+        return self.score if fits and value == gold["target"] else self.format_score
+
+    def _published(self, text: str, gold: Mapping[str, Any]) -> float:
+        answer = published_answer(text)
+        if answer is None:
+            return 0.0
+        if len(answer) > MAX_CHARACTERS or sorted(map(int, DIGITS.findall(answer))) != sorted(gold["numbers"]):
+            return self.format_score
+        try:
+            near = ALLOWED.fullmatch(answer) is not None and abs(python_value(answer) - gold["target"]) < TOLERANCE
+        except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
+            return self.format_score
+        return self.score if near else self.format_score
+
+
+@dataclass(frozen=True)
+class TinyZeroMultiply:
+    """TinyZero's reward for a whole number: 0 without one in the answer tags, `format_score` if wrong, `score` if right.
+
+    The last answer tags count; the published scorer also wants `Assistant:` in the prompt. Problems whose gold answer is no
+    whole number get None.
+    """
+
+    format_score: float = 0.1
+    score: float = 1.0
+
+    __name__ = "tinyzero_multiply"
+
+    def __post_init__(self) -> None:
+        bound = f"must lie below score={self.score} and not below 0"
+        require(0 <= self.format_score < self.score, "reward.tinyzero_multiply.format_score", self.format_score, bound)
+
+    def __call__(
+        self, completions: list[str], gold: list[str], prefill: list[str] | None = None, **_: Any
+    ) -> list[float | None]:
+        """One value a completion; `gold` is JSON with an answer."""
+        rows = zip(whole_texts(completions, prefill), map(json.loads, gold), strict=True)
+        return [self._value(text, str(answer.get("answer", ""))) for text, answer in rows]
+
+    def _value(self, text: str, gold: str) -> float | None:
+        if not WHOLE.fullmatch(gold):
+            return None
+        answer = extract_answer(text)
+        if answer is None or not WHOLE.fullmatch(answer):
+            return 0.0
+        return self.score if int(answer) == int(gold) else self.format_score
+
+
+def published_answer(text: str) -> str | None:
+    """The answer that TinyZero's countdown scorer sees in prompt and completion, or None."""
+    for opening in ("Assistant:", "<|im_start|>assistant"):
+        if opening in text:
+            line = text.split(opening, 1)[1].rpartition("\n")[2]
+            answers = TAGGED.findall(line, 0, line.rfind("</answer>") + len("</answer>"))
+            return answers[-1].strip() if answers else None
+    return None
+
+
+def python_value(text: str) -> Number:
+    """The value that Python gives arithmetic over + - * / // ** and numbers, floats included, without executing it.
+
+    ValueError for anything else and for values beyond 20,000 bits; else what Python raises.
+    """
+    return _value(ast.parse(text, mode="eval").body)
+
+
+def _value(node: ast.expr) -> Number:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _value(operand)
+        case ast.BinOp(left=left, op=operator, right=right):
+            return _apply(operator, _value(left), _value(right))
+    raise ValueError("not arithmetic over numbers")
+
+
+def _apply(operator: ast.operator, a: Any, b: Any) -> Number:
+    value: Any
+    match operator:
+        case ast.Add():
+            value = a + b
+        case ast.Sub():
+            value = a - b
+        case ast.Mult():
+            value = a * b
+        case ast.Div():
+            value = a / b
+        case ast.FloorDiv():
+            value = a // b
+        case ast.Pow():
+            value = _power(a, b)
+        case _:
+            raise ValueError("not one of + - * / // **")
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError(f"beyond {MAX_BITS} bits")
+    return value  # type: ignore[no-any-return]
+
+
+def _power(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int) and b > 0 and a.bit_length() * b > MAX_BITS:
+        raise ValueError(f"beyond {MAX_BITS} bits")
+    return a**b
