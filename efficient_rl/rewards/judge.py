@@ -10,7 +10,7 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from efficient_rl.rewards.judge_server import PAIR_SECONDS, READY, RIGHT
+from efficient_rl.rewards.judge_server import PAIR_SECONDS, READY, WALL_FACTOR
 
 START_SECONDS = 120.0  # loading math-verify on a busy machine
 END_SECONDS = 2.0
@@ -38,14 +38,17 @@ class Judge:
                 f"{START_SECONDS:.0f} s); install the requirements so that `{sys.executable} -c 'import math_verify'` works"
             )
 
-    def same(self, answer: str, gold: str, seconds: float) -> bool | None:
-        """Whether the two LaTeX expressions are equal; None if the server has ended and a new one must be started."""
+    def same(self, answer: str, gold: str, seconds: float) -> tuple[bool, float] | None:
+        """Whether two expressions are equal, and the CPU seconds that took; None if the server has ended."""
         try:
             self.connection.send_bytes(json.dumps((seconds, answer, gold)).encode())
         except OSError:
             return None
-        verdict = self._receive(seconds + GRACE_SECONDS)
-        return None if verdict is None else verdict == RIGHT
+        reply = self._receive(WALL_FACTOR * seconds + GRACE_SECONDS)
+        if reply is None:
+            return None
+        right, spent = json.loads(reply)
+        return right, spent
 
     def _receive(self, seconds: float) -> bytes | None:
         try:
@@ -76,8 +79,8 @@ class Judges:
         self.judge: Judge | None = None
         self.owner = os.getpid()
 
-    def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> bool:
-        """Whether math-verify finds two LaTeX expressions equal; what takes longer than `seconds` is not.
+    def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
+        """Whether math-verify finds two LaTeX expressions equal within that many CPU seconds, and how many it took.
 
         RuntimeError if its process cannot be started or is killed from outside three times over the same pair.
         """
@@ -89,11 +92,6 @@ class Judges:
                     return verdict
                 self._end()
         raise RuntimeError("the math-verify process was killed three times; check memory limits and whatever ends processes")
-
-    def start(self) -> None:
-        """Start the process now, so that no verdict waits for it."""
-        with self.lock:
-            self._ready()
 
     def _ready(self) -> Judge:
         if self.judge is None:

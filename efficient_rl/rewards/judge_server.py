@@ -14,11 +14,13 @@ import resource
 import select
 import signal
 import sys
+import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-PAIR_SECONDS = 0.18  # for both expressions of a pair: parsing and comparing
+PAIR_SECONDS = 0.18  # of CPU, for parsing and comparing both expressions of a pair
+WALL_FACTOR = 5.0  # how many times longer it may take by the clock, on a machine that is busy with other work
 PARENT_POLL_MILLISECONDS = 500
 MEMORY_BYTES = 1 << 30  # of address space
 PAIRS_PER_WORKER = 20_000
@@ -65,14 +67,28 @@ def disarm() -> None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal, to ten decimals where no exact comparison decides."""
+    """Whether math-verify finds two LaTeX expressions equal, to ten digits where no exact comparison decides."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     read = [LatexExtractionConfig(boxed_match_priority=0)]
     parsed = [
         parse(rf"\boxed{{{text}}}", read, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
     ]
-    return all(parsed) and bool(verify(parsed[0], parsed[1], float_rounding=10, timeout_seconds=None))
+    return (
+        all(parsed)
+        and bool(verify(parsed[0], parsed[1], float_rounding=10, timeout_seconds=None))
+        and near(parsed[0][0], parsed[1][0])
+    )
+
+
+def near(gold: Any, answer: Any) -> bool:
+    """Whether two numbers agree to ten significant digits, as math-verify's decimals do not say of small ones."""
+    import sympy
+
+    if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
+        return True
+    difference, size = sympy.N(gold - answer, 20), sympy.N(gold, 20)
+    return difference == 0 or bool(abs(difference) <= abs(size) * sympy.Float("1e-10"))
 
 
 def limit() -> None:
@@ -100,6 +116,11 @@ def work(pairs: Connection) -> NoReturn:
     os._exit(0)
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used so far, from its own clock (Linux); elsewhere the time of day stands in."""
+    return time.clock_gettime((~pid << 3) | 2) if sys.platform == "linux" else time.monotonic()
+
+
 class Worker:
     """A forked process that judges one pair at a time."""
 
@@ -112,13 +133,19 @@ class Worker:
             work(theirs)
         theirs.close()
 
-    def judge(self, pair: bytes) -> bytes | None:
-        """The verdict; None if the worker ran out of time or ended, after which it must be replaced."""
+    def judge(self, pair: bytes, seconds: float) -> tuple[bytes | None, float]:
+        """The verdict and the CPU seconds it took; None if the worker ran out of time or ended, and must be replaced."""
+        began, until = cpu_seconds(self.pid), time.monotonic() + WALL_FACTOR * seconds
+        spent = 0.0
         try:
             self.pairs.send_bytes(pair)
-            return self.pairs.recv_bytes() if self.pairs.poll(json.loads(pair)[0]) else None
+            while not self.pairs.poll(max(0.001, seconds - spent)):
+                spent = cpu_seconds(self.pid) - began
+                if spent >= seconds or time.monotonic() >= until:
+                    return None, spent
+            return self.pairs.recv_bytes(), cpu_seconds(self.pid) - began
         except (EOFError, OSError):
-            return None
+            return None, seconds
 
     def end(self) -> None:
         """Kill the process, if it still runs, and reap it."""
@@ -139,8 +166,8 @@ def serve(requests: Connection, parent: int) -> None:
             continue
         try:
             pair = requests.recv_bytes()
-            verdict = worker.judge(pair)
-            requests.send_bytes(verdict or WRONG)
+            verdict, spent = worker.judge(pair, json.loads(pair)[0])
+            requests.send_bytes(json.dumps((verdict == RIGHT, spent)).encode())
         except (EOFError, OSError):
             break
         judged += 1

@@ -4,7 +4,6 @@ What sympy sees is one expression each time, without words, integrals or large p
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,18 +40,18 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
 
 
 class Clock:
-    """Asks the judge until the time for one answer is spent; every question after that is answered no."""
+    """Asks the judge until the CPU time for one answer is spent; every question after that is answered no."""
 
     def __init__(self) -> None:
-        self.until: float | None = None
+        self.left = PAIR_SECONDS
 
     def same(self, answer: str, gold: str) -> bool:
-        """Whether the judge finds two expressions equal; waiting for its process to start does not count."""
-        if self.until is None:
-            JUDGES.start()
-            self.until = time.monotonic() + PAIR_SECONDS
-        left = self.until - time.monotonic()
-        return left > 0 and JUDGES.same(answer, gold, left)
+        """Whether the judge finds two expressions equal in the time that is left."""
+        if self.left <= 0:
+            return False
+        right, spent = JUDGES.same(answer, gold, self.left)
+        self.left -= spent
+        return right
 
 
 def equal(answer: str, gold: str, clock: Clock) -> bool:

@@ -9,12 +9,13 @@ SYMBOLS = {
     "\u2212": "-", "\u2013": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00f7": "\\div ", "\u03c0": "\\pi ",
     "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ", "\u2229": "\\cap ",
     "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b0": "^\\circ ", "\u00b2": "^2", "\u00b3": "^3", "\u2205": "\\emptyset ",
-    "\u03b8": "\\theta ", "\u211d": "\\mathbb{R} ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u221a": "\\sqrt ",
+    "\u03b8": "\\theta ", "\u211d": "\\mathbb{R} ", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "\u221a": "\\sqrt ",
 }  # fmt: skip
 UNICODE = str.maketrans(SYMBOLS)
 REPLACED = (
     (re.compile(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])"), ""),
-    (re.compile(r"\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits)(?![A-Za-z])|~"), " "),
+    (re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |~)(?=\d{3})"), ""),
+    (re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits)(?![A-Za-z])|~"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:leqslant|leq|le)(?![A-Za-z])|<="), r"\\le "),
     (re.compile(r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>="), r"\\ge "),
@@ -26,7 +27,6 @@ REPLACED = (
     (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*,?\s*(or|and)\s*\}"), r" \1 "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\A-Za-z])\+?(?:\\infty(?![A-Za-z])|infinity\b|inf\b|oo\b)"), r"\\infty "),
-    (re.compile(r"(?<=\d)(?:\{,\}|,\\!)(?=\d{3})"), ""),
 )
 FUNCTIONS = (
     "sqrt",
@@ -58,7 +58,7 @@ BOMBS = re.compile(
     r"\^\s*[{(\s]*-?\s*\d{4,}"  # an exponent of a thousand or more
     r"|\d\s*[})]*\s*\^\s*[{(\s]*-?\s*\d+\s*[})\s]*\^"  # powers of powers of numbers
     r"|\d{3,}\s*[})]*\s*!|!\s*[)}]*\s*!"  # factorials of large numbers, and of factorials
-    r"|\d{60,}|\\u[0-9a-f]{4}|__|[\"'`;@&#$]{2}"
+    r"|\\binom\s*\{?\s*\d{4,}|\d{60,}|\\u[0-9a-f]{4}|__|[\"'`;@&#$]{2}"
 )
 MAX_DEPTH = 24
 MAX_POWERS = 24
@@ -75,7 +75,7 @@ def plain(text: str) -> str:
 def compact(text: str) -> str:
     """The text without spaces and braces that change nothing: for comparing as strings."""
     text = re.sub(r"(\\frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", TEXTUAL.sub(r"\1", text))
-    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"\s+", "", text)).removesuffix(".")
+    return re.sub(r"\{(\w)\}(?!\w)", r"\1", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)).removesuffix(".")
 
 
 def spoken(text: str) -> str:
@@ -90,7 +90,7 @@ def is_word(gold: str) -> bool:
     textual = letters != gold
     if not re.fullmatch(r"[\w\s().,'-]+", letters, re.ASCII) or re.search(r"\d", letters):
         return False
-    return textual or any(word not in FUNCTIONS for word in WORD.findall(letters))
+    return textual or any(word not in (*FUNCTIONS, "and") for word in WORD.findall(letters))
 
 
 def has_words(text: str) -> bool:

@@ -10,14 +10,14 @@ from efficient_rl.rewards.latex import closes_at, sides, unwrap
 from efficient_rl.rewards.units import CURRENCIES, PERCENT, same_unit, unit_of
 
 MAX_CHARACTERS = 200
-PLAIN = re.compile(r"([+-]?)(\d{1,30})(?:\.(\d{1,30}))?\.?", re.ASCII)
-FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?\s*\d{1,30})\s*\}|(\d))\s*(?:\{\s*(\d{1,30})\s*\}|(\d))", re.ASCII)
+PLAIN = re.compile(r"([+-]?)(\d{1,100})(?:\.(\d{1,100}))?\.?", re.ASCII)
+FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?\s*\d{1,100})\s*\}|(\d))\s*(?:\{\s*(\d{1,100})\s*\}|(\d))", re.ASCII)
 GROUP = r"(?:,|\{,\}|,\\!|\\,|\\ |~|[\u00a0\u2009\u202f])"
 THOUSANDS = re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{GROUP}\d{{3}})+(?!\d)", re.ASCII)
 NUMBER = re.compile(
     rf"(?P<sign>[+\-\u2212\u2013]?)\s*(?P<money>{'|'.join(map(re.escape, CURRENCIES))})?\s*(?P<low>[+\-]?)\s*"
-    r"(?:(?:(?P<mixed>\d{1,30})\s+)?(?P<top>\d{1,30})\s*/\s*(?P<bottom>\d{1,30})(?!\d)"
-    r"|(?P<whole>\d{0,30})(?:\.(?P<decimals>\d{0,30})(?:\\overline\s*\{\s*(?P<again>\d{1,30})\s*\})?)?(?!\d)"
+    r"(?:(?:(?P<mixed>\d{1,100})\s+)?(?P<top>\d{1,100})\s*/\s*(?P<bottom>\d{1,100})(?!\d)"
+    r"|(?P<whole>\d{0,100})(?:\.(?P<decimals>\d{0,100})(?:\\overline\s*\{\s*(?P<again>\d{1,100})\s*\})?)?(?!\d)"
     r"(?:\s*(?:\\times|\\cdot|\u00d7|\*)\s*10\s*\^\s*(?:\{\s*(?P<power>[+-]?\d{1,2})\s*\}|(?P<digit>\d)))?)"
     r"(?P<gap>\s*)(?P<unit>.*)",
     re.ASCII | re.DOTALL,
@@ -38,7 +38,7 @@ def parse_number(text: str) -> Fraction | None:
     """The exact value of one number, or None for anything else, 50% being 1/2.
 
     Accepted: `1,234`, `1\\,234`, `$5.50`, `-3`, `.5`, `7.`, `1/2`, `\\frac{1}{2}`, `3 1/2`, `0.\\overline{3}`,
-    `1.5 \\times 10^{3}`, a unit behind it, LaTeX or Markdown delimiters around it. Only ASCII digits, at most 30 in a
+    `1.5 \\times 10^{3}`, a unit behind it, LaTeX or Markdown delimiters around it. Only ASCII digits, at most 100 in a
     row, 200 characters in all.
     """
     found = read_quantity(text)
