@@ -16,7 +16,8 @@ from analysis.load import SweepData
 HEADER = (
     "configuration",
     "trained parameters",
-    "accuracy [95%\N{NO-BREAK SPACE}interval]",
+    "accuracy [95%\N{NO-BREAK SPACE}interval over seeds]",
+    "± over problems (points)",
     "gain (points)",
     "greedy accuracy",
     "final reward",
@@ -30,6 +31,7 @@ CAPTIONS = {
     "joins the configurations that no other beats in both.",
     "reward_curves": "Mean training reward, with the 95% bootstrap interval over seeds where there are several.",
 }
+Z = 1.959964  # of a two-sided 95% interval
 MARKDOWN = re.compile(r"[\\`*|<&#~]|\](?=[(\[])|(?<!\w)_|_(?!\w)")  # first_k and [1%, 2%] may stay as they are
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f23; --quiet: #5b616b; --paper: #ffffff; --line: #d9dce1; --mark: #eef4fb; }
@@ -138,6 +140,7 @@ def table_row(summary: Summary, front: frozenset[str]) -> tuple[str, ...]:
         summary.name,
         f"{summary.trainable_params:,} ({share_text(summary.share)}{at_once})",
         f"{summary.accuracy:.1%} [{interval}]",
+        f"{100 * Z * summary.standard_error:.1f}",
         points(summary.gain),
         f"{summary.greedy_accuracy:.1%}",
         f"{summary.reward:.3f}",

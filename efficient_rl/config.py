@@ -3,12 +3,22 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from efficient_rl.compose import ConfigError, Point, load_option, suggest
-from efficient_rl.sections import Component, EvalSettings, GRPOSettings, ModelConfig, PromptSettings, RewardTerm, local_folder, require
+from efficient_rl.sections import (
+    Component,
+    EvalSettings,
+    GRPOSettings,
+    ModelConfig,
+    PromptSettings,
+    RewardTerm,
+    local_folder,
+    require,
+)
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Task
 
@@ -29,6 +39,7 @@ class RunConfig:
     grpo: GRPOSettings
     eval: EvalSettings
     seed: int
+    data: str = ""  # a digest of the local files that the tasks read
 
     @functools.cached_property
     def config_hash(self) -> str:
@@ -93,6 +104,7 @@ def parse_run(point: Point) -> RunConfig:
         grpo=_section(GRPOSettings, "grpo", {**tree["grpo"], "learning_rate": base_rate * factor if rate is None else rate}),
         eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": _sets(tree["eval"].get("sets"))}),
         seed=tree["seed"],
+        data=_data_digest([tree["task"], tree["eval"].get("sets")]),
     )
     require(
         type(run.seed) is int and 0 <= run.seed < 2**32, "seed", run.seed, "must be a whole number, 0 or above, below 2^32"
@@ -124,6 +136,23 @@ def _sets(named: Any) -> tuple[Component, ...]:
         named = {str(name): load_option("task", str(name)) for name in named}
     require(named is None or isinstance(named, dict), "eval.sets", named, "must list tasks or map names to tasks")
     return tuple(_component(name, task) for name, task in sorted((named or {}).items()))
+
+
+def _data_digest(tree: Any) -> str:
+    """A digest of every local file or folder that a `path` below the tree names; "" where there is none."""
+    found = sorted(set(_paths(tree)))
+    return hashlib.sha256("".join(map(_digest, found)).encode()).hexdigest()[:16] if found else ""
+
+
+def _paths(tree: Any) -> Iterator[Path]:
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        if key == "path" and isinstance(value, str) and Path(value).expanduser().exists():
+            yield Path(value).expanduser().resolve()
+        elif isinstance(value, str) and value.startswith("path:"):
+            yield from _paths({"path": value.removeprefix("path:")})
+        else:
+            yield from _paths(value)
 
 
 def _check_parts(run: RunConfig) -> None:
@@ -160,8 +189,14 @@ def fingerprint(path: str) -> str:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")
         return ""
+    return _digest(folder)
+
+
+def _digest(path: Path) -> str:
+    """16 hexadecimal digits over the name, the size and the content (of large files the ends) of a file or a folder's."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as stream:
@@ -191,6 +226,7 @@ def from_dict(plain: Mapping[str, Any]) -> RunConfig:
             grpo=GRPOSettings(**plain["grpo"]),
             eval=EvalSettings(**{**plain["eval"], "sets": tuple(Component(**part) for part in plain["eval"]["sets"])}),
             seed=plain["seed"],
+            data=plain["data"],
         )
     except (KeyError, TypeError) as error:
         raise ConfigError(f"damaged run configuration: {error}") from error

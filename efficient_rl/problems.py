@@ -1,11 +1,12 @@
 """The problems of one run: those to train on, those to be measured on, and none on both sides."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig
+from efficient_rl.tasks.contamination import decontaminated
 from efficient_rl.tasks.problem import Problem, Task
 
 logger = logging.getLogger(__name__)
@@ -22,15 +23,13 @@ class Problems:
     """
 
     train: Sequence[Problem]
-    held_out: dict[str, Sequence[Problem]]
+    held_out: Mapping[str, Sequence[Problem]]
     examples: Sequence[Problem]
     contaminated: int
 
 
 def load_problems(config: RunConfig) -> Problems:
     """All problems of a run; ConfigError where a task cannot give as many, or nothing is left to train on."""
-    from efficient_rl.tasks.contamination import decontaminated
-
     tasks: dict[str, Task] = {part.name: part.build() for part in (*config.eval.sets, config.task)}
     own = config.task.name
     try:

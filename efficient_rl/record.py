@@ -27,7 +27,7 @@ from efficient_rl.sections import check_types
 State = Literal["finished", "active", "failed", "pending"]
 MARKER = "complete.json"
 MISSING = (FileNotFoundError, NotADirectoryError)
-EVALUATED = {"accuracy", "low", "high", "standard_error", "greedy_accuracy", "pass_at_k", "problems", "samples"}
+EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
 CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
 

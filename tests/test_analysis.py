@@ -641,7 +641,7 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert "\\| $" in markdown
     assert "[x\\](y)" in markdown
     table = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {11}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {12}
 
 
 def test_the_table_says_one_seed_and_marks_the_front(outputs: Path) -> None:
@@ -651,9 +651,9 @@ def test_the_table_says_one_seed_and_marks_the_front(outputs: Path) -> None:
     assert report(outputs) == 0
     rows = (outputs.parent / "reports" / "demo" / "report.md").read_text().splitlines()
     full = next(row for row in rows if row.startswith("| full |"))
-    assert full == "| full | 4,000 (100%) | 30.0% [one seed] | +10.0 | 60.0% | 0.700 | 3 | 12.5 | 1 |  |"
+    assert full == "| full | 4,000 (100%) | 30.0% [one seed] | 4.9 | +10.0 | 60.0% | 0.700 | 3 | 12.5 | 1 |  |"
     lora = next(row for row in rows if row.startswith("| lora |"))
-    assert lora == "| lora | 500 (12.5%) | 45.0% [40.0%, 50.0%] | +25.0 | 60.0% | 0.700 | 3 | 12.5 | 2 | yes |"
+    assert lora == "| lora | 500 (12.5%) | 45.0% [40.0%, 50.0%] | 4.9 | +25.0 | 60.0% | 0.700 | 3 | 12.5 | 2 | yes |"
 
 
 def test_the_csv_has_every_summary_unrounded(outputs: Path) -> None:

@@ -1,5 +1,6 @@
-"""What evaluation reports: shares, votes, unbiased estimates and their intervals, worked out by hand; and on the real model."""
+"""What evaluation reports, worked out by hand, and what a run measures itself on."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,12 +84,33 @@ def test_a_run_evaluates_on_all_its_sets(tmp_path: Path) -> None:
     assert lines[-1]["eval/majority_accuracy"] == own["majority_accuracy"]
 
 
-def test_no_training_problem_is_in_any_evaluation_set() -> None:
-    config = tiny_run("grpo.train_problems=400", "eval.problems=60", "task.operands=[2]", "task.max_number=12", "eval.sets=[countdown_two]")
-    problems = load_problems(config)
-    measured = {problem.key for held_out in problems.held_out.values() for problem in held_out}
-    assert measured
-    assert not measured & {problem.key for problem in problems.train}
+def table(folder: Path, name: str, questions: Sequence[str]) -> str:
+    """A local data set; the answer is the number of its row."""
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"question": text, "answer": str(n)}) + "\n" for n, text in enumerate(questions)))
+    return str(path)
+
+
+def test_no_training_problem_is_in_any_evaluation_set(tmp_path: Path) -> None:
+    asked = [f"Tom has {number} red apples, {number} green ones and {number} pears, all of {number} grams." for number in range(40)]
+    own = table(tmp_path, "own", asked)
+    other = table(tmp_path, "other", [f"What now? {asked[3]}", *(f"Something else entirely, number {n}?" for n in range(7))])
+    sets = f"{{other: {{_target_: efficient_rl.tasks.datasets.Table, path: {other}, check: number, held_out: all}}}}"
+    overrides = ("task=table", f"task.path={own}", "task.check=number", "grpo.train_problems=20", "eval.problems=2")
+    alone = load_problems(tiny_run(*overrides))
+    assert alone.contaminated == 0
+    problems = load_problems(tiny_run(*overrides, f"eval.sets={sets}", "eval.problems=4"))
+    assert list(problems.held_out) == ["table", "other"]
+    measured = " ".join(problem.question for held_out in problems.held_out.values() for problem in held_out)
+    assert not any(problem.question in measured for problem in problems.train)
+
+
+def test_a_run_whose_data_changed_is_another_run(tmp_path: Path) -> None:
+    overrides = ("task=table", f"task.path={table(tmp_path, 'own', ['a?', 'b?'])}")
+    first = tiny_run(*overrides).config_hash
+    assert tiny_run(*overrides).config_hash == first
+    table(tmp_path, "own", ["a?", "c?", "d?"])
+    assert tiny_run(*overrides).config_hash != first
 
 
 def test_an_unknown_evaluation_set_is_named() -> None:

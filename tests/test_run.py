@@ -34,7 +34,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path: Path, strategy: str) -> None:
-    overrides = (strategy, "grpo.max_steps=5", "grpo.learning_rate=1e-3")
+    resumed_equals_whole(tmp_path, strategy)
+
+
+def resumed_equals_whole(tmp_path: Path, *overrides: str) -> None:
+    """Stop a run of five steps three times, and hold its end to that of one that nobody stopped."""
+    overrides = (*overrides, "grpo.max_steps=5", "grpo.learning_rate=1e-3")
     whole, undisturbed = execute_tiny(tmp_path / "whole", *overrides)
     config = tiny_run(*overrides)
     folder = tmp_path / "cut" / config.config_hash
@@ -135,7 +140,7 @@ def test_metrics_get_our_names_and_no_nan() -> None:
 
 
 def test_training_never_sees_a_held_out_problem(tmp_path: Path) -> None:
-    from efficient_rl.run import HELD_OUT_SEED
+    from efficient_rl.problems import HELD_OUT_SEED
     from efficient_rl.tasks.problem import split_of
 
     config = tiny_run("grpo.train_problems=2000", "eval.problems=200")

@@ -223,7 +223,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
         return batch
 
     def _observed(self, server: Server, rows: int) -> tuple[dict[str, Any], list[int]]:
-        """`rows` completions of newly drawn problems in this process, of which the curriculum sees all processes' rewards."""
+        """`rows` completions of newly drawn problems; the curriculum sees the rewards of all processes."""
         size, step = self.num_generations, self.state.global_step
         drawn, inputs = server.draw(rows * self.accelerator.num_processes // size, size, step)
         start = self.accelerator.process_index * rows
