@@ -138,7 +138,9 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
 
     def measure(step: int) -> Evaluations:
         with meter.phase("evaluation"), merged(trainer.model):
-            found = {n: examiner.evaluate(trainer.model, held_out, HELD_OUT_SEED) for n, held_out in problems.held_out.items()}
+            found = {
+                n: examiner.evaluate(trainer.model, held_out, HELD_OUT_SEED) for n, held_out in problems.held_out.items()
+            }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
         record.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
         return found
