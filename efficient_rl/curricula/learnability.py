@@ -12,7 +12,8 @@ from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.curricula.signals import Success
 
 UNKNOWN = 0.5  # the most learnable success rate, and the largest standard deviation in [0, 1]
-DIGITS = 6  # of an estimate, to keep checkpoints small
+DIGITS = 6  # of an estimate: a checkpoint holds whole millionths, which are small and quickly written
+SCALE = 10**DIGITS
 
 
 class Learnability(Curriculum):
@@ -94,12 +95,14 @@ class Learnability(Curriculum):
         return {
             "drawn": self.candidates.drawn,
             "levels": list(self.level_estimates),
-            "problems": {str(index): value for index, value in self.estimates.items()},
+            "visited": list(self.estimates),
+            "millionths": [round(value * SCALE) for value in self.estimates.values()],
             "success": self.success.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.candidates.drawn = state["drawn"]
         self.level_estimates = list(state["levels"])
-        self.estimates = {int(index): value for index, value in state["problems"].items()}
+        shares = (millionths / SCALE for millionths in state["millionths"])
+        self.estimates = dict(zip(state["visited"], shares, strict=True))
         self.success.load_state_dict(state["success"])
