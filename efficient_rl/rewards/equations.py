@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from efficient_rl.rewards.arithmetic import Operation, Sum, Value, evaluate
 
-MAX_PAIRS = 2_000
+MAX_CHARACTERS = 40_000
+PAIR_CHARACTERS = 20  # what looking at one costs beside its own
 SYMBOLS = str.maketrans(
     {"\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u2217": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-"}
 )
@@ -20,7 +21,8 @@ LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([0-9]{1,30})\}\{([0-9]{1,30})\}")
 LATEX = re.compile(r"\\(times|cdot|div)(?![A-Za-z])|\\[,;!: ]|[$\u20ac\u00a3&]")
 LATEX_SIGNS = {"times": "*", "cdot": "*", "div": "/"}
 LIST_MARK = re.compile(r"^[ \t]{0,20}(?:[-*\u2022][ \t]|\(?[0-9]{1,3}[.)][ \t])", re.M)
-CUT_BEFORE = re.compile(r"(?:[A-Za-z\u03b1-\u03c9_^}\]%\\|]|\bof[ \t]{1,3})$")
+CUT_BEFORE = re.compile(r"(?:[A-Za-z\u03b1-\u03c9_^}\]%\\|]|[0-9][:,]|\bof[ \t]{1,3})$")
+LABEL = re.compile(r"[A-Za-z][ \t]{1,3}$")
 BINARY_MINUS = re.compile(r"(?:[^\s:;,(\[<>`*\"']|(?:\b[A-Za-z]|[)}\]%|0-9])[ \t]{1,3})$")
 CUT_AFTER = re.compile(
     r"[A-Za-z\u03b1-\u03c9](?![A-Za-z])|[ \t]{0,3}(?:[\^_{%|\u00b0\u2026]|\.\.|[b-z](?![A-Za-z])|[Rr](?:em|[ \t]?[0-9])"
@@ -42,22 +44,22 @@ def find_equations(text: str) -> dict[str, Equation]:
 
     An equation has one of + - * / on one side or the other; `a = b = c` is two. Where anything stands in it that is not
     arithmetic over numbers (variables, powers, percent, roots, remainders, dots that go on), the equation is left out; a
-    unit after it is no part of it. At most the first 2,000 are looked at.
+    unit after it is no part of it. The first 40,000 characters of equations are looked at, short ones counting as 20 more.
     """
     found: dict[str, Equation] = {}
     if "=" not in text:
         return found
     plain = in_ascii(text)
-    pairs = 0
+    budget = MAX_CHARACTERS
     for segment in SEGMENT.finditer(plain):
         if "=" in segment[0]:
             for left, right in _pairs(plain, segment):
-                pairs += 1
-                if pairs > MAX_PAIRS:
+                budget -= len(left) + len(right) + PAIR_CHARACTERS
+                if budget < 0:
                     return found
                 equation = _equation(left, right)
                 if equation is not None:
-                    written = f"{left}={right}"
+                    written = "".join(f"{left}={right}".split())
                     found.pop(written, None)
                     found[written] = equation
     return found
@@ -72,10 +74,11 @@ def in_ascii(text: str) -> str:
 
 
 def _pairs(text: str, segment: re.Match[str]) -> Iterator[tuple[str, str]]:
-    """Neighbouring sides of a chain, white space removed; "" is a side that was cut off or is not there."""
-    sides = ["".join(side.split()) if len(side) <= 400 else "" for side in segment[0].split("=")]
+    """Neighbouring sides of a chain; "" is a side that was cut off or is not there."""
+    sides = [side.strip() for side in segment[0].split("=")]
     before = text[max(0, segment.start() - 8) : segment.start()]
-    if CUT_BEFORE.search(before) or (sides[0][:1] == "-" and before and BINARY_MINUS.search(before)):
+    label = sides[0].isdigit() and LABEL.search(before)  # "Week 4 = 48 + 48" says nothing about 4
+    if label or CUT_BEFORE.search(before) or (sides[0][:1] == "-" and before and BINARY_MINUS.search(before)):
         sides[0] = ""
     if CUT_AFTER.match(text, segment.end()):
         sides[-1] = ""

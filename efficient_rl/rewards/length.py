@@ -82,7 +82,7 @@ class Cosine:
 
     def _value(self, tokens: int, right: bool) -> float:
         if tokens >= self.max_tokens and self.exceeded is not None:
-            return self.exceeded
+            return float(self.exceeded)
         short, long = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
         return long + (short - long) * (1 + math.cos(math.pi * min(1.0, tokens / self.max_tokens))) / 2
 

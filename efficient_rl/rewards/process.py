@@ -9,11 +9,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from efficient_rl.rewards.columns import reasoning
-from efficient_rl.rewards.equations import find_equations
+from efficient_rl.rewards.equations import MAX_CHARACTERS, find_equations
 from efficient_rl.rewards.verify import is_correct
 
 PART = re.compile(r"[^;\n]+")
 EPSILON = 1e-4
+PART_CHARACTERS = 40  # what looking at one costs beside its own
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class StepRewards:
     """Rewards of steps for process supervision (DeepSeekMath, arXiv:2402.03300, section 4.1.3), judged by arithmetic.
 
     A step is a line, or a part of one between semicolons, with at least one equation that no earlier step wrote: 1 if all
-    its equations are true, else 0. The last step is the answer: 1 if it is right, else 0. DeepSeekMath judges steps with a
-    trained model; equations need none. The trainer turns steps into advantages of tokens; called as an ordinary
-    reward, it is the mean over the steps.
+    its equations are true, else 0; the first 40,000 characters of such parts count. The last step is the answer: 1 if it is right, else
+    0. DeepSeekMath judges steps with a trained model; equations need none. The trainer turns steps into advantages of
+    tokens; called as an ordinary reward, it is the mean over the steps.
     """
 
     __name__ = "process"
@@ -49,12 +50,15 @@ class StepRewards:
 
 def _equation_steps(text: str) -> Iterator[tuple[int, float]]:
     seen: set[str] = set()
+    budget = MAX_CHARACTERS
     for part in PART.finditer(text):
-        if "=" in part[0]:
-            found = find_equations(part[0])
-            if found.keys() - seen:
-                yield part.end(), float(all(equation.true for equation in found.values()))
-            seen |= found.keys()
+        budget -= len(part[0]) + PART_CHARACTERS if "=" in part[0] else 0
+        if budget < 0:
+            return
+        found = find_equations(part[0])
+        if found.keys() - seen:
+            yield part.start() + len(part[0].rstrip()), float(all(equation.true for equation in found.values()))
+        seen |= found.keys()
 
 
 def token_ends(ends: Sequence[int], pieces: Sequence[str], text: str | None = None) -> list[int]:
@@ -66,10 +70,9 @@ def token_ends(ends: Sequence[int], pieces: Sequence[str], text: str | None = No
     advantage. Without tokens all ends are 0.
     """
     written = list(accumulate(map(len, pieces))) if text is None else _aligned(pieces, text)
-    indices, token = [], 0
-    order = sorted(range(len(ends)), key=lambda step: ends[step])
+    token = 0
     indices = [0] * len(ends)
-    for step in order:
+    for step in sorted(range(len(ends)), key=lambda step: ends[step]):
         while token < len(pieces) - 1 and written[token] < ends[step]:
             token += 1
         whole = text is not None and ends[step] >= len(text)

@@ -64,7 +64,7 @@ class TinyZeroCountdown:
             texts = whole_texts(completions, prefill)
         value: Callable[[str, Mapping[str, Any]], float] = self._published if self.tinyzero_compat else self._strict
         return [
-            value(text, json.loads(answer)) if name == "countdown" else None
+            float(value(text, json.loads(answer))) if name == "countdown" else None
             for text, name, answer in zip(texts, check, gold, strict=True)
         ]
 
@@ -122,7 +122,7 @@ class TinyZeroMultiply:
         answer = extract_answer(text)
         if answer is None or not WHOLE.fullmatch(answer):
             return 0.0
-        return self.score if int(answer) == int(gold) else self.format_score
+        return float(self.score if int(answer) == int(gold) else self.format_score)
 
 
 def published_answer(text: str) -> str | None:
