@@ -30,10 +30,11 @@ class Arithmetic:
         longer, shorter = low + below(random, bound - low), below(random, bound)
         operator = self.operators[below(random, len(self.operators))]
         a, b = (longer, shorter) if operator != "-" or longer >= shorter else (shorter, longer)
-        return _problem(a, operator, b, digits)
+        return arithmetic_problem(a, operator, b, digits)
 
 
-def _problem(a: int, operator: str, b: int, digits: int) -> Problem:
+def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str = "arithmetic") -> Problem:
+    """The problem `a operator b`; its key is that of the same two numbers in any order, unless the order counts."""
     answer = {"+": a + b, "-": a - b, "*": a * b}[operator]
     first, second = (a, b) if operator == "-" else sorted((a, b))
     return Problem(
@@ -42,7 +43,7 @@ def _problem(a: int, operator: str, b: int, digits: int) -> Problem:
         check="number",
         gold={"answer": str(answer)},
         difficulty=float(digits),
-        source="arithmetic",
+        source=source,
         key=f"arithmetic {first}{operator}{second}",
         steps=_steps(a, operator, b, answer),
         solution=str(answer),

@@ -41,7 +41,7 @@ class Countdown:
             numbers = [1 + below(random, self.max_number) for _ in range(operands)]
             moves, target = _combine(numbers, random)
             if target <= self.max_target:
-                return _problem(numbers, target, *_written(numbers, moves))
+                return countdown_problem(numbers, target, *_written(numbers, moves))
 
 
 def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
@@ -83,7 +83,8 @@ def _join(left: tuple[int, str, int], operator: str, right: tuple[int, str, int]
     return f"{first}{operator}({right[1]})" if loose else f"{first}{operator}{right[1]}"
 
 
-def _problem(numbers: Sequence[int], target: int, solution: str, steps: tuple[str, ...]) -> Problem:
+def countdown_problem(numbers: Sequence[int], target: int, solution: str = "", steps: tuple[str, ...] = ()) -> Problem:
+    """The problem of these numbers and target; its key is that of the numbers in any order."""
     listed = ",".join(map(str, numbers))
     return Problem(
         question=(

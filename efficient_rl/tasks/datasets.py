@@ -86,7 +86,7 @@ class Table:
 
         ValueError where there are too few, or where the data set cannot be read.
         """
-        changed = tuple(_state(place.path) for place in (self.place, self.kept_place) if isinstance(place, Place))
+        changed = tuple(place.state() for place in (self.place, self.kept_place) if isinstance(place, Place))
         sides = _sides(self.layout, self.place, self.kept_place, changed)
         return shuffled(sides[split], count, seed, f"{split} problems of {self.place}")
 
@@ -128,12 +128,6 @@ def _held_out(given: Any, train: Place) -> Place | str:
     raise ValueError(
         f"task.held_out={given!r} is not known; use hash, all, split:<name>, path:<file> or a mapping with name"
     )
-
-
-def _state(path: str | None) -> tuple[int, int] | None:
-    """What tells a changed file apart, so that nothing stale is served."""
-    file = Path(path).expanduser() if path is not None else None
-    return (file.stat().st_mtime_ns, file.stat().st_size) if file is not None and file.is_file() else None
 
 
 @functools.lru_cache(maxsize=4)

@@ -30,6 +30,11 @@ class Place:
         inside = ", ".join(self.configs)
         return self.path or f"{self.name}{f' ({inside})' if inside else ''}, split {self.split}"
 
+    def state(self) -> tuple[int, int] | None:
+        """What tells a changed local file apart, so that nothing stale is served."""
+        file = Path(self.path).expanduser() if self.path is not None else None
+        return (file.stat().st_mtime_ns, file.stat().st_size) if file is not None and file.is_file() else None
+
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """All rows with those of the `columns` that there are; ValueError says what is missing and what to do about it."""
         if self.path is not None:
@@ -59,8 +64,9 @@ def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], *
     from datasets import load_dataset
 
     data = load_dataset(name, config, split=split, **options)
-    rows: Iterator[Row] = iter(data.select_columns([column for column in columns if column in data.column_names]))
-    return rows
+    known = [column for column in columns if column in data.column_names]
+    batches = data.select_columns(known).iter(batch_size=1000) if known else iter(())
+    return (dict(zip(known, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True))
 
 
 def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:

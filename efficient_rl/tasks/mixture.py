@@ -1,0 +1,91 @@
+"""Several tasks as one: problems of each in fixed shares, with their difficulties on a common scale."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from efficient_rl.tasks.problem import Problem, Split, Task
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Problems of several `sources`, each a mapping with `task`, `weight` and `difficulty`.
+
+    `weight` (default 1) is a share of what is asked for, relative to the others': of `count` problems every source gives
+    its exact part, rounded by largest remainder. (open-r1's weight is another thing: the fraction of a data set that is
+    kept.) `difficulty` puts the source on a common scale: `{scale: a, shift: b}` is a * difficulty + b, any other mapping
+    gives the new value of every old one. Problems keep their own `source`.
+    """
+
+    sources: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("task.sources is empty; give at least one source with a task")
+        object.__setattr__(self, "sources", {name: _parsed(name, part) for name, part in sorted(self.sources.items())})
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems of one side in a random order, no key twice; ValueError where a source has too few."""
+        if count < 1:
+            raise ValueError(f"count={count} must be at least 1 for a mixture")
+        parts = shares({name: part["weight"] for name, part in self.sources.items()}, count)
+        mixed: dict[str, Problem] = {}
+        for name, part in self.sources.items():
+            if parts[name]:
+                for problem in _fresh(part["task"], split, parts[name], seed, mixed):
+                    mixed[problem.key] = replace(problem, difficulty=_mapped(name, part["difficulty"], problem.difficulty))
+        order = list(mixed.values())
+        Random(seed).shuffle(order)
+        return order
+
+
+def shares(weights: Mapping[str, float], count: int) -> dict[str, int]:
+    """`count` split by weight into whole numbers: rounded down, the rest to the largest remainders, first name first."""
+    total = sum(weights.values())
+    exact = {name: count * weight / total for name, weight in weights.items()}
+    parts = {name: int(value) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda name: (parts[name] - exact[name], name))[: count - sum(parts.values())]:
+        parts[name] += 1
+    return parts
+
+
+def _fresh(task: Task, split: Split, count: int, seed: int, known: Mapping[str, Problem]) -> list[Problem]:
+    """`count` problems of a task whose keys no other source gave."""
+    asked = count
+    while True:
+        found = [problem for problem in task.problems(split, asked, seed) if problem.key not in known]
+        if len(found) >= count:
+            return found[:count]
+        asked += count - len(found)
+
+
+def _parsed(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(part, Mapping) or not set(part) <= {"task", "weight", "difficulty"} or "task" not in part:
+        raise ValueError(f"task.sources.{name}={part!r} must be a mapping with task, and if wanted weight and difficulty")
+    task, weight = part["task"], part.get("weight", 1)
+    if not callable(getattr(task, "problems", None)):
+        raise ValueError(f"task.sources.{name}.task={task!r} is no task; name its class with _target_")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise ValueError(f"task.sources.{name}.weight={weight!r} must be a number above 0")
+    difficulty = part.get("difficulty") or {}
+    try:
+        if set(difficulty) <= {"scale", "shift"}:
+            mapping = {key: float(value) for key, value in difficulty.items()}
+        else:
+            mapping = {float(key): float(value) for key, value in difficulty.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"task.sources.{name}.difficulty={difficulty!r} must be {{scale: a, shift: b}} or map numbers to numbers"
+        ) from error
+    return {"task": task, "weight": float(weight), "difficulty": mapping}
+
+
+def _mapped(name: str, mapping: Mapping[Any, float], difficulty: float) -> float:
+    if set(mapping) <= {"scale", "shift"}:
+        return mapping.get("scale", 1.0) * difficulty + mapping.get("shift", 0.0)
+    if difficulty not in mapping:
+        known = ", ".join(f"{value:g}" for value in sorted(mapping))
+        raise ValueError(f"task.sources.{name}.difficulty has no value for {difficulty:g}; it maps {known}")
+    return mapping[difficulty]
