@@ -199,7 +199,6 @@ COMPLETIONS: list[Hard] = [
     Hard("tags", "<answer>7</answer> and <answer>8", "7", "number", True),
     Hard("tags", "<answer>7", "7", "number", False),
     Hard("tags", "7</answer>", "7", "number", False),
-    Hard("tags", "<answer></answer>", "0", "number", False),
     Hard("tags", "<answer>7</answer></answer>", "7", "number", True),
     Hard("tags", "<answer>so \\boxed{7}</answer>", "7", "number", True),
     Hard("tags", "\\boxed{7} <answer>8</answer>", "7", "number", False),

@@ -1,0 +1,104 @@
+"""Every hard pair gets the verdict of a fair judge; the gold answers of real data sets are right, their neighbours wrong."""
+
+import gzip
+import json
+import os
+import time
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from efficient_rl.rewards.judge import JUDGES
+from efficient_rl.rewards.judge_server import PAIR_SECONDS, WALL_FACTOR
+from efficient_rl.rewards.verify import is_correct, parse_number
+from tests.conftest import ROOT
+from tests.hard_answers import MATHEMATICS, NUMBERS, PAIRS, Hard
+
+DATA = Path(os.environ.get("EFFICIENT_RL_DATA", ROOT.parent / "shared" / "data"))
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA}; name their folder in EFFICIENT_RL_DATA")
+SLOW_SECONDS = WALL_FACTOR * PAIR_SECONDS + 0.5  # on a machine that others keep busy
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    with gzip.open(DATA / name, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def verdict(pair: Hard) -> bool:
+    return is_correct(pair.completion, pair.check, {"answer": pair.gold}, pair.place)
+
+
+def test_there_are_enough_hard_pairs_of_either_verdict() -> None:
+    checks = Counter(pair.check for pair in PAIRS)
+    assert checks["number"] >= 150
+    assert checks["math"] >= 150
+    assert min(Counter(pair.right for pair in PAIRS).values()) >= 100
+    assert len({(pair.completion, pair.gold, pair.check, pair.place) for pair in PAIRS}) == len(PAIRS)
+
+
+@pytest.mark.parametrize("kind", sorted({pair.kind for pair in PAIRS}))
+def test_hard_pairs_get_the_verdict_of_a_fair_judge_in_time(kind: str) -> None:
+    JUDGES.same("1", "1")
+    for pair in PAIRS:
+        if pair.kind == kind:
+            started = time.perf_counter()
+            assert verdict(pair) is pair.right, f"{pair.completion[:80]!r} for {pair.gold[:80]!r}"
+            assert time.perf_counter() - started < SLOW_SECONDS, pair.completion[:80]
+
+
+def test_mathematics_judges_gold_numbers_as_number_does() -> None:
+    for groups in NUMBERS.values():
+        for answer, gold, right in groups:
+            if parse_number(gold) is not None:
+                assert is_correct(f"<answer>{answer}</answer>", "math", {"answer": gold}) is right, (answer, gold)
+
+
+def test_a_gold_answer_is_right_against_itself_in_every_wrapping() -> None:
+    golds = {gold for group in MATHEMATICS.values() for _, gold, _ in group}
+    for gold in golds:
+        for completion in (f"<answer>{gold}</answer>", f"so \\boxed{{{gold}}}", f"<answer>${gold}$</answer>"):
+            assert is_correct(completion, "math", {"answer": gold}), completion
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "count"), [("gsm8k/test.jsonl.gz", 1319), ("gsm8k/train.jsonl.gz", 7473)])
+def test_every_gold_answer_of_gsm8k_is_right_and_the_next_number_wrong(name: str, count: int) -> None:
+    problems = rows(name)
+    assert len(problems) == count
+    for problem in problems:
+        gold = {"answer": problem["answer"]}
+        value = parse_number(problem["answer"])
+        assert value is not None
+        assert is_correct(problem["solution"], "number", gold, "hash")
+        assert is_correct(f"\\boxed{{{problem['answer']}}}", "math", gold)
+        assert not is_correct(f"<answer>{value + 1}</answer>", "number", gold)
+
+
+@needs_data
+def test_every_gold_answer_of_svamp_is_right() -> None:
+    problems = rows("svamp/all.jsonl.gz")
+    assert len(problems) == 1000
+    assert all(is_correct(f"<answer>{p['answer']}</answer>", "number", {"answer": p["answer"]}) for p in problems)
+
+
+@needs_data
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_every_option_of_aqua_is_right_and_the_others_wrong(split: str) -> None:
+    problems = rows(f"aqua/{split}.jsonl.gz")
+    assert len(problems) == 254
+    for problem in problems:
+        right = [is_correct(f"<answer>({letter})</answer>", "choice", {"answer": problem["answer"]}) for letter in "ABCDE"]
+        assert right == [letter == problem["answer"] for letter in "ABCDE"]
+
+
+@needs_data
+def test_gold_answers_of_eleven_languages_are_numbers_and_right() -> None:
+    problems = rows("mgsm/test.jsonl.gz")
+    assert len(problems) == 2750
+    for problem in problems:
+        gold = {"answer": str(problem["answer"])}
+        assert isinstance(parse_number(gold["answer"]), Fraction)
+        assert is_correct(f"\\boxed{{{gold['answer']}}}", "number", gold)

@@ -1,0 +1,252 @@
+"""The verifier costs little on bombs, runs no model text, leaves no process behind, and judges alike everywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from efficient_rl.rewards.judge import JUDGES
+from efficient_rl.rewards.judge_server import PAIR_SECONDS
+from efficient_rl.rewards.verify import is_correct, math
+from tests.conftest import environment
+from tests.fuzz_verify import fuzz
+
+SECONDS_TO_END = 10.0
+PAIRS = [
+    ("\\sqrt{12}", "2\\sqrt{3}", True),
+    ("x^2+2x+1", "(x+1)^2", True),
+    ("\\sqrt{2}", "\\sqrt{3}", False),
+    ("\\frac{\\frac{" * 9 + "1" + "}{2}}{3}" * 9, "x", False),
+    ("x+1", "1+x", True),
+]
+JUDGE_AND_WAIT = """
+import os, signal, sys, time
+from efficient_rl.rewards.judge import JUDGES
+from efficient_rl.rewards.verify import math
+assert math("1+x", {"answer": "x+1"})
+print(JUDGES.judge.process.pid, flush=True)
+"""
+EVERYWHERE = """
+import json, multiprocessing, os, sys
+from concurrent.futures import ThreadPoolExecutor
+from efficient_rl.rewards.judge import JUDGES
+from efficient_rl.rewards.verify import math
+
+def verdicts(pairs):
+    return [math(answer, {"answer": gold}) for answer, gold, _ in pairs] + [JUDGES.judge.process.pid]
+
+if __name__ == "__main__":
+    pairs = json.loads(sys.argv[1])
+    found = {"here": verdicts(pairs)}
+    with ThreadPoolExecutor(4) as threads:
+        found["threads"], *others = threads.map(verdicts, [pairs] * 4)
+        assert all(other == found["threads"] for other in others)
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found[method] = pool.apply(verdicts, (pairs,))
+    found["here again"] = verdicts(pairs)
+    print(json.dumps(found))
+"""
+
+
+def python(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(**changes), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def ended(pids: list[int]) -> bool:
+    """Whether all these processes end soon."""
+    until = time.monotonic() + SECONDS_TO_END
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(EVERYWHERE)
+    return path
+
+
+def test_verdicts_are_the_same_in_threads_and_in_forked_and_spawned_processes(script: Path) -> None:
+    done = python(str(script), json.dumps(PAIRS))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"here", "threads", "fork", "spawn", "forkserver", "here again"}
+    for where, (*verdicts, _) in found.items():
+        assert verdicts == [right for _, _, right in PAIRS], where
+    judges = {where: judge for where, (*_, judge) in found.items()}
+    assert judges["here"] == judges["threads"] == judges["here again"]
+    assert len(set(judges.values())) == 4, "a process has a judge of its own"
+
+
+def test_a_judge_outlives_the_thread_that_started_it() -> None:
+    JUDGES.close()
+    thread = threading.Thread(target=lambda: math("1+x", {"answer": "x+1"}))
+    thread.start()
+    thread.join()
+    assert JUDGES.judge is not None
+    started_by_thread = JUDGES.judge.process.pid
+    time.sleep(1.0)
+    assert math("1+x", {"answer": "x+1"})
+    assert JUDGES.judge.process.pid == started_by_thread
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["", "sys.exit(3)", "raise ValueError('planned')", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"],
+)
+def test_no_process_outlives_the_one_that_judged(ending: str) -> None:
+    script = f"{JUDGE_AND_WAIT}\nimport psutil\nprint(*[c.pid for c in psutil.Process().children(recursive=True)])\n"
+    done = python("-c", f"{script}sys.stdout.flush()\n{ending}")
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(set(pids)) == 2, done.stderr  # the server and its worker
+    assert ended(pids)
+
+
+def test_a_server_ends_with_its_process_though_a_forked_child_lives_on() -> None:
+    script = f"{JUDGE_AND_WAIT}\nif os.fork() == 0:\n    time.sleep(60)\nos.kill(os.getpid(), signal.SIGKILL)"
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    server = psutil.Process(int(process.stdout.readline()))
+    workers = [child.pid for child in server.children()]
+    group = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    try:
+        assert ended([server.pid, *workers])
+    finally:
+        process.stdout.close()
+        process.wait(SECONDS_TO_END)
+        for pid in group:
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_numbers_choices_words_and_plain_lists_start_no_process() -> None:
+    script = (
+        "import psutil\nfrom efficient_rl.rewards.judge import JUDGES\nfrom efficient_rl.rewards.verify import is_correct\n"
+        "assert is_correct('\\\\boxed{1,234}', 'number', {'answer': '1234'})\n"
+        "assert is_correct('\\\\boxed{\\\\frac12}', 'math', {'answer': '0.5'})\n"
+        "assert not is_correct('\\\\boxed{\\\\sqrt{25}}', 'math', {'answer': '5'})\n"
+        "assert is_correct('\\\\boxed{2, 1}', 'math', {'answer': '1, 2'})\n"
+        "assert is_correct('\\\\boxed{Even}', 'math', {'answer': '\\\\text{even}'})\n"
+        "assert is_correct('\\\\boxed{B}', 'choice', {'answer': 'B'})\n"
+        "assert JUDGES.judge is None\nassert not psutil.Process().children()"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_killed_server_or_worker_is_replaced_and_costs_no_right_verdict() -> None:
+    assert math("1+x", {"answer": "x+1"})
+    assert JUDGES.judge is not None
+    before = JUDGES.judge.process.pid
+    os.kill(before, signal.SIGKILL)
+    assert math("2+x", {"answer": "x+2"})
+    assert JUDGES.judge.process.pid != before
+    worker = psutil.Process(JUDGES.judge.process.pid).children()[0]
+    assert not math("x^{x^{x^{x^{x}}}}", {"answer": "y"})
+    assert math("3+x", {"answer": "x+3"})
+    assert ended([worker.pid])
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "9^{9^{9^{9}}}",
+        "10^{999999999}",
+        "999999!",
+        "(a+b+c+d)^{300}",
+        "\\binom{9999999}{4999999}",
+        "(" * 900 + "1" + ")" * 900,
+    ],
+)
+def test_what_no_filter_would_catch_costs_the_judge_a_fifth_of_a_second_of_cpu(bomb: str) -> None:
+    right, spent = JUDGES.same(bomb, "x")
+    assert not right
+    assert spent < PAIR_SECONDS + 0.1
+    assert JUDGES.same("1+x", "x+1")[0]
+
+
+def test_the_judge_has_bounded_memory_and_cannot_write_files() -> None:
+    JUDGES.same("1", "1")
+    assert JUDGES.judge is not None
+    (worker,) = psutil.Process(JUDGES.judge.process.pid).children()
+    limits = {
+        line[:26].strip(): line[26:].split()[0] for line in Path(f"/proc/{worker.pid}/limits").read_text().splitlines()[1:]
+    }
+    assert int(limits["Max address space"]) <= 1 << 30
+    assert limits["Max file size"] == "0"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "__import__('os').mkdir('{canary}')",
+        "().__class__.__base__.__subclasses__()",
+        "\\operatorname{{__import__('os').mkdir('{canary}')}}(1)",
+        "\\text{{__import__('os').mkdir('{canary}')}}",
+        "x_{{__import__('os').mkdir('{canary}')}}",
+        "1 if __import__('os').mkdir('{canary}') else 2",
+        "\\write18{{mkdir {canary}}}",
+    ],
+)
+def test_no_text_is_executed_even_behind_all_filters(attack: str, tmp_path: Path) -> None:
+    canary = tmp_path / "executed"
+    text = attack.format(canary=canary)
+    assert JUDGES.same(text, "x")[0] is False
+    for check in ("number", "math", "countdown", "choice"):
+        gold = {"numbers": [1], "target": 1} if check == "countdown" else {"answer": "y + 1"}
+        assert is_correct(f"<answer>{text}</answer>", check, gold) is False
+    assert not canary.exists()
+
+
+def test_the_text_parser_of_sympy_evaluates_nothing_in_the_judge(tmp_path: Path) -> None:
+    canary = tmp_path / "executed"
+    script = (
+        "from efficient_rl.rewards.judge_server import disarm\ndisarm()\nimport sympy\n"
+        "from sympy.parsing.sympy_parser import parse_expr\n"
+        "assert sympy.Number('1.5') == sympy.Rational(3, 2) and sympy.Number('18') == 18\n"
+        f"text = \"__import__('os').mkdir('{canary}')\"\n"
+        "for read in (sympy.sympify, sympy.S, parse_expr, sympy.Symbol('x').subs):\n"
+        "    try:\n        read(text) if read is not sympy.Symbol('x').subs else read('x', text)\n"
+        "    except (ValueError, TypeError, sympy.SympifyError):\n        continue\n"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert not canary.exists()
+
+
+def test_without_math_verify_the_error_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError('not here')")
+    path = (
+        os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]]) if environment().get("PYTHONPATH") else str(tmp_path)
+    )
+    done = python("-c", "from efficient_rl.rewards.verify import math\nmath('1+x', {'answer': 'x+1'})", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert "import math_verify" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "valid"), [("maths", "tags", "countdown, number"), ("number", "end", "tags, boxed")]
+)
+def test_an_unknown_checker_or_place_is_an_error_that_lists_the_names(check: str, place: str, valid: str) -> None:
+    with pytest.raises(ValueError, match=valid):
+        is_correct("<answer>7</answer>", check, {"answer": "7"}, place)
+
+
+def test_a_short_fuzz_finds_no_exception_hang_or_unearned_verdict() -> None:
+    seen = fuzz(1_500, symbolic_share=0.02)
+    assert seen.inputs >= 1_000
