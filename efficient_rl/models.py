@@ -36,6 +36,7 @@ def load_model(config: ModelConfig) -> "PreTrainedModel":
     if config.gguf_file is not None:
         del model.config.quantization_config  # the weights are plain tensors now, and shall be saved as such
         model.hf_quantizer = None
+        model.is_quantized = False
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -68,6 +68,18 @@ def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path
     assert torch.equal(again(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits)
 
 
+@pytest.mark.skipif(not GGUF, reason="EFFICIENT_RL_GGUF names no GGUF file of a chat model; .ci/run fetches one")
+def test_a_real_pretrained_model_in_a_gguf_file_trains_on_few_shot_sums(tmp_path: Path) -> None:
+    path = Path(GGUF)
+    result, _ = execute_tiny(
+        tmp_path, "model=smollm2_135m", f"model.path={path.parent}", f"model.gguf_file={path.name}", "model.prompt=plain",
+        "prompt=few_shot", "task=arithmetic", "task.operators=[+]", "reward=accuracy", "strategy=last_k", "grpo.max_steps=1",
+        "grpo.per_device_train_batch_size=8", "grpo.max_completion_length=6", "eval.problems=2", "eval.samples=1",
+    )  # fmt: skip
+    assert 0 < result.trainable_params < result.total_params / 4
+    assert result.tokens > 8 * 60  # the prompts hold four solved sums
+
+
 def test_a_hub_that_cannot_be_reached_ends_in_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"cannot load model\.path=nobody/nothing: .*download the model elsewhere"):
