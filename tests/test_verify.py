@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efficient_rl.rewards.answer import Accuracy, AnswerFormat
-from efficient_rl.rewards.verify import evaluate_expression, extract_answer, is_correct, parse_number
+from efficient_rl.rewards.verify import PLACES, evaluate_expression, extract_answer, is_correct, math, number, parse_number
 
 GOLD = {"numbers": [3, 7, 2], "target": 24}
 
@@ -83,12 +83,81 @@ def test_tinyzero_values_are_0_and_a_tenth_and_1() -> None:
     assert [0.1 * f + 0.9 * a for f, a in zip(layout, accuracy, strict=True)] == pytest.approx([0.0, 0.1, 1.0])
 
 
-@given(st.text(max_size=400))
+@given(st.text(st.characters(), max_size=400), st.sampled_from(PLACES))
 @settings(max_examples=500, deadline=None)
-def test_no_text_makes_a_checker_raise(text: str) -> None:
-    for check, gold in (("countdown", GOLD), ("number", {"answer": "5"})):
-        assert is_correct(text, check, gold) is False
-        assert is_correct(f"<answer>{text}</answer>", check, gold) in (True, False)
+def test_no_text_makes_a_checker_raise(text: str, place: str) -> None:
+    for check, gold in (
+        ("countdown", GOLD),
+        ("number", {"answer": "5"}),
+        ("math", {"answer": "5"}),
+        ("choice", {"answer": "B"}),
+    ):
+        for completion in (text, f"<answer>{text}</answer>", f"\\boxed{{{text}}}", f"#### {text}"):
+            assert is_correct(completion, check, gold, place) in (True, False)
+
+
+def grouped(value: int, mark: str) -> str:
+    return f"{value:,}".replace(",", mark)
+
+
+def printed(value: Fraction) -> list[str]:
+    """The forms in which people and LaTeX write a number."""
+    top, bottom, sign = abs(value.numerator), value.denominator, "-" if value < 0 else ""
+    if bottom == 1:
+        forms = [
+            f"{top}",
+            f"{top}.",
+            f"{top}.0",
+            f"{top}.00",
+            f"0{top}",
+            f"{top}/1",
+            f"{top} apples",
+            f"{top}\\text{{ m}}^2",
+        ]
+        forms += [grouped(top, mark) for mark in (",", "\\,", "{,}", ",\\!", "\u202f")]
+        forms += [f"${top}", f"\\${top}", f"{top} \\times 10^0", f"{top}^\\circ", f"{100 * top}%", f"{100 * top}\\%"]
+    else:
+        forms = [f"{top}/{bottom}", f"{top} / {bottom}", f"{3 * top}/{3 * bottom}"]
+        forms += [f"\\{kind}{{{top}}}{{{bottom}}}" for kind in ("frac", "dfrac", "tfrac")]
+        if top > bottom:
+            whole, rest = divmod(top, bottom)
+            forms += [f"{whole} {rest}/{bottom}", f"{whole}\\frac{{{rest}}}{{{bottom}}}"]
+        if 10**6 % bottom == 0:
+            forms += [f"{top * 10**6 // bottom / 10**6:.6f}", f"{top * 10**6 // bottom}\\cdot 10^{{-6}}"]
+    signed = [sign + form for form in forms]
+    plain = [f"{sign}{form}" for form in forms if not form.endswith(".")]
+    return signed + [
+        form.format(text) for text in plain[:3] for form in ("${}$", "**{}**", "x = {}", "\\text{{{}}}", "({})")
+    ]
+
+
+@given(
+    st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=1000) | st.integers(-(10**12), 10**12).map(Fraction)
+)
+@settings(max_examples=300, deadline=None)
+def test_every_printed_form_of_a_number_is_that_number_and_not_the_next(value: Fraction) -> None:
+    for form in printed(value):
+        for judge in (number, math):
+            assert judge(form, {"answer": str(value)}), (form, value)
+            assert not judge(form, {"answer": str(value + 1)}), (form, value)
+            assert value == 0 or not judge(form, {"answer": str(-value)}), (form, value)
+
+
+@given(
+    st.recursive(
+        st.text("ab7+ \\", max_size=4), lambda inner: st.lists(inner, max_size=3).map(lambda x: "{" + "".join(x) + "}")
+    )
+)
+@settings(max_examples=500, deadline=None)
+def test_a_printed_box_gives_its_content(content: str) -> None:
+    content = content.replace("\\", "\\q")
+    for text in (
+        f"\\boxed{{{content}}}",
+        f"\\boxed{{1}} then \\boxed{{{content}}}.",
+        f"{{\\boxed{{{content}}}}} \\boxed{{2",
+    ):
+        assert extract_answer(text, "boxed") == content.strip()
+    assert extract_answer(f"<answer> \\boxed{{{content}}} </answer>") == content.strip()
 
 
 @given(st.text(alphabet="0123456789+-*/() ", max_size=250))
