@@ -22,9 +22,9 @@ class StepRewards:
     """Rewards of steps for process supervision (DeepSeekMath, arXiv:2402.03300, section 4.1.3), judged by arithmetic.
 
     A step is a line, or a part of one between semicolons, with at least one equation that no earlier step wrote: 1 if all
-    its equations are true, else 0; the first 40,000 characters of such parts count. The last step is the answer: 1 if it is right, else
-    0. DeepSeekMath judges steps with a trained model; equations need none. The trainer turns steps into advantages of
-    tokens; called as an ordinary reward, it is the mean over the steps.
+    its equations are true, else 0; the first 40,000 characters of such parts count. The last step is the answer: 1 if it
+    is right, else 0. DeepSeekMath judges steps with a trained model; equations need none. The trainer turns steps into
+    advantages of tokens; called as an ordinary reward, it is the mean over the steps.
     """
 
     __name__ = "process"
