@@ -21,8 +21,8 @@ Columns = str | Sequence[str] | None
 class Table:
     r"""A data set with one problem a row.
 
-    `name`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single file inside it; `path`, a
-    local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder that `datasets` can load, goes before them. A
+    `dataset`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single file inside it; `path`,
+    a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder that `datasets` can load, goes before them. A
     column option (`question`, `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list of names, of
     which the first that a row has is read.
 
@@ -38,7 +38,7 @@ class Table:
 
     question: Columns = "question"
     answer: Columns = "answer"
-    name: str | None = None
+    dataset: str | None = None
     config: Columns = None
     split: str = "train"
     path: str | None = None
@@ -59,9 +59,9 @@ class Table:
     kept_place: Place | str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.path is None and self.name is None:
-            raise ValueError("task.name and task.path are both missing; give a data set on the hub or a local file")
-        place = Place(self.name, _names(self.config), self.split, self.path, self.revision, self.files)
+        if self.path is None and self.dataset is None:
+            raise ValueError("task.dataset and task.path are both missing; give a data set on the hub or a local file")
+        place = Place(self.dataset, _names(self.config), self.split, self.path, self.revision, self.files)
         layout = Layout(
             question=_names(self.question),
             answer=_names(self.answer),
@@ -111,10 +111,11 @@ def _held_out(given: Any, train: Place) -> Place | str:
         return str(given)
     if isinstance(given, Mapping):
         values = dict(given)
-        unknown = sorted(set(values) - {"name", "config", "split", "path", "revision", "files"})
-        if unknown or not (values.get("name") or values.get("path")):
-            raise ValueError(f"task.held_out={values} needs name or path, beside config, split, revision, files")
-        return Place(**values | {"configs": _names(values.pop("config", None))})
+        unknown = sorted(set(values) - {"dataset", "config", "split", "path", "revision", "files"})
+        if unknown or not (values.get("dataset") or values.get("path")):
+            raise ValueError(f"task.held_out={values} needs dataset or path, beside config, split, revision, files")
+        configs = _names(values.pop("config", None))
+        return Place(configs=configs, **values)
     kind, _, value = str(given).partition(":")
     if kind == "split" and value:
         if train.path is not None and not Path(train.path).expanduser().is_dir():
@@ -126,7 +127,7 @@ def _held_out(given: Any, train: Place) -> Place | str:
     if kind == "path" and value:
         return Place(path=value)
     raise ValueError(
-        f"task.held_out={given!r} is not known; use hash, all, split:<name>, path:<file> or a mapping with name"
+        f"task.held_out={given!r} is not known; use hash, all, split:<name>, path:<file> or a mapping with dataset"
     )
 
 

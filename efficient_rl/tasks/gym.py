@@ -89,15 +89,17 @@ class ReasoningGym:
     and, in some of its tasks, executes what the model wrote. Split and distinctness go by content, as everywhere.
     """
 
-    name: str = "basic_arithmetic"
+    generator: str = "basic_arithmetic"
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name not in GENERATORS:
-            raise ValueError(f"task.name={self.name!r} is not on the list of generators; use one of {', '.join(GENERATORS)}")
-        known = GENERATORS[self.name].config
+        if self.generator not in GENERATORS:
+            raise ValueError(
+                f"task.generator={self.generator!r} is not on the list of generators; use one of {', '.join(GENERATORS)}"
+            )
+        known = GENERATORS[self.generator].config
         if unknown := sorted(set(self.config) - set(known)):
-            raise ValueError(f"task.config of {self.name} has no {', '.join(unknown)}; use {', '.join(known)}")
+            raise ValueError(f"task.config of {self.generator} has no {', '.join(unknown)}; use {', '.join(known)}")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of one split; ValueError without reasoning-gym, or for a configuration it refuses."""
@@ -108,12 +110,14 @@ class ReasoningGym:
             from reasoning_gym import create_dataset
         except ImportError as error:
             raise ValueError("this task needs reasoning-gym; run `pip install efficient_rl[generators]`") from error
-        generator = GENERATORS[self.name]
+        generator = GENERATORS[self.generator]
         config = copy.deepcopy({**generator.config, **self.config, **generator.fixed})
         try:
-            items = create_dataset(self.name, seed=seed * SPACING, size=number, **config)
+            items = create_dataset(self.generator, seed=seed * SPACING, size=number, **config)
         except (AssertionError, TypeError) as error:
-            raise ValueError(f"reasoning-gym refuses task.config={dict(self.config)} of {self.name}: {error}") from error
+            raise ValueError(
+                f"reasoning-gym refuses task.config={dict(self.config)} of {self.generator}: {error}"
+            ) from error
         for index in range(number):
             yield self._problem(generator, items[index])
 
@@ -122,7 +126,7 @@ class ReasoningGym:
         answer = plain_number(str(item["answer"]))
         if answer is None:
             raise ValueError(
-                f"{self.name} gave the answer {item['answer']!r}, which is not one number; use another task.config"
+                f"{self.generator} gave the answer {item['answer']!r}, which is not one number; use another task.config"
             )
         return Problem(
             question=question,
@@ -130,7 +134,7 @@ class ReasoningGym:
             check="number",
             gold={"answer": answer},
             difficulty=generator.difficulty(metadata),
-            source=self.name,
-            key=f"{self.name} {generator.content(metadata)}",
+            source=self.generator,
+            key=f"{self.generator} {generator.content(metadata)}",
             solution=answer,
         )

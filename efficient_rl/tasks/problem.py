@@ -79,7 +79,7 @@ def first_distinct(draws: Iterable[Problem], split: Split, count: int) -> list[P
 def shuffled(items: Sequence[Item], count: int, seed: int, what: str) -> list[Item]:
     """The first `count` of the items in a random order, all of them for count=0; ValueError where there are too few."""
     if not 0 <= count <= len(items) or not items:
-        raise ValueError(f"{count} problems asked of the {len(items)} of {what}; use at most {len(items)}, or 0 for all")
+        raise ValueError(f"{count} problems asked, but there are only {len(items)} {what}; use at most {len(items)}")
     order = list(range(len(items)))
     Random(seed).shuffle(order)
     return [items[index] for index in order[: count or None]]

@@ -13,13 +13,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where rows lie: `path`, a local file or folder, before `name`, a data set on the hub.
+    """Where rows lie: `path`, a local file or folder, before `dataset`, one on the hub.
 
     `configs` are the hub's configurations, read one after the other; none is its default. `files` names one file inside the
     hub's data set instead, for those that the library cannot load; it may hold {config} and {split}.
     """
 
-    name: str | None = None
+    dataset: str | None = None
     configs: tuple[str, ...] = ()
     split: str = "train"
     path: str | None = None
@@ -28,7 +28,7 @@ class Place:
 
     def __str__(self) -> str:
         inside = ", ".join(self.configs)
-        return self.path or f"{self.name}{f' ({inside})' if inside else ''}, split {self.split}"
+        return self.path or f"{self.dataset}{f' ({inside})' if inside else ''}, split {self.split}"
 
     def state(self) -> tuple[int, int] | None:
         """What tells a changed local file apart, so that nothing stale is served."""
@@ -45,19 +45,18 @@ class Place:
         try:
             if self.files is not None:
                 return _file(Path(self._download(config)), columns)
-            return _loaded(str(self.name), config, self.split, columns, revision=self.revision)
+            return _loaded(str(self.dataset), config, self.split, columns, revision=self.revision)
         except (OSError, ValueError) as error:
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ValueError(
-                f"cannot load the data set {self.name!r} ({first}); without a network give a local copy as task.path=<file "
-                "or folder>; for a gated one accept its conditions on the hub and run `hf auth login` first"
+                f"cannot load the data set {self.dataset!r} ({_first_line(error)}); without a network give a local copy as "
+                "task.path=<file or folder>; for a gated one accept its conditions on the hub and run `hf auth login` first"
             ) from error
 
     def _download(self, config: str | None) -> str:
         from huggingface_hub import hf_hub_download
 
         file = str(self.files).format(config=config, split=self.split)
-        return str(hf_hub_download(str(self.name), file, repo_type="dataset", revision=self.revision))
+        return str(hf_hub_download(str(self.dataset), file, repo_type="dataset", revision=self.revision))
 
 
 def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], **options: Any) -> Iterator[Row]:
@@ -71,12 +70,19 @@ def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], *
 
 def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
     if path.is_dir():
-        return _loaded(str(path), None, split, columns)
+        try:
+            return _loaded(str(path), None, split, columns)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot load the folder task.path={str(path)!r} ({_first_line(error)})") from error
     if not path.is_file():
         raise ValueError(
-            f"task.path={str(path)!r} is neither a file nor a folder here; give one, or a hub name as task.name"
+            f"task.path={str(path)!r} is neither a file nor a folder here; give one, or a hub name as task.dataset"
         )
     return _file(path, columns)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _file(path: Path, columns: Sequence[str]) -> Iterator[Row]:

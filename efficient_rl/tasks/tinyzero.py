@@ -30,7 +30,7 @@ class TinyZeroCountdown:
     """
 
     source: str = "published"
-    name: str = COUNTDOWN
+    dataset: str = COUNTDOWN
     path: str | None = None
     train_rows: int = 327_680
     held_out_rows: int = 1_024
@@ -49,7 +49,7 @@ class TinyZeroCountdown:
         """`count` problems of one side in an order that the seed decides; count=0 is all of the published ones."""
         if self.source == "generate":
             return self._generator().problems(split, count, seed)
-        place = Place(name=self.name, path=self.path)
+        place = Place(dataset=self.dataset, path=self.path)
         rows = _published(place, place.state(), self.train_rows, self.held_out_rows)[split]
         return [
             countdown_problem(numbers, target)
