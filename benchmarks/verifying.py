@@ -80,7 +80,7 @@ def cost_of_pairs() -> dict[str, Any]:
 
 
 def cost_of_bombs(repeats: int) -> dict[str, Any]:
-    """Wall seconds of each bomb and of the verdict that follows it; CPU seconds where no filter stops it before the judge."""
+    """Wall seconds of each bomb and of the verdict that follows it; CPU seconds past all filters."""
     bombs, after, spent = [], [], []
     for _ in range(repeats):
         for answer, gold, _ in MATHEMATICS["bombs"]:

@@ -1,5 +1,6 @@
 """The checkers give the right verdict on hard answers and never execute, raise or hang."""
 
+import re
 import time
 from fractions import Fraction
 
@@ -8,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efficient_rl.rewards.answer import Accuracy, AnswerFormat
-from efficient_rl.rewards.verify import PLACES, evaluate_expression, extract_answer, is_correct, math, number, parse_number
+from efficient_rl.rewards.verify import (
+    CHECKERS,
+    PLACES,
+    evaluate_expression,
+    extract_answer,
+    is_correct,
+    math,
+    number,
+    parse_number,
+)
+from tests.conftest import ROOT
 
 GOLD = {"numbers": [3, 7, 2], "target": 24}
 
@@ -177,3 +188,8 @@ def test_a_bomb_costs_less_than_a_fifth_of_a_second() -> None:
         is_correct(f"<answer>{bomb}</answer>", "countdown", GOLD)
         is_correct(f"<answer>{bomb}</answer>", "number", {"answer": "1"})
         assert time.perf_counter() - started < 0.2, bomb[:20]
+
+
+def test_the_page_names_every_place_and_checker() -> None:
+    page = (ROOT / "docs" / "rewards.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*PLACES, *CHECKERS, "check", "place"}
