@@ -1,7 +1,6 @@
 """TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +12,14 @@ import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
+from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.memory import PhaseMeter, leaves, optimizer_state_bytes, tensor_bytes
 from efficient_rl.training.merging import merged
-from efficient_rl.training.optimizer import load_state_by_name, one_group_a_tensor, state_by_name
+from efficient_rl.training.optimizer import one_group_a_tensor
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.passes import Compute, Scores, completion_lengths, length_buckets, score
 from efficient_rl.training.preparation import (
@@ -41,13 +41,6 @@ from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
 logger = logging.getLogger(__name__)
-CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
-    "curriculum.json",
-    "schedule.pt",
-    "optimizer.pt",
-    "scheduler.pt",
-)
-ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
 GENERATIONS_A_STEP = 10_000  # no step has as many
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # of models that also see; left to TRL
 
@@ -75,15 +68,13 @@ class Savings:
     lean_head: bool = True
 
 
-class EfficientGRPOTrainer(GRPOTrainer):
+class EfficientGRPOTrainer(CheckpointedTrainer):
     """Takes what `trl.GRPOTrainer` takes, and a `strategy`; also for training scripts of your own.
 
     With `problems` (rows with the columns of the training data and `difficulty`) a `curriculum` draws the batches from them
     in place of the data set's order. `meter` counts seconds and bytes by phase. Raises ValueError where nothing would train
     and for combinations that cannot work; RuntimeError where the weights do not move.
     """
-
-    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -402,12 +393,7 @@ class EfficientGRPOTrainer(GRPOTrainer):
             return rows[:1]  # every process takes part in the exchange of gradients
         return moving
 
-    # Optimizer and checkpoints
-
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        assert self.optimizer is not None
-        return self.optimizer
+    # Optimizer
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One owner of all that may ever train, whatever trains at first."""
@@ -434,47 +420,6 @@ class EfficientGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card beside every checkpoint."""
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._server is not None:
-            (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
-        if self.parameters.schedule is not None:
-            torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
-        super()._save_checkpoint(model, trial)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
-            torch.save(state_by_name(self._optimizer, self.parameters.names), Path(output_dir) / OPTIMIZER_FILE)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        else:
-            self._load_optimizer(Path(checkpoint))
-        if self._server is not None:
-            self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
-
-    def _load_optimizer(self, checkpoint: Path) -> None:
-        """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
-        if not (checkpoint / OPTIMIZER_FILE).is_file():
-            logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
-            return
-        # Our own sealed file; methods such as GaLore keep objects of their own in it.
-        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
-        load_state_by_name(self._optimizer, self.parameters.names, saved)
-        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
-        if self.parameters.schedule is not None:
-            self.parameters.schedule.load_state_dict(torch.load(checkpoint / SCHEDULE_FILE, weights_only=True))
-        if self.use_adaptive_entropy:
-            state = json.loads((checkpoint / ENTROPY_FILE).read_text())
-            self.entropy_coef, self._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
 
     # What a step's callbacks do
 

@@ -1,0 +1,77 @@
+"""Checkpoints from which a run goes on exactly: optimizer by name, schedule and curriculum beside what TRL saves."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from trl import GRPOTrainer
+
+from efficient_rl.training.optimizer import load_state_by_name, state_by_name
+from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.serving import Server
+
+logger = logging.getLogger(__name__)
+CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
+    "curriculum.json",
+    "schedule.pt",
+    "optimizer.pt",
+    "scheduler.pt",
+)
+ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
+
+
+class CheckpointedTrainer(GRPOTrainer):
+    """The part of `EfficientGRPOTrainer` that saves and loads."""
+
+    optimizer: torch.optim.Optimizer | None
+    parameters: TrainedParameters
+    _server: Server | None
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        assert self.optimizer is not None
+        return self.optimizer
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._server is not None:
+            (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
+        if self.parameters.schedule is not None:
+            torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            torch.save(state_by_name(self._optimizer, self.parameters.names), Path(output_dir) / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            self._load_optimizer(Path(checkpoint))
+        if self._server is not None:
+            self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+
+    def _load_optimizer(self, checkpoint: Path) -> None:
+        """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
+        if not (checkpoint / OPTIMIZER_FILE).is_file():
+            logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
+            return
+        # Our own sealed file; methods such as GaLore keep objects of their own in it.
+        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
+        load_state_by_name(self._optimizer, self.parameters.names, saved)
+        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+        if self.parameters.schedule is not None:
+            self.parameters.schedule.load_state_dict(torch.load(checkpoint / SCHEDULE_FILE, weights_only=True))
+        if self.use_adaptive_entropy:
+            state = json.loads((checkpoint / ENTROPY_FILE).read_text())
+            self.entropy_coef, self._last_world_entropy = state["entropy_coef"], state["last_world_entropy"]
