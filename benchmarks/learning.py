@@ -5,10 +5,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from analysis.aggregate import summarize
 from analysis.load import load_sweep
 from benchmarks.machine import write_result
+from efficient_rl.record import Record
 
 
 def main() -> None:
@@ -37,8 +39,32 @@ def main() -> None:
         }
         for summary in summarize(sweep.runs)
     ]
-    write_result(arguments.output, __doc__ or "", {"strategies": rows})
+    write_result(arguments.output, __doc__ or "", {"sweep": arguments.sweep, "strategies": rows, "runs": _runs(folder)})
     print(arguments.output.read_text())
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    """Every run, with the intervals over problems of its accuracies."""
+    rows = []
+    for path in sorted((folder / "outputs" / "runs").iterdir()):
+        found = Record(path).result()
+        if found is not None:
+            before, after = (
+                {name: evaluation[name] for name in ("accuracy", "low", "high", "greedy_accuracy", "problems", "samples")}
+                for evaluation in (found.evaluation_before, found.evaluation)
+            )
+            rows.append(
+                {
+                    "strategy": found.strategy,
+                    "seed": found.seed,
+                    "before": before,
+                    "after": after,
+                    "seconds_a_step": found.train_seconds / found.steps,
+                    "total_seconds": found.total_seconds,
+                    "tokens": found.tokens,
+                }
+            )
+    return rows
 
 
 if __name__ == "__main__":
