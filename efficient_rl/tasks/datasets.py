@@ -22,9 +22,9 @@ class Table:
     r"""A data set with one problem a row.
 
     `dataset`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single file inside it; `path`,
-    a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder that `datasets` can load, goes before them. A
-    column option (`question`, `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list of names, of
-    which the first that a row has is read.
+    a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder of such files named after their splits, goes
+    before them. A column option (`question`, `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list
+    of names, of which the first that a row has is read.
 
     The answer is the whole answer column, or the first group of the last match of `answer_pattern` in it, or with `boxed`
     what its last \boxed{} holds. `check` judges it: exact `number`, `math` (an expression), or `choice` (the letter of one

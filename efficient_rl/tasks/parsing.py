@@ -67,7 +67,7 @@ def group(key: str, pattern: str | None) -> None:
 
 def plain_number(text: str) -> str | None:
     """`-1,234.50` as `-1234.5`, `$18` as `18`, `6/4` as `3/2`; None for what is not exactly one finite number."""
-    bare = THOUSANDS.sub("", text.strip().strip("$").rstrip(".").strip().replace("\N{MINUS SIGN}", "-"))
+    bare = THOUSANDS.sub("", text.replace("\N{MINUS SIGN}", "-").lstrip("$ \n\t").rstrip("$. \n\t"))
     if not NUMBER.fullmatch(bare):
         return None
     whole, _, denominator = bare.partition("/")

@@ -69,16 +69,27 @@ def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], *
 
 
 def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
-    if path.is_dir():
-        try:
-            return _loaded(str(path), None, split, columns)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot load the folder task.path={str(path)!r} ({_first_line(error)})") from error
-    if not path.is_file():
+    """The rows of a file, or of all files below a folder whose names begin with the split's name.
+
+    They are read here: the library's cache tells folders apart by their last name only.
+    """
+    if path.is_file():
+        return _file(path, columns)
+    if not path.is_dir():
         raise ValueError(
             f"task.path={str(path)!r} is neither a file nor a folder here; give one, or a hub name as task.dataset"
         )
-    return _file(path, columns)
+    files = sorted(file for file in path.rglob(f"{split}*") if _kind(file) in READERS and file.is_file())
+    if not files:
+        raise ValueError(
+            f"task.path={str(path)!r} has no file for the split {split!r}; name them {split}*.parquet or another of "
+            f"{', '.join(READERS)}"
+        )
+    return (row for file in files for row in _file(file, columns))
+
+
+def _kind(path: Path) -> str:
+    return path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
 
 
 def _first_line(error: Exception) -> str:
@@ -86,10 +97,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _file(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if kind not in READERS:
+    if _kind(path) not in READERS:
         raise ValueError(f"{path.name!r} has no known ending; use one of {', '.join(READERS)}, the text ones also with .gz")
-    return READERS[kind](path, columns)
+    return READERS[_kind(path)](path, columns)
 
 
 def _text(path: Path) -> Iterator[str]:
