@@ -78,6 +78,12 @@ def test_few_difficulties_are_levels_and_many_are_quantile_bins() -> None:
 def test_equal_difficulties_share_a_bin() -> None:
     # ranks 0-3, 4, 5 have their middles at 2, 4.5, 5.5 of 6: bins 0, 1, 1 of 2
     assert Levels([1.0, 1.0, 1.0, 1.0, 2.0, 3.0], most=2).of == [0, 0, 0, 0, 1, 1]
+    # ranks 0, 1-4, 5: 0.5, 3, 5.5 of 6
+    assert Levels([1.0, 2.0, 2.0, 2.0, 2.0, 3.0], most=2).of == [0, 1, 1, 1, 1, 1]
+
+
+def test_names_of_levels_have_no_sign_that_metrics_may_not_have() -> None:
+    assert Levels([1e7, -1e-7], most=2).names == ["level_-1e-07", "level_1e07"]
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.integers(0, 3).map(float), min_size=1, max_size=60), st.integers(1, 9))
@@ -169,6 +175,12 @@ def test_balanced_takes_every_level_as_often() -> None:
     assert probabilities(Balanced(), 5, 10) == pytest.approx([1 / 3] * 3)
 
 
+def test_levels_are_drawn_anew_in_every_step() -> None:
+    curriculum = begun(Balanced())
+    batches = [tuple(THREE_LEVELS[index] for index in curriculum.draw(8, 0)) for _ in range(10)]
+    assert len(set(batches)) > 5
+
+
 def test_cosine_turns_from_easy_to_hard() -> None:
     # S = 6; a = 1, 1/2, 0
     assert probabilities(Cosine(), 0, 10) == pytest.approx([3 / 6, 2 / 6, 1 / 6])
@@ -234,6 +246,9 @@ def test_adarft_moves_its_target_by_a_hyperbolic_tangent_and_stays_in_the_pool()
     assert curriculum.target == 2  # 2.664037 - 0.761594 lies below the easiest
     curriculum.observe([0], [[math.nan]], 3)
     assert curriculum.target == 2
+    for step in range(4, 8):
+        curriculum.observe([0], [[1.0]], step)
+    assert curriculum.target == 4
 
 
 def test_adarft_draws_from_a_band_around_its_target() -> None:
