@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -43,6 +44,10 @@ SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the firs
     (r"\frac{x}{y} + x^{-1}", r"x/y + 1/x"),
     (r"\sqrt[3]{x} \cdot 4", r"4 * x^{1/3}"),
     (r"n!", r"n (n-1)!"),
+    (r"\pi (a^2 - b^2)", r"\pi a^2 - \pi b^{2}"),
+    (r"\tan x + \sec x", r"\frac{1}{\cot x}"),
+    (r"4x^2 + 9y^2 = 36", r"\frac{x^2}{9} + \frac{y^2}{4} = 1"),
+    (r"\frac{3x}{4} - z^3", r"\frac{3}{4}x(y+1)(y-1)"),
     (r"-1 < x \leq 2", r"x > 3"),
     (r"a_1 + \theta^{n-1} - 2i", r"\theta^{n} + 45^\circ"),
 )
@@ -67,18 +72,36 @@ def disarm() -> None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal, to ten digits where no exact comparison decides."""
+    """Whether math-verify finds two LaTeX expressions equal, to ten digits where no exact comparison decides.
+
+    Its own removal of units is off: it takes `2t` for 2.
+    """
     from math_verify import LatexExtractionConfig, parse, verify
 
-    read = [LatexExtractionConfig(boxed_match_priority=0)]
+    form = replace(LatexExtractionConfig().normalization_config, units=False)
+    read = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=form)]
     parsed = [
         parse(rf"\boxed{{{text}}}", read, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
     ]
-    return (
-        all(parsed)
-        and bool(verify(parsed[0], parsed[1], float_rounding=10, timeout_seconds=None))
-        and near(parsed[0][0], parsed[1][0])
-    )
+    if not all(parsed):
+        return False
+    wanted, given = parsed[0][0], parsed[1][0]
+    if proportional(wanted, given):
+        return True
+    return bool(verify(wanted, given, float_rounding=10, timeout_seconds=None)) and near(wanted, given)
+
+
+def proportional(gold: Any, answer: Any) -> bool:
+    """Whether two equations are the same but for a factor, far sooner than by solving them."""
+    import sympy
+
+    if not (isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq)):
+        return False
+    difference = sympy.expand(gold.lhs - gold.rhs)
+    if difference == 0:
+        return False
+    factor = sympy.cancel(sympy.expand(answer.lhs - answer.rhs) / difference)
+    return bool(factor.is_number) and factor != 0
 
 
 def near(gold: Any, answer: Any) -> bool:

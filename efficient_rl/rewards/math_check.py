@@ -10,7 +10,17 @@ from typing import Any
 from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.judge_server import PAIR_SECONDS
 from efficient_rl.rewards.latex import depth_of, is_name, sides, split_items, unwrap
-from efficient_rl.rewards.notation import MAX_DEPTH, compact, has_words, in_latex, is_word, judgeable, plain, spoken
+from efficient_rl.rewards.notation import (
+    MAX_DEPTH,
+    apart,
+    compact,
+    has_words,
+    in_latex,
+    is_word,
+    judgeable,
+    plain,
+    spoken,
+)
 from efficient_rl.rewards.numerals import answers, read_quantity
 
 MAX_ANSWER_CHARACTERS = 2000
@@ -22,6 +32,9 @@ REALS = re.compile(r"\\mathbb\s*\{?R\}?")
 BETWEEN = re.compile(r"([^<>]+?)\s*(<|\\le\b)\s*[A-Za-z]\s*(<|\\le\b)([^<>]+)", re.ASCII)
 BOUNDED = re.compile(r"[A-Za-z]\s*(<|\\le\b|>|\\ge\b)([^<>]+)", re.ASCII)
 BOUNDING = re.compile(r"([^<>]+?)\s*(<|\\le\b|>|\\ge\b)\s*[A-Za-z]", re.ASCII)
+BOUNDED_LETTER = re.compile(
+    r"(?<![A-Za-z\\])(?:([A-Za-z])\s*(?:[<>]|\\[lg]e\b)|(?:[<>]|\\[lg]e\b)\s*([A-Za-z]))(?![A-Za-z])"
+)
 FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 MEMBER = re.compile(r"[A-Za-z]\s*\\in\b\s*", re.ASCII)
 Equal = Callable[[str, str], bool]
@@ -58,13 +71,16 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
     """Whether two plain texts are the same answer; `clock` bounds what sympy may take for all their parts together."""
     wanted = read_quantity(gold)
     if wanted is not None:
-        return answers(answer, wanted)
+        alone = BRACED.fullmatch(answer)
+        return answers(alone[1] if alone else answer, wanted)
     if not answer or not gold:
         return False
     if compact(answer) == compact(gold):
         return True
     if is_word(gold):
         return spoken(answer) == spoken(gold)
+    if bounded_letters(answer) and bounded_letters(gold) and bounded_letters(answer) != bounded_letters(gold):
+        return False
     kind, theirs = items(answer)
     wanted_kind, ours = items(gold)
     if kind != wanted_kind or len(theirs) != len(ours) or len(ours) > MAX_ITEMS:
@@ -130,6 +146,11 @@ def as_interval(text: str) -> str | None:
     return f"(-\\infty, {bound.strip()}{')' if relation == '<' else ']'}"
 
 
+def bounded_letters(text: str) -> set[str]:
+    """The letters that inequalities bound: x in `x > 3`."""
+    return {found[1] or found[2] for found in BOUNDED_LETTER.finditer(text)}
+
+
 def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
     """Whether two single expressions or equations are equal."""
     if "=" not in gold:
@@ -159,5 +180,5 @@ def judged(answer: str, gold: str, clock: Clock) -> bool:
     """What sympy says of two expressions, where they are fit for it."""
     if has_words(unwrap(answer)) or has_words(gold):
         return False
-    given, wanted = in_latex(answer), in_latex(gold)
+    given, wanted = apart(in_latex(answer), in_latex(gold))
     return judgeable(given, wanted) and clock.same(given, wanted)

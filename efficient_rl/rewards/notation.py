@@ -1,6 +1,7 @@
 """Unicode and plain-text mathematics as LaTeX, words apart from formulas, and what no symbolic judge should see."""
 
 import re
+import string
 
 from efficient_rl.rewards.latex import closes_at, depth_of, unwrap
 from efficient_rl.rewards.units import DEGREES, unit_of
@@ -48,6 +49,7 @@ FUNCTIONS = (
 BARE = re.compile(rf"(?<![\\A-Za-z])(?:{'|'.join(FUNCTIONS)})(?![A-Za-z])")
 ROOT = re.compile(r"\\sqrt\s*(?=\()")
 LOOSE_ROOT = re.compile(r"\\sqrt\s+(\d+|[A-Za-z])")
+LETTER = re.compile(r"\\[A-Za-z]+|[A-Z]")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 TEXTUAL = re.compile(r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
 TRAILING_TEXT = re.compile(r"\s*(\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?)\s*$")
@@ -90,7 +92,8 @@ def is_word(gold: str) -> bool:
     textual = letters != gold
     if not re.fullmatch(r"[\w\s().,'-]+", letters, re.ASCII) or re.search(r"\d", letters):
         return False
-    return textual or any(word not in (*FUNCTIONS, "and") for word in WORD.findall(letters))
+    option = re.fullmatch(r"\(?[A-Z]\)?", letters) is not None
+    return textual or option or any(word not in (*FUNCTIONS, "and") for word in WORD.findall(letters))
 
 
 def has_words(text: str) -> bool:
@@ -118,6 +121,25 @@ def _without_unit(text: str) -> str:
     if unit and unit_of(unit[1], attached=False):
         text = text[: unit.start()]
     return DEGREES.sub("", text) if len(DEGREES.findall(text)) == 1 and DEGREES.search(text + " ") else text
+
+
+def apart(answer: str, gold: str) -> tuple[str, str]:
+    """Both formulas with capitals renamed where the gold one has a letter in both cases (R and r, two radii).
+
+    The judge reads all letters in lower case.
+    """
+    letters = set(COMMAND.sub(" ", gold))
+    capitals = sorted(letter for letter in letters if letter in string.ascii_uppercase and letter.lower() in letters)
+    if not capitals:
+        return answer, gold
+    taken = {letter.lower() for letter in COMMAND.sub(" ", answer + " " + gold)}
+    free = [letter for letter in "abcfghjklmnopqrstuvwxyz" if letter not in taken]
+    names = dict(zip(capitals, free, strict=False))
+
+    def rename(found: re.Match[str]) -> str:
+        return names.get(found[0], found[0])
+
+    return LETTER.sub(rename, answer), LETTER.sub(rename, gold)
 
 
 def judgeable(answer: str, gold: str) -> bool:

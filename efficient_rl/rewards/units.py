@@ -11,7 +11,7 @@ SPACING = re.compile(r"\\[ ,;:!]|~|\\(?:q?quad|thinspace)\b|[\u00a0\u2009\u202f]
 TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox|textnormal)\s*\{([^{}]*)\}")
 POWER = re.compile(r"\s*(?:\^\s*\{?\s*([23])\s*\}?|([²³]))$")
 DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*[CF]?")
-WORDS = re.compile(r"[A-Za-z]+(?:(?:[ -]|\s*/\s*)[A-Za-z]+){0,3}", re.ASCII)
+WORDS = re.compile(r"[A-Za-z]+(?:(?:[ -]|\s*/\s*)[A-Za-z]+(?:'s?)?){0,7}", re.ASCII)
 SHORT = frozenset(
     re.findall(
         r"\w+",
@@ -70,7 +70,7 @@ def _named(words: str, attached: bool) -> bool:
     first = parts[0]
     if NOT_UNITS & set(parts):
         return False
-    return first in SHORT or len(first) >= (4 if attached else 3)
+    return first in SHORT or first in ("of", "a", "an") or len(first) >= (4 if attached else 3)
 
 
 def _common(words: str) -> str:
