@@ -96,6 +96,20 @@ def test_a_state_through_json_goes_on_identically(option: str, pool: list[float]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
+def test_a_resume_at_every_step_of_a_longer_training_goes_on_identically(option: str) -> None:
+    pool = [float(index % 7) for index in range(200)]
+    whole = build(option, pool)
+    states, steps = [], []
+    for step in range(10):
+        states.append(through_json(whole.state_dict()))
+        steps.append(go(whole, 12, range(step, step + 1)))
+    for cut, state in enumerate(states):
+        resumed = build(option, pool)
+        resumed.load_state_dict(state)
+        assert [go(resumed, 12, range(step, step + 1)) for step in range(cut, 10)] == steps[cut:]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_a_saved_state_does_not_change_while_training_goes_on(option: str) -> None:
     curriculum = build(option, [1.0, 2.0, 3.0] * 10)
     go(curriculum, 8, range(4))
