@@ -14,6 +14,7 @@ import pytest
 
 from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.judge_server import PAIR_SECONDS
+from efficient_rl.rewards.notation import judgeable
 from efficient_rl.rewards.verify import is_correct, math
 from tests.conftest import environment
 from tests.fuzz_verify import fuzz
@@ -116,8 +117,15 @@ def test_no_process_outlives_the_one_that_judged(ending: str) -> None:
     assert ended(pids)
 
 
-def test_a_server_ends_with_its_process_though_a_forked_child_lives_on() -> None:
-    script = f"{JUDGE_AND_WAIT}\nif os.fork() == 0:\n    time.sleep(60)\nos.kill(os.getpid(), signal.SIGKILL)"
+@pytest.mark.parametrize(
+    "child",
+    [
+        "if os.fork() == 0:\n    time.sleep(20)",
+        "import subprocess\nsubprocess.Popen(['sleep', '20'], pass_fds=[JUDGES.judge.connection.fileno()])",
+    ],
+)
+def test_a_server_ends_with_its_process_though_a_child_that_inherited_its_connection_lives_on(child: str) -> None:
+    script = f"{JUDGE_AND_WAIT}\n{child}\ntime.sleep(2)\nos.kill(os.getpid(), signal.SIGKILL)"
     process = subprocess.Popen([sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     server = psutil.Process(int(process.stdout.readline()))
@@ -177,6 +185,15 @@ def test_what_no_filter_would_catch_costs_the_judge_a_fifth_of_a_second_of_cpu(b
     assert not right
     assert spent < PAIR_SECONDS + 0.1
     assert JUDGES.same("1+x", "x+1")[0]
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    ["9^9^9", "9^{9^{9}}", "10^{99999}", "100000!", "3!!", "\\binom{1000000}{2}", "(" * 30 + ")" * 30, "x^" * 30, "9" * 60],
+)
+def test_known_bombs_never_reach_the_judge(bomb: str) -> None:
+    assert not judgeable(bomb, "x")
+    assert judgeable("x^2 + 9!", "x")
 
 
 def test_the_judge_has_bounded_memory_and_cannot_write_files() -> None:

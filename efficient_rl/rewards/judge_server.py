@@ -72,7 +72,7 @@ def disarm() -> None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal, to ten digits where no exact comparison decides.
+    """Whether math-verify finds two LaTeX expressions equal; decimals are exact (`decimal_only`), so none is a root.
 
     Its own removal of units is off: it takes `2t` for 2.
     """
@@ -88,7 +88,7 @@ def same(answer: str, gold: str) -> bool:
     wanted, given = parsed[0][0], parsed[1][0]
     if proportional(wanted, given):
         return True
-    return bool(verify(wanted, given, float_rounding=10, timeout_seconds=None)) and near(wanted, given)
+    return bool(verify(wanted, given, float_rounding=10, timeout_seconds=None))
 
 
 def proportional(gold: Any, answer: Any) -> bool:
@@ -102,16 +102,6 @@ def proportional(gold: Any, answer: Any) -> bool:
         return False
     factor = sympy.cancel(sympy.expand(answer.lhs - answer.rhs) / difference)
     return bool(factor.is_number) and factor != 0
-
-
-def near(gold: Any, answer: Any) -> bool:
-    """Whether two numbers agree to ten significant digits, as math-verify's decimals do not say of small ones."""
-    import sympy
-
-    if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
-        return True
-    difference, size = sympy.N(gold - answer, 20), sympy.N(gold, 20)
-    return difference == 0 or bool(abs(difference) <= abs(size) * sympy.Float("1e-10"))
 
 
 def limit() -> None:
