@@ -63,6 +63,15 @@ def test_short_questions_are_compared_whole_with_their_signs() -> None:
     assert survives("Solve $x + 3 = 7$ for x in the whole numbers below ten please", "solve x+3=7")
 
 
+@pytest.mark.parametrize("generated", ["train", "evaluation"])
+def test_words_count_only_between_two_questions_in_free_text(generated: str) -> None:
+    train = text("Yesterday " + STORY, free_text=generated != "train")
+    evaluation = text(STORY, free_text=generated != "evaluation")
+    assert decontaminated([train], [evaluation])[1] == []
+    others = text("something else with quite a few words in it and no more")
+    assert decontaminated([train], [evaluation, others])[1] == []
+
+
 def test_generated_problems_are_not_dropped_for_their_template() -> None:
     for task in (Arithmetic((2,)), Chain()):
         train, held_out = task.problems("train", 300, 0), task.problems("held_out", 60, 1)

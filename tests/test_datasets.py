@@ -90,7 +90,7 @@ PUBLISHED: dict[str, tuple[dict[str, dict[str, Rows]], list[tuple[str, float, st
                     GSM8K,
                     ("Two and two?", "It is 2+2 = <<2+2=4>>4.\n#### 4"),
                     ("Much money?", "<<2*700=1400>>1,400 and <<1400+5=1405>>\n#### 1,405"),
-                    ("No mark?", "It is 4."),
+                    ("No mark?", "4"),
                 ),
                 "test": columns(GSM8K, ("Three?", "#### -3")),
             }
@@ -166,7 +166,15 @@ PUBLISHED: dict[str, tuple[dict[str, dict[str, Rows]], list[tuple[str, float, st
         1,
     ),
 }
-MATH_CONFIGS: list[str] = load_option("task", "math")["config"]
+MATH_CONFIGS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
 
 
 @pytest.mark.parametrize("option", sorted(PUBLISHED))
@@ -274,8 +282,10 @@ def test_a_folder_is_read_by_split(tmp_path: Path) -> None:
             pa.Table.from_pylist([{**row, "question": split + row["question"]} for row in sums(count)]),
             tmp_path / f"{split}.parquet",
         )
+    (tmp_path / "more").mkdir()
+    lines(tmp_path / "more" / "train-2.jsonl.gz", [{"question": "One more?", "answer": "1"}])
     task = Table(path=str(tmp_path), check="number", held_out="split:test")
-    assert len(task.problems("train", 0, 0)) == 12
+    assert len(task.problems("train", 0, 0)) == 13
     assert all(p.question.startswith("test") for p in task.problems("held_out", 4, 0))
     with pytest.raises(ValueError, match=r"has no file for the split 'validation'; name them validation\*\.parquet"):
         Table(path=str(tmp_path), held_out="split:validation").problems("train", 1, 0)
@@ -425,6 +435,7 @@ def test_reading_a_number_never_raises_and_what_it_reads_reads_the_same_again(te
     [
         (r"\boxed{5}", "5"), (r"first \boxed{1}, then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"), (r"\boxed 7", "7"),
         (r"\boxed{\{1,2\}}", r"\{1,2\}"), (r"\fbox{3}", "3"), (r"\boxed{a\\b}", r"a\\b"), (r"\boxed {x}", "x"),
+        (r"\boxed{[0, \}} and {", r"[0, \}"),
         (r"\boxed{1} and \boxed{open", None), ("none", None), (r"\boxed{}", ""), (r"\boxed", None),
     ],
 )  # fmt: skip

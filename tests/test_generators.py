@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from efficient_rl.compose import group_options, load_option
 from efficient_rl.nano.make import CHARACTERS
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.chain import Chain
@@ -27,7 +28,7 @@ from efficient_rl.tasks.fractions import Fractions
 from efficient_rl.tasks.gym import GENERATORS, ReasoningGym
 from efficient_rl.tasks.problem import Problem, Task, below, shuffled, split_of
 from efficient_rl.tasks.tinyzero import Multiplication, TinyZeroCountdown
-from tests.conftest import environment
+from tests.conftest import ROOT, environment
 
 OURS: list[Task] = [
     Countdown(),
@@ -80,6 +81,21 @@ def test_every_problem_is_complete(task: Task) -> None:
         assert problem.source
         assert problem.difficulty >= 1
         assert not problem.free_text
+
+
+@pytest.mark.parametrize(
+    "task", [Fractions(denominators=(6,)), GCD((20,)), LCM((20,), 3), Countdown((2,)), Arithmetic((1,))]
+)
+def test_the_same_numbers_in_another_order_are_the_same_problem_where_the_order_does_not_count(task: Task) -> None:
+    orders: dict[tuple[object, ...], set[str]] = {}
+    for seed in range(3):
+        for problem in task.problems("train", 60, seed):
+            numbers = re.findall(r"\d+(?:/\d+)?", problem.question)
+            counts = any(word in problem.question for word in ("minus", "divided"))
+            words = "".join(c for c in problem.question if not c.isdigit()) if problem.source != "countdown" else ""
+            orders.setdefault((words, *(numbers if counts else sorted(numbers))), set()).add(problem.key)
+    assert all(len(keys) == 1 for keys in orders.values())
+    assert len({problem.key for problem in task.problems("train", 60, 0)}) == 60
 
 
 @pytest.mark.parametrize("task", ALL, ids=str)
@@ -306,3 +322,21 @@ def test_tasks_import_neither_reasoning_gym_nor_data_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_recorded_speeds_keep_their_bounds() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "generators.json").read_text())
+    assert sum(name.startswith(("countdown", "arithmetic")) for name in measured["at_least"]) == 7
+    for name, bound in measured["at_least"].items():
+        assert measured["problems_a_second"][name]["median"] >= bound == 10_000
+    assert {f"reasoning-gym {name}" for name in GENERATORS} <= set(measured["problems_a_second"])
+
+
+def test_the_page_on_tasks_names_every_option_and_generator_and_its_check() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| .*? \| `?(\w+)`?[^|]* \|", page, re.MULTILINE))
+    assert sorted(rows) == group_options()["task"]
+    for option, check in rows.items():
+        named = load_option("task", option).get("check", check)
+        assert check in (named, "yours", "of"), option
+    assert all(f"`{name}`" in page for name in GENERATORS)
