@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from analysis.aggregate import summarize
 from analysis.load import load_sweep
 from benchmarks.machine import write_result
@@ -56,6 +58,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "strategy": found.strategy,
+                    "learning_rate": yaml.safe_load((path / "config.yaml").read_text())["grpo"]["learning_rate"],
                     "seed": found.seed,
                     "before": before,
                     "after": after,

@@ -13,7 +13,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "strategies.md")
 
 def filled(text: str, results: Path) -> str:
     """A page's text with the tables that the result files give."""
-    tables = {"learning": _learning, "figures": _figures, "costs": _costs, "promises": _promises}
+    tables = {"learning": _learning, "figures": _figures, "costs": _costs, "promises": _promises, "real_model": _real_model}
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
             rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)",
@@ -36,6 +36,20 @@ def _learning(results: Path) -> str:
             f"{row['peak_memory_bytes'] / 2**20:.0f} MiB |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _real_model(results: Path) -> str:
+    measured = _read(results, "real_model")
+    names = ("strategy, learning rate", "before [95%]", "after [95%]", "greedy, before and after", "seconds a step")
+    rows = [f"| {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: |"]
+    for run in sorted(measured["runs"], key=lambda run: -run["after"]["accuracy"]):
+        before, after = run["before"], run["after"]
+        shares = [f"{part['accuracy']:.1%} [{part['low']:.1%}, {part['high']:.1%}]" for part in (before, after)]
+        greedy = f"{before['greedy_accuracy']:.1%}, {after['greedy_accuracy']:.1%}"
+        cells = (f"{run['strategy']}, {run['learning_rate']:.0e}", *shares, greedy, f"{run['seconds_a_step']:.0f}")
+        rows.append(f"| {' | '.join(cells)} |")
+    problems, samples = (measured["runs"][0]["after"][name] for name in ("problems", "samples"))
+    return "\n".join(rows) + f"\n\nOne seed each; intervals over {problems} held-out sums, {samples} samples of each.\n"
 
 
 def _figures(results: Path) -> str:

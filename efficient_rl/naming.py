@@ -39,5 +39,5 @@ def _varying(members: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    parts = [f"{key.split('.')[-1]}={values[key]}" for key in keys if key in values]
+    parts = [f"{key.removesuffix('.name').split('.')[-1]}={values[key]}" for key in keys if key in values]
     return " ".join([str(values["strategy.name"]), *parts])

@@ -15,7 +15,7 @@ from efficient_rl.curricula.scheduled import DynamicSampling
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.static import LastK
 from efficient_rl.training.grpo import EfficientGRPOTrainer
-from efficient_rl.training.serving import groups_without_signal, with_groups_replaced
+from efficient_rl.training.serving import groups_without_signal, rows_of_level_groups, with_groups_replaced
 from efficient_rl.training.stepwise import StepwiseRewards
 from tests.conftest import execute_tiny, tiny_run
 
@@ -119,9 +119,22 @@ def test_replaced_groups_bring_their_rows_padded_on_the_right_side() -> None:
     assert merged["num_items_in_batch"] == 3 + 3 + 2 + 2
 
 
+def test_groups_are_level_up_to_rounding_only() -> None:
+    rewards = torch.tensor([0.1, 0.1 + 1e-8, 0.1, 0.1001, 0.0, 0.0, -3.0, -3.0])
+    assert rows_of_level_groups(rewards, 2).tolist() == [True, True, False, False, True, True, True, True]
+
+
 def test_a_group_has_a_signal_if_any_token_has_an_advantage() -> None:
     assert groups_without_signal(torch.tensor([0.0, 0.0, 1.0, -1.0]), 2) == [0]
     assert groups_without_signal(torch.tensor([[0.0, 0.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]]), 2) == [1]
+
+
+@pytest.mark.parametrize("level", [0.1, 0.7, 12.3])
+def test_equal_rewards_that_floats_cannot_hold_are_no_signal(tmp_path: Path, level: float) -> None:
+    curriculum = Counting(refills=2)
+    trainer = train(tmp_path, curriculum, lambda completions, **_: [level] * len(completions), max_steps=1)
+    assert [len(indices) for _, indices, _ in curriculum.seen] == [2, 2, 2]
+    assert trainer.state.log_history[0]["loss"] == 0
 
 
 class Steps:

@@ -35,7 +35,7 @@ from efficient_rl.training.preparation import (
 )
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import SamplingSettings, can_sample, sample
-from efficient_rl.training.serving import Server, groups_without_signal, with_groups_replaced
+from efficient_rl.training.serving import Server, groups_without_signal, rows_of_level_groups, with_groups_replaced
 from efficient_rl.training.stepwise import StepwiseRewards, added_to
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
@@ -186,8 +186,15 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         return frozen_depth(self._bare, self.parameters.with_gradients) if useful else 0
 
     def _scored(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's batch; with process supervision its advantages have shape (rows, tokens)."""
+        """TRL's batch, without the rounding that it takes for an advantage where a group's rewards are all the same.
+
+        With process supervision its advantages have shape (rows, tokens).
+        """
         batch = dict(super()._generate_and_score_completions(inputs))
+        if self.multi_objective_aggregation == "sum_then_normalize":
+            start = self.accelerator.process_index * len(inputs)
+            level = rows_of_level_groups(self._rewards, self.num_generations)[start : start + len(inputs)]
+            batch["advantages"] = batch["advantages"].masked_fill(level, 0.0)
         if self._stepwise:
             batch["advantages"] = added_to(batch["advantages"], self._token_advantages, batch["completion_ids"].shape[1])
         return batch

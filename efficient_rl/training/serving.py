@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from efficient_rl.curricula.protocol import Curriculum
 
 PROMPT_IDS = "prompt_ids"
+ROUNDING = 1e-6  # of float32, relative
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
 
@@ -40,6 +41,13 @@ class Server:
             "difficulty": sum(served) / len(served),
             **{f"curriculum/{name}": value for name, value in self.curriculum.beliefs().items()},
         }
+
+
+def rows_of_level_groups(rewards: torch.Tensor, size: int) -> torch.Tensor:
+    """Which rows, shape (rows,), belong to a group of `size` whose rewards are equal up to rounding."""
+    groups = rewards.view(-1, size)
+    spread = groups.amax(1) - groups.amin(1)
+    return (spread <= ROUNDING * groups.abs().amax(1)).repeat_interleave(size)
 
 
 def groups_without_signal(advantages: torch.Tensor, size: int) -> list[int]:
