@@ -70,8 +70,9 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _content(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _content(value) for key, value in tree.items() if key not in NOT_CONTENT}
+    if isinstance(tree, dict):  # the arguments of a class are content, whatever they are called
+        kept = {key: value for key, value in tree.items() if key not in NOT_CONTENT}
+        return {key: value if key == "arguments" else _content(value) for key, value in kept.items()}
     return [_content(item) for item in tree] if isinstance(tree, list | tuple) else tree
 
 

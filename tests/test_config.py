@@ -1,5 +1,6 @@
 """A run is its content: the hash follows it and nothing else, and every range is checked with a remedy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,13 @@ def test_bad_values_are_refused_with_value_bound_and_remedy(overrides: list[str]
     with pytest.raises(ConfigError) as caught:
         run(*overrides)
     assert message in str(caught.value)
+
+
+def test_an_argument_called_name_is_content() -> None:
+    base = run("task=mixture")
+
+    def renamed(source: str) -> RunConfig:
+        sources = {source if name == "arithmetic" else name: value for name, value in base.task.arguments["sources"].items()}
+        return replace(base, task=replace(base.task, arguments={"sources": sources}))
+
+    assert len({each.config_hash for each in (base, renamed("name"), renamed("other"))}) == 3
