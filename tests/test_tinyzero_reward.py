@@ -61,6 +61,8 @@ def test_the_published_scorer_and_the_strict_one(completion: str, published: flo
         ("3**2", [3, 2], 9, 1.0, 0.0),  # 3: a power is paid as right
         ("7//2", [7, 2], 3, 1.0, 0.0),
         ("2**-3", [2, 3], 0, 0.1, 0.0),
+        ("1_0", [1, 0], 10, 0.1, 0.0),  # outside the filter, though Python reads 10
+        ("1e1", [1, 1], 10, 0.1, 0.0),
         ("(-8)**3", [8, 3], -512, 1.0, 0.0),
         ("1.5*2", [1, 5, 2], 3, 1.0, 0.0),  # 4: a decimal is two whole numbers
         ("1/3*3", [1, 3, 3], 1, 1.0, 1.0),
