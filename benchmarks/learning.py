@@ -4,10 +4,13 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
+from scipy.stats import ttest_1samp
 
 from analysis.aggregate import summarize
 from analysis.load import load_sweep
@@ -41,8 +44,32 @@ def main() -> None:
         }
         for summary in summarize(sweep.runs)
     ]
-    write_result(arguments.output, __doc__ or "", {"sweep": arguments.sweep, "strategies": rows, "runs": _runs(folder)})
+    runs = _runs(folder)
+    measured: dict[str, Any] = {"sweep": arguments.sweep, "strategies": rows, "runs": runs}
+    if len({run["curriculum"] for run in runs}) > 1:
+        measured["against_uniform"] = paired(runs, "curriculum", "uniform")
+    write_result(arguments.output, __doc__ or "", measured)
     print(arguments.output.read_text())
+
+
+def paired(runs: Sequence[Mapping[str, Any]], part: str, control: str) -> dict[str, Any]:
+    """Accuracy of every variant of a part less the control's on the same seeds: mean, 95% t interval, Holm's p."""
+    by_variant: dict[str, dict[int, float]] = {}
+    for run in runs:
+        by_variant.setdefault(run[part], {})[run["seed"]] = run["after"]["accuracy"]
+    found: dict[str, Any] = {}
+    for name, values in by_variant.items():
+        seeds = sorted(values.keys() & by_variant[control].keys())
+        differences = [values[seed] - by_variant[control][seed] for seed in seeds]
+        if name != control and len(seeds) > 1:
+            test = ttest_1samp(differences, 0.0)
+            low, high = test.confidence_interval(0.95)
+            found[name] = {"mean": fmean(differences), "low": float(low), "high": float(high), "p": float(test.pvalue)}
+    running = 0.0
+    for rank, name in enumerate(sorted(found, key=lambda name: found[name]["p"])):
+        running = max(running, min(1.0, (len(found) - rank) * found[name]["p"]))
+        found[name]["holm_p"] = running
+    return found
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
@@ -51,6 +78,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
     for path in sorted((folder / "outputs" / "runs").iterdir()):
         found = Record(path).result()
         if found is not None:
+            config = yaml.safe_load((path / "config.yaml").read_text())
             before, after = (
                 {name: evaluation[name] for name in ("accuracy", "low", "high", "greedy_accuracy", "problems", "samples")}
                 for evaluation in (found.evaluation_before, found.evaluation)
@@ -58,7 +86,8 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "strategy": found.strategy,
-                    "learning_rate": yaml.safe_load((path / "config.yaml").read_text())["grpo"]["learning_rate"],
+                    "curriculum": config["curriculum"]["name"],
+                    "learning_rate": config["grpo"]["learning_rate"],
                     "seed": found.seed,
                     "before": before,
                     "after": after,

@@ -4,16 +4,24 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "strategies.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "strategies.md", ROOT / "docs" / "curricula.md")
 
 
 def filled(text: str, results: Path) -> str:
     """A page's text with the tables that the result files give."""
-    tables = {"learning": _learning, "figures": _figures, "costs": _costs, "promises": _promises, "real_model": _real_model}
+    tables = {
+        "learning": _learning,
+        "figures": _figures,
+        "costs": _costs,
+        "promises": _promises,
+        "real_model": _real_model,
+        "curricula": _curricula,
+    }
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
             rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)",
@@ -50,6 +58,25 @@ def _real_model(results: Path) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     problems, samples = (measured["runs"][0]["after"][name] for name in ("problems", "samples"))
     return "\n".join(rows) + f"\n\nOne seed each; intervals over {problems} held-out sums, {samples} samples of each.\n"
+
+
+def _curricula(results: Path) -> str:
+    measured = _read(results, "which_curriculum")
+    by_name: dict[str, list[Any]] = {}
+    for run in measured["runs"]:
+        by_name.setdefault(run["curriculum"], []).append(run)
+    means = {name: fmean(run["after"]["accuracy"] for run in runs) for name, runs in by_name.items()}
+    names = ("curriculum", "accuracy", "against uniform, points [95%]", "p (Holm)", "tokens", "seeds")
+    rows = [f"| {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for name in sorted(means, key=lambda name: -means[name]):
+        other, p = "", ""
+        if name in measured["against_uniform"]:
+            found = measured["against_uniform"][name]
+            other = f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+            p = f"{found['holm_p']:.2f}"
+        tokens = fmean(run["tokens"] for run in by_name[name])
+        rows.append(f"| {name} | {means[name]:.1%} | {other} | {p} | {tokens:,.0f} | {len(by_name[name])} |")
+    return "\n".join(rows) + "\n"
 
 
 def _figures(results: Path) -> str:

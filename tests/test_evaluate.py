@@ -92,7 +92,10 @@ def table(folder: Path, name: str, questions: Sequence[str]) -> str:
 
 
 def test_no_training_problem_is_in_any_evaluation_set(tmp_path: Path) -> None:
-    asked = [f"Tom has {number} red apples, {number} green ones and {number} pears, all of {number} grams." for number in range(40)]
+    asked = [
+        f"Tom has {number} red apples, {number} green ones and {number} pears, all of {number} grams."
+        for number in range(40)
+    ]
     own = table(tmp_path, "own", asked)
     other = table(tmp_path, "other", [f"What now? {asked[3]}", *(f"Something else entirely, number {n}?" for n in range(7))])
     sets = f"{{other: {{_target_: efficient_rl.tasks.datasets.Table, path: {other}, check: number, held_out: all}}}}"

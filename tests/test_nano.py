@@ -7,7 +7,6 @@ import torch
 
 from efficient_rl.evaluate import Examiner
 from efficient_rl.models import load_model, load_tokenizer
-from efficient_rl.prompts import Prompts
 from efficient_rl.nano.make import (
     BYTE_LEVEL,
     CHARACTERS,
@@ -22,8 +21,9 @@ from efficient_rl.nano.make import (
     save,
     train,
 )
-from efficient_rl.rewards.verify import is_correct
 from efficient_rl.problems import HELD_OUT_SEED
+from efficient_rl.prompts import Prompts
+from efficient_rl.rewards.verify import is_correct
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.countdown import Countdown
 from efficient_rl.tasks.problem import Task

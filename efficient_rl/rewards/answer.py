@@ -28,4 +28,4 @@ class AnswerFormat:
 
     def __call__(self, completions: list[str], **_: Any) -> list[float]:
         """One value a completion."""
-        return [float(extract_answer(completion) is not None) for completion in completions]
+        return [float(extract_answer(completion, "tags") is not None) for completion in completions]

@@ -101,8 +101,8 @@ def _scaled(part: dict[str, str]) -> Fraction | None:
 def answers(text: str, wanted: Quantity) -> bool:
     """Whether a text gives exactly the wanted number, or is an equation with nothing else on any side: `x = 3 + 4 = 7`.
 
-    50% is 0.5, and it is 50 only where the wanted number is in percent itself; units that contradict each other are wrong,
-    and so is a division left undone (84/2) where a whole number is wanted.
+    50% is 0.5 and, as questions that ask for a percentage have bare answers, also 50 (not 0.5% for 0.5); a bare 50 is
+    50%. Units that contradict each other are wrong, and so is a division left undone (84/2) where a whole number is wanted.
     """
     *before, last = sides(unwrap(text)) if len(text) <= MAX_CHARACTERS else [""]
     given = read_quantity(last)
@@ -112,10 +112,11 @@ def answers(text: str, wanted: Quantity) -> bool:
 def _agree(given: Quantity, wanted: Quantity) -> bool:
     if given.unreduced and wanted.value.denominator == 1 and not wanted.unreduced:
         return False
-    bare = wanted.unit == PERCENT and given.unit == ""
-    return same_unit(given.unit, wanted.unit) and (
-        given.value == wanted.value or (bare and given.value == 100 * wanted.value)
-    )
+    if (given.unit, wanted.unit) == ("", PERCENT) and given.value == 100 * wanted.value:
+        return True
+    if (given.unit, wanted.unit) == (PERCENT, "") and 100 * given.value == wanted.value and abs(wanted.value) >= 1:
+        return True
+    return same_unit(given.unit, wanted.unit) and given.value == wanted.value
 
 
 def _worth(side: str) -> Fraction | None:
