@@ -80,7 +80,7 @@ def _curricula(results: Path) -> str:
 
 
 def _figures(results: Path) -> str:
-    rows = (*_training(results), *_demo(results), *_launching(results), *_planning(results))
+    rows = (*_training(results), *_mathematics(results), *_demo(results), *_launching(results), *_planning(results))
     header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
     return header + "".join(f"| {what} | {value} |\n" for what, value in rows)
 
@@ -120,6 +120,21 @@ def _training(results: Path) -> Sequence[tuple[str, str]]:
     return [
         *((f"{row['what']}, of {row['against']}", f"{row['ratio']:.2f}") for row in chosen),
         ("bookkeeping of dynamic strategies", f"{min(shares.values()):.1%} to {max(shares.values()):.1%} of a nano step"),
+    ]
+
+
+def _mathematics(results: Path) -> Sequence[tuple[str, str]]:
+    judged, made = _read(results, "verifying"), _read(results, "generators")["problems_a_second"]
+    verdicts = [judged[way]["a_core_second"]["median"] for way in ("boxed_numbers", "gsm8k_through_math_verify")]
+    countdown = [made[f"countdown, {numbers} numbers"]["median"] for numbers in (3, 4, 6)]
+    steps = _read(results, "curricula")["pools"]["five levels"].values()
+    return [
+        ("verdicts a core second, boxed numbers and through math-verify", " and ".join(f"{rate:,.0f}" for rate in verdicts)),
+        ("countdown problems a second, 3, 4 and 6 numbers", ", ".join(f"{rate:,.0f}" for rate in countdown)),
+        (
+            "a curriculum over 100,000 problems, of a nano step",
+            f"{max(each['share_of_a_step'] for each in steps):.1%} at most",
+        ),
     ]
 
 
