@@ -38,7 +38,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --quiet: #a2a9b4; --paper: #16181c; --line: #363a42; --mark: #1d2a3a; }
 }
-body { margin: 2.5rem auto; max-width: 70rem; padding: 0 1.25rem; color: var(--ink); background: var(--paper);
+body { margin: 2.5rem auto; max-width: 78rem; padding: 0 1.25rem; color: var(--ink); background: var(--paper);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { margin-bottom: 0.25rem; overflow-wrap: anywhere; }
 .question { margin-top: 0; font-size: 1.15rem; color: var(--quiet); }

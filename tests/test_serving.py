@@ -145,8 +145,8 @@ class Steps:
     def __call__(self, completions: list[str], **_: Any) -> list[float]:
         return [0.0] * len(completions)
 
-    def steps(self, completion: str, check: str, gold: Any) -> list[tuple[int, float]]:
-        assert (check, gold) == ("number", {"answer": "7"})
+    def steps(self, completion: str, check: str, gold: Any, place: str | None) -> list[tuple[int, float]]:
+        assert (check, gold, place) == ("number", {"answer": "7"}, None)
         return [(index + 1, float(character)) for index, character in enumerate(completion) if character.isdigit()]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from efficient_rl.rewards.columns import groups, require, verdicts
 
@@ -15,6 +15,7 @@ class KimiLength:
     it is wrong, 0 for all where all are equally long.
     """
 
+    whole_groups: ClassVar[bool] = True  # compares the completions of one prompt, so none may lie in another process
     __name__ = "length"
 
     def __call__(

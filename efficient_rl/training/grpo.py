@@ -239,9 +239,10 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             return
         if self._server is not None and self._server.curriculum.refills:
             raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
-        if self._stepwise and self.args.per_device_train_batch_size % self.num_generations:
+        compares = self._stepwise or any(getattr(function, "whole_groups", False) for function in self.reward_funcs)
+        if compares and self.args.per_device_train_batch_size % self.num_generations:
             raise ValueError(
-                f"process rewards need whole groups in every process: per_device_train_batch_size="
+                f"process and length rewards need whole groups in every process: per_device_train_batch_size="
                 f"{self.args.per_device_train_batch_size} is no multiple of num_generations={self.num_generations}"
             )
 

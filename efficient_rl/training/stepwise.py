@@ -13,7 +13,7 @@ from efficient_rl.rewards.process import step_advantages, token_ends
 class StepwiseRewards:
     """The reward functions that judge steps, with their weights; the trainer's sum of whole rewards leaves them out.
 
-    Such a function has `steps(completion, check, gold)`: the ends of the steps in characters, and their rewards.
+    Such a function has `steps(completion, check, gold, place)`: the ends of the steps in characters, and their rewards.
     """
 
     def __init__(self, functions: Sequence[Any], weights: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -33,12 +33,12 @@ class StepwiseRewards:
         pieces = [self._tokenizer.batch_decode([[token] for token in each]) for each in ids]
         for function, weight in self._functions:
             steps = [
-                function.steps(text, row["check"], json.loads(row["gold"]))
+                function.steps(text, row["check"], json.loads(row["gold"]), row.get("place"))
                 for text, row in zip(completions, rows, strict=True)
             ]
             for start in range(0, len(ids), size):
                 group = range(start, start + size)
-                ends = [token_ends([end for end, _ in steps[row]], pieces[row]) for row in group]
+                ends = [token_ends([end for end, _ in steps[row]], pieces[row], completions[row]) for row in group]
                 rewards = [[reward for _, reward in steps[row]] for row in group]
                 found = step_advantages(ends, rewards, [len(ids[row]) for row in group])
                 for row, values in zip(group, found, strict=True):
