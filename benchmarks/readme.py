@@ -9,7 +9,7 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "strategies.md", ROOT / "docs" / "curricula.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("strategies", "curricula", "figures")))
 
 
 def filled(text: str, results: Path) -> str:

@@ -190,16 +190,17 @@ def fingerprint(path: str) -> str:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")
         return ""
-    return _digest(folder)
+    return _digest(folder, deep=False)
 
 
-def _digest(path: Path) -> str:
-    """16 hexadecimal digits over the name, the size and the content (of large files the ends) of a file or a folder's."""
+def _digest(path: Path, deep: bool = True) -> str:
+    """16 hexadecimal digits over name, size and content (of large files the ends) of a file or of a folder's files."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    below = [path] if path.is_file() else path.rglob("*") if deep else path.iterdir()
+    files = sorted(each for each in below if each.is_file() and not each.name.startswith("."))
     for file in files:
         size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
+        digest.update(f"{file.relative_to(path) if file != path else file.name} {size} ".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(SMALL_FILE_BYTES))
             if size > SMALL_FILE_BYTES:

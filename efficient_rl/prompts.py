@@ -1,6 +1,7 @@
 """Writes a problem as the text that the model continues: in the model's own form, or by a template of conf/prompt."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ class Prompts:
     def encode(self, text: str) -> list[int]:
         """Token ids; a chat template already wrote its special tokens. ConfigError for characters without a token."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=not self._is_chat)["input_ids"]
-        lost = {character for character in text if not character.isspace()} - set(self._tokenizer.decode(ids))
+        kept = unicodedata.normalize("NFKC", self._tokenizer.decode(ids))
+        lost = {character for character in unicodedata.normalize("NFKC", text) if not character.isspace()} - set(kept)
         if lost:
             raise ConfigError(
                 f"{self._model.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {text!r}; nano reads only "
@@ -70,7 +72,13 @@ class Prompts:
         configured = model.generation_config.eos_token_id
         ids = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id}
         if self._settings.stop is not None:
-            ids |= {i for i in range(len(self._tokenizer)) if self._settings.stop in self._tokenizer.decode([i])}
+            ends = {i for i in range(len(self._tokenizer)) if self._settings.stop in self._tokenizer.decode([i])}
+            if not ends:
+                raise ConfigError(
+                    f"prompt.stop={self._settings.stop!r} is in no token of {self._model.path}, so nothing would stop; "
+                    "use a shorter text such as '\\n', or null"
+                )
+            ids |= ends
         return sorted(int(i) for i in ids if i is not None)
 
 

@@ -43,6 +43,7 @@ NUMBERS: dict[str, list[tuple[str, str, bool]]] = {
         ("\\frac{1}{3}", "0.33", False),
     ],
     "percent": [
+        ("7%", "7", True),
         ("50%", "0.5", True), ("50\\%", "1/2", True), ("50%", "50", True), ("50%", "5", False), ("50%", "5000", False),
         ("50%", "50%", True), ("50", "50%", True), ("20\\%", "20", True), ("0.2", "20", False),
         ("0.5", "50\\%", True), ("50 percent", "50%", True), ("5%", "0.5", False), ("0.5%", "0.5", False),

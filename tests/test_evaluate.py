@@ -108,6 +108,37 @@ def test_no_training_problem_is_in_any_evaluation_set(tmp_path: Path) -> None:
     assert not any(problem.question in measured for problem in problems.train)
 
 
+def test_what_a_table_holds_out_stays_out_of_training_though_it_is_not_measured(tmp_path: Path) -> None:
+    test = [f"Row{n} asks how many of the {n} blue cats{n} are asleep now" for n in range(30)]
+    held_out, own = table(tmp_path, "test", test), table(tmp_path, "own", [*(f"More: {text}" for text in test), "Is it?"])
+    overrides = ("task=table", f"task.path={own}", f"task.held_out=path:{held_out}", "grpo.train_problems=31")
+    problems = load_problems(tiny_run(*overrides, "task.check=number", "eval.problems=2"))
+    assert [problem.question for problem in problems.train] == ["Is it?"]
+    assert problems.contaminated == 30
+
+
+def test_examples_of_a_prompt_are_not_trained_on() -> None:
+    overrides = ("task=arithmetic", "task.operators=[+]", "task.digits=[1]", "grpo.train_problems=40", "eval.problems=4")
+    problems = load_problems(tiny_run(*overrides, "prompt=few_shot", "model.prompt=plain"))
+    assert len(problems.examples) == 4
+    assert not {problem.key for problem in problems.examples} & {problem.key for problem in problems.train}
+
+
+def test_an_evaluation_set_with_the_tasks_name_but_other_problems_is_refused() -> None:
+    config = tiny_run("task.operands=[2]", "eval.sets=[countdown]")
+    with pytest.raises(ConfigError, match="another 'countdown' than task"):
+        load_problems(config)
+
+
+def test_data_in_folders_below_counts_as_content(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    table(folder, "own", ["a?"])
+    first = tiny_run("task=table", f"task.path={tmp_path / 'data'}").config_hash
+    table(folder, "own", ["b?"])
+    assert tiny_run("task=table", f"task.path={tmp_path / 'data'}").config_hash != first
+
+
 def test_a_run_whose_data_changed_is_another_run(tmp_path: Path) -> None:
     overrides = ("task=table", f"task.path={table(tmp_path, 'own', ['a?', 'b?'])}")
     first = tiny_run(*overrides).config_hash

@@ -111,3 +111,9 @@ def test_a_missing_chat_template_ends_in_a_remedy() -> None:
 def test_a_prompt_that_the_tokenizer_cannot_write_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"has no tokens for 'H'.*prompt=model"):
         Prompts(NANO, settings("model"), load_tokenizer(NANO)).encode("H3+4:")
+
+
+def test_a_stop_that_no_token_holds_is_refused() -> None:
+    prompts = Prompts(model("plain"), settings("model", "prompt.stop='never so written'"), load_tokenizer(NANO))
+    with pytest.raises(ConfigError, match=r"prompt\.stop='never so written' is in no token"):
+        prompts.stop_ids(load_model(NANO))

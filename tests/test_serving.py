@@ -164,6 +164,18 @@ def test_step_rewards_become_advantages_of_the_tokens_before_their_ends() -> Non
     assert found[1] == pytest.approx([zero], rel=1e-4)
 
 
+def test_a_curriculum_sees_step_rewards_and_no_failure_where_there_is_no_verdict(tmp_path: Path) -> None:
+    class Mean(Steps):
+        def __call__(self, completions: list[str], **_: Any) -> list[float]:
+            return [float("nan") if index < 4 else 0.5 for index in range(len(completions))]
+
+    curriculum = Counting(refills=0)
+    train(tmp_path, curriculum, Mean(), max_steps=1)
+    ((_, _, (first, second)),) = curriculum.seen
+    assert all(value != value for value in first)
+    assert second == [0.5] * 4
+
+
 def test_training_on_steps_alone_moves_the_weights(tmp_path: Path) -> None:
     trainer = train(tmp_path, Counting(refills=0), Steps(), max_steps=1)
     assert trainer.state.log_history[0]["grad_norm"] > 0

@@ -193,3 +193,22 @@ def test_a_bomb_costs_less_than_a_fifth_of_a_second() -> None:
 def test_the_page_names_every_place_and_checker() -> None:
     page = (ROOT / "docs" / "rewards.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*PLACES, *CHECKERS, "check", "place"}
+
+
+def test_a_fraction_wanted_in_lowest_terms_is_not_copied_from_the_question() -> None:
+    gold = {"answer": "25/49", "lowest": True}
+    assert is_correct("<answer>25/49</answer>", "number", gold)
+    assert is_correct("\\boxed{\\frac{25}{49}}", "number", gold)
+    assert not is_correct("<answer>375/735</answer>", "number", gold)
+    assert is_correct("<answer>6/8</answer>", "number", {"answer": "3/4"})
+
+
+def test_words_that_change_a_number_are_no_units() -> None:
+    for words in ("eighths", "quarters", "hundredths", "lakh", "gross", "score", "factorial"):
+        assert not is_correct(f"<answer>7 {words}</answer>", "number", {"answer": "7"}), words
+
+
+def test_what_the_prompt_wrote_of_the_answer_counts_for_its_reward() -> None:
+    columns = {"check": ["number"], "gold": ['{"answer": "7"}'], "place": ["tags"]}
+    assert Accuracy()(["7</answer>"], prefill=["<answer>"], **columns) == [1.0]
+    assert Accuracy()(["7</answer>"], prefill=[""], **columns) == [0.0]

@@ -14,10 +14,16 @@ class Accuracy:
     __name__ = "accuracy"
 
     def __call__(
-        self, completions: list[str], check: list[str], gold: list[str], place: list[str] | None = None, **_: Any
+        self,
+        completions: list[str],
+        check: list[str],
+        gold: list[str],
+        place: list[str] | None = None,
+        prefill: list[str] | None = None,
+        **_: Any,
     ) -> list[float]:
         """One value a completion; `check`, `gold` (JSON) and `place` (of the answer) are columns of the training data."""
-        return [float(right) for right in verdicts(completions, check, gold, place)]
+        return [float(right) for right in verdicts(completions, check, gold, place, prefill)]
 
 
 @dataclass(frozen=True)

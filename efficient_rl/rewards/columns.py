@@ -28,9 +28,14 @@ def reasoning(text: str) -> str:
 
 
 def verdicts(
-    completions: Sequence[str], check: Sequence[str], gold: Sequence[str], place: Sequence[str] | None
+    completions: Sequence[str],
+    check: Sequence[str],
+    gold: Sequence[str],
+    place: Sequence[str] | None,
+    prefill: Sequence[str] | None = None,
 ) -> list[bool]:
     """Whether each completion's answer is right; `gold` is JSON, `place` says where the answer stands (None: default)."""
+    completions = whole_texts(completions, prefill)
     places: Sequence[str | None] = [None] * len(completions) if place is None else place
     return [_verdict(*row) for row in zip(completions, check, gold, places, strict=True)]
 

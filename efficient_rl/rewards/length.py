@@ -26,10 +26,11 @@ class KimiLength:
         check: list[str],
         gold: list[str],
         place: list[str] | None = None,
+        prefill: list[str] | None = None,
         **_: Any,
     ) -> list[float]:
         """One value in -0.5 to 0.5 a completion; neighbours with equal prompts are a group."""
-        right = verdicts(completions, check, gold, place)
+        right = verdicts(completions, check, gold, place, prefill)
         values = [0.0] * len(completions)
         for rows in groups(prompts):
             lengths = [len(completion_ids[row]) for row in rows]
@@ -75,10 +76,11 @@ class Cosine:
         check: list[str],
         gold: list[str],
         place: list[str] | None = None,
+        prefill: list[str] | None = None,
         **_: Any,
     ) -> list[float]:
         """One value between the bounds a completion; its length is the number of its token ids."""
-        right = verdicts(completions, check, gold, place)
+        right = verdicts(completions, check, gold, place, prefill)
         return [self._value(len(ids), good) for ids, good in zip(completion_ids, right, strict=True)]
 
     def _value(self, tokens: int, right: bool) -> float:

@@ -38,7 +38,9 @@ NOT_UNITS = frozenset(
     third thirds fourth fourths fifth fifths tenth tenths pi to between through if unless except wrong about
     approximately around almost nearly roughly mod zero one two three four five six seven eight nine ten eleven
     twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy
-    eighty ninety then instead
+    eighty ninety then instead sixth sixths seventh sevenths eighth eighths ninth ninths twelfth twelfths quarter
+    quarters hundredth hundredths thousandth thousandths ten tens lakh lakhs crore crores gross score scores factorial
+    inverse negative
     """,
     )
 )

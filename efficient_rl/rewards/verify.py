@@ -5,6 +5,7 @@ Every verdict is bounded in characters and time, is the same in threads and proc
 
 import re
 from collections.abc import Callable, Mapping
+from math import gcd
 from typing import Any
 
 from efficient_rl.rewards.expressions import evaluate_expression
@@ -38,9 +39,17 @@ def countdown(answer: str, gold: Mapping[str, Any]) -> bool:
 
 
 def number(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is exactly one number, equal to `gold["answer"]`; `parse_number` says what counts as one."""
+    """Whether the answer is exactly one number, equal to `gold["answer"]`; `parse_number` says what counts as one.
+
+    With `gold["lowest"]` a fraction must be in lowest terms: 6/8 is no answer where 3/4 is wanted.
+    """
     wanted = read_quantity(str(gold["answer"]))
-    return wanted is not None and answers(answer, wanted)
+    return wanted is not None and answers(answer, wanted) and not (gold.get("lowest") and _can_be_reduced(answer))
+
+
+def _can_be_reduced(answer: str) -> bool:
+    *_, upper, lower = map(int, ["0", "1", *re.findall(r"\d{1,30}", answer, re.ASCII)])
+    return ("/" in answer or "frac" in answer) and gcd(upper, lower) > 1
 
 
 def choice(answer: str, gold: Mapping[str, Any]) -> bool:

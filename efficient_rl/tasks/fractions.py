@@ -42,7 +42,7 @@ class Fractions:
             question=f"What is {a} {WORDS[operator]} {b}? Give the answer in lowest terms.",
             symbols=f"{a}/({b}):" if operator == "/" else f"{a}{operator}{b}:",
             check="number",
-            gold={"answer": str(answer)},
+            gold={"answer": str(answer), "lowest": True},
             difficulty=float(bound),
             source="fractions",
             key=f"fractions {first} {operator} {second}",

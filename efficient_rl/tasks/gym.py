@@ -109,7 +109,7 @@ class ReasoningGym:
         try:
             from reasoning_gym import create_dataset
         except ImportError as error:
-            raise ValueError("this task needs reasoning-gym; run `pip install efficient_rl[generators]`") from error
+            raise ValueError("this task needs reasoning-gym; install the extra `generators` of efficient_rl") from error
         generator = GENERATORS[self.generator]
         config = copy.deepcopy({**generator.config, **self.config, **generator.fixed})
         try:
@@ -132,7 +132,7 @@ class ReasoningGym:
             question=question,
             symbols=generator.symbols(metadata) or question,
             check="number",
-            gold={"answer": answer},
+            gold={"answer": answer} | ({"lowest": True} if "/" in answer else {}),
             difficulty=generator.difficulty(metadata),
             source=self.generator,
             key=f"{self.generator} {generator.content(metadata)}",

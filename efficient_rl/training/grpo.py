@@ -226,7 +226,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         drawn, inputs = server.draw(rows * self.accelerator.num_processes // size, size, step)
         start = self.accelerator.process_index * rows
         batch = self._scored(inputs[start : start + rows])
-        server.curriculum.observe(drawn, self._rewards.view(-1, size).tolist(), step)
+        server.curriculum.observe(drawn, self._seen_rewards.view(-1, size).tolist(), step)
         return batch, drawn
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
@@ -252,6 +252,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         with self.meter.phase("reward"):
             rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
             self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+            seen = (rewards * self._stepwise.all_weights.to(rewards.device)).nansum(1)
+            self._seen_rewards = seen.masked_fill(rewards.isnan().all(1), torch.nan)  # no verdict is no failure
             if self._stepwise:
                 size = self.num_generations if self.model.training else self.num_generations_eval
                 self._token_advantages = self._stepwise.token_advantages(inputs, completions, completion_ids, size)

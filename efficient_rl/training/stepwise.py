@@ -20,6 +20,7 @@ class StepwiseRewards:
         found = [index for index, function in enumerate(functions) if hasattr(function, "steps")]
         self._functions = [(functions[index], float(weights[index])) for index in found]
         self._tokenizer = tokenizer
+        self.all_weights = weights.clone()  # with those of the steps, for what looks at whole completions
         weights[found] = 0.0
 
     def __bool__(self) -> bool:
