@@ -87,7 +87,9 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
         return False
     if len(ours) == 1 and not kind:
         return equal_expressions(theirs[0], ours[0], clock)
-    if kind:
+    unknowns = {compact(item.partition("=")[0]) for item in ours if "=" in item}
+    by_place = len(unknowns) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
+    if kind or by_place:
         return all(equal(a, g, clock) for a, g in zip(theirs, ours, strict=True))
     return paired(theirs, ours, clock)
 
