@@ -129,7 +129,8 @@ MATHEMATICS: dict[str, list[tuple[str, str, bool]]] = {
         ("\\pm 2", "2, -2", True), ("2, -2", "\\pm 2", True), ("1 \\pm \\sqrt{2}", "1 + \\sqrt{2}, 1 - \\sqrt{2}", True),
         ("1, 1", "1, 2", False), ("1, 2", "(1, 2)", False), ("\\frac{1}{2}, \\sqrt{2}", "\\sqrt{2}, 0.5", True),
         ("2, 1, 2", "1, 2, 3", False), ("2, 1", "x=1, y=2", False), ("1, 2", "x=1, y=2", True),
-        ("y=2, x=1", "x=1, y=2", True), ("x=2, y=1", "x=1, y=2", False), ("\\emptyset", "\\varnothing", True), ("\\{\\}", "\\{0\\}", False),
+        ("y=2, x=1", "x=1, y=2", True), ("x=2, y=1", "x=1, y=2", False),
+        ("\\emptyset", "\\varnothing", True), ("\\{\\}", "\\{0\\}", False),
     ],
     "tuples and intervals": [
         ("(1, 2)", "(1,2)", True), ("(2, 1)", "(1, 2)", False), ("[1, 2]", "(1, 2)", False),
