@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
+DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -66,7 +68,7 @@ def sample(
             active = int((~done).sum())
             if active == 0 or step + 1 == settings.max_new_tokens:
                 break
-            if active <= 0.85 * len(done):
+            if active <= DROP_SHARE * len(done):
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
