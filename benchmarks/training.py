@@ -170,9 +170,7 @@ def lora_units() -> str:
     shapes = [(width, width)] * 4 + [(width, inner)] * 2 + [(inner, width)]
     base = sum(rows * columns for rows, columns in shapes)
     adapters = sum(rank * (rows + columns) for rows, columns in shapes)
-    return (
-        f"generation {base / (base + adapters):.2f} of the multiplications in a third of the products, then the same"
-    )
+    return f"generation {base / (base + adapters):.2f} of the multiplications in a third of the products, then the same"
 
 
 def backward_units(trained: int) -> str:
