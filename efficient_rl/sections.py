@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.compose import ConfigError, suggest
+from efficient_rl.rewards.verify import PLACES
 
 PROMPTS = ("symbols", "plain", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-PLACES = ("tags_or_boxed", "tags", "boxed", "first_line", "hash")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")

@@ -32,7 +32,7 @@ ALLOWED = {  # package or module -> what of ours it may import
     "rewards": {"rewards"},
     "curricula": {"curricula"},
     "compose": set(),
-    "sections": {"compose"},
+    "sections": {"compose", "rewards"},
     "config": {"compose", "sections", "strategies", "tasks"},
     "filters": {"compose"},
     "plan": {"config", "record"},
