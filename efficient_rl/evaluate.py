@@ -81,8 +81,9 @@ class Examiner:
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
         """Score `samples` completions and a greedy one for every problem; `seed` is only written down."""
-        greedy, greedy_tokens = self._verdicts(model, problems, replace(self.sampling, temperature=0.0), 1)
-        drawn, tokens = self._verdicts(model, problems, self.sampling, self.samples)
+        prompts = [self.encode(problem) for problem in problems]
+        greedy, greedy_tokens = self._verdicts(model, problems, prompts, replace(self.sampling, temperature=0.0), 1)
+        drawn, tokens = self._verdicts(model, problems, prompts, self.sampling, self.samples)
         right = [sum(verdict for verdict, _ in each) for each in drawn]
         shares = [count / self.samples for count in right]
         error = standard_error(shares)
@@ -108,7 +109,12 @@ class Examiner:
         )
 
     def _verdicts(
-        self, model: "PreTrainedModel", problems: Sequence[Problem], sampling: "SamplingSettings", samples: int
+        self,
+        model: "PreTrainedModel",
+        problems: Sequence[Problem],
+        prompts: Sequence[list[int]],
+        sampling: "SamplingSettings",
+        samples: int,
     ) -> tuple[list[list[tuple[bool, str | None]]], int]:
         """For every problem whether each of its completions is right, and its answer; and the number of all tokens."""
         import torch
@@ -121,8 +127,8 @@ class Examiner:
         tokens = 0
         for start in range(0, len(problems), width):
             chunk = problems[start : start + width]
-            prompts = [ids for problem in chunk for ids in [self.encode(problem)] * samples]
-            completions = sample(model, prompts, sampling, self.stop_ids, self.tokenizer.pad_token_id, generator)
+            batch = [ids for ids in prompts[start : start + width] for _ in range(samples)]
+            completions = sample(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, generator)
             texts = [self.prefill + text for text in self.tokenizer.batch_decode(completions, skip_special_tokens=True)]
             for index, problem in enumerate(chunk):
                 own = texts[index * samples : (index + 1) * samples]
