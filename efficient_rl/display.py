@@ -14,7 +14,14 @@ from rich.table import Table
 from efficient_rl.record import Failure, Record
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
-STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "waiting": "dim", "elsewhere": "yellow"}
+STYLES = {
+    "finished": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "failed": "bold red",
+    "waiting": "dim",
+    "elsewhere": "yellow",
+}
 
 
 @dataclass
@@ -32,6 +39,7 @@ class Row:
     trainable: int | None = None
     peak_bytes: float | None = None
     failure: Failure | None = None
+    note: str = ""  # the cluster job and node, or why it waits
     step_seconds: list[float] = field(default_factory=list)
     _offset: int = 0
 
@@ -72,10 +80,11 @@ class Row:
             "" if self.trainable is None else f"{int(self.trainable):,}",
             "" if self.peak_bytes is None else bytes_text(self.peak_bytes),
             "" if self.seconds_left() is None else duration(self.seconds_left() or 0.0),
+            self.note,
         ]
 
 
-COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left")
+COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left", "where")
 
 
 class Display:
@@ -117,15 +126,16 @@ class Display:
         counts = {state: sum(row.state == state for row in self._rows) for state in STYLES}
         title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         table = Table(title=title, title_justify="left")
-        for column in COLUMNS:
+        columns = COLUMNS if any(row.note for row in self._rows) else COLUMNS[:-1]
+        for column in columns:
             table.add_column(
                 column, justify="right" if column in ("step", "reward", "trained", "peak memory", "left") else "left"
             )
         room = max(3, self._console.height - FRAME_LINES)
-        order = ["running", "failed", "elsewhere", "finished", "waiting"]
+        order = ["running", "failed", "elsewhere", "queued", "finished", "waiting"]
         shown = sorted(self._rows, key=lambda row: order.index(row.state)) if len(self._rows) > room else self._rows
         for row in shown[:room]:
-            table.add_row(*row.cells(), style=STYLES[row.state])
+            table.add_row(*row.cells()[: len(columns)], style=STYLES[row.state])
         if len(self._rows) > room:
             table.caption = f"{len(self._rows) - room} more"
         return table

@@ -9,6 +9,7 @@ from efficient_rl.config import RunConfig
 from efficient_rl.record import RunResult
 
 CPU_FLOPS = 2e10  # float32 multiply-adds and adds a core reaches on small matrices, to the order of magnitude
+GPU_FLOPS = 2e13  # bfloat16 on a data-centre GPU that also samples, to the order of magnitude
 BYTES_A_PARAMETER = 16  # float32 weight, gradient and Adam's two moments
 TOKENS_BEFORE_COMPLETION = 64
 
@@ -22,8 +23,11 @@ class Estimate:
     source: str
 
 
-def estimate(run: RunConfig, known: Sequence[tuple[RunConfig, RunResult]]) -> Estimate:
-    """The estimate of one run: the median of finished runs with the same model and strategy, scaled to its work."""
+def estimate(run: RunConfig, known: Sequence[tuple[RunConfig, RunResult]], gpu: bool = False) -> Estimate:
+    """The estimate of one run: the median of finished runs with the same model and strategy, scaled to its work.
+
+    Without such runs it is arithmetic, for a core or for a GPU.
+    """
     alike = [
         (seen, result)
         for seen, result in known
@@ -43,7 +47,7 @@ def estimate(run: RunConfig, known: Sequence[tuple[RunConfig, RunResult]]) -> Es
         return Estimate(None, None, "unknown until the first run")
     tokens = run.grpo.max_completion_length / 2 + TOKENS_BEFORE_COMPLETION
     flops = 8.0 * parameters * tokens * _work(run)  # forward 2, backward 4, sampling 2 a parameter and token
-    return Estimate(flops / CPU_FLOPS, float(parameters * BYTES_A_PARAMETER), "arithmetic")
+    return Estimate(flops / (GPU_FLOPS if gpu else CPU_FLOPS), float(parameters * BYTES_A_PARAMETER), "arithmetic")
 
 
 def _work(run: RunConfig) -> float:

@@ -8,7 +8,17 @@ from typing import Any
 from efficient_rl.config import RunConfig
 
 MAX_NAME_CHARACTERS = 80
-NOT_NAMING = ("dry_run", "force", "output", "launcher", "tracking", "name", "sweep", "checkpoint_steps")
+NOT_NAMING = (
+    "dry_run",
+    "force",
+    "output",
+    "launcher",
+    "tracking",
+    "name",
+    "sweep",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+)
 
 
 def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:

@@ -1,8 +1,9 @@
 """Owns the run directory: who works on it, its metrics, checkpoints and result. The directory is the truth.
 
 A run is finished when `result.json` is valid, and only then. Whoever works on a run holds the newest attempt; an attempt is
-alive while its process is. Every write checks that the attempt is still the newest, so that an old process that comes back
-to life cannot overwrite a newer one.
+alive while its process is. Attempts are claimed, and everything is written, under one lock and only by the newest attempt:
+an old process that comes back to life cannot overwrite a newer one. What takes longer to write than a lock should be held
+(checkpoints, the model) goes to a place of the attempt's own and is published under the lock.
 """
 
 import hashlib
@@ -13,23 +14,28 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 import yaml
+from filelock import FileLock, Timeout
 
 from efficient_rl.config import RunConfig, to_dict
 from efficient_rl.sections import check_types
 
 State = Literal["finished", "active", "failed", "pending"]
+Cause = Literal["error", "out_of_memory", "killed", "time_limit", "preempted", "node_failure", "cancelled", "not_started"]
 MARKER = "complete.json"
 MISSING = (FileNotFoundError, NotADirectoryError)
 EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
 CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
+LOCK_SECONDS = 60.0
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "MemoryError")
 
 
 class AttemptLost(RuntimeError):
@@ -38,6 +44,10 @@ class AttemptLost(RuntimeError):
 
 class AlreadyActive(RuntimeError):
     """Another live process works on the run."""
+
+
+class AlreadyFinished(RuntimeError):
+    """The run has its result; there is nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,12 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the last attempt ended without a result."""
+    """Why the last attempt ended without a result: what kind of end it was, and in words."""
 
     attempt: int
     error: str
     log: str
+    cause: Cause = "error"
 
 
 class Record:
@@ -98,6 +109,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.attempt: int | None = None
+        self._file_lock = FileLock(folder / "attempts" / "lock", timeout=LOCK_SECONDS)
         self._recorded: set[tuple[int, str]] = set()
 
     # Reading
@@ -125,7 +137,7 @@ class Record:
             failure = Failure(**json.loads((self.folder / "failure.json").read_text()))
         except (*MISSING, ValueError, TypeError):
             return None
-        return failure if failure.attempt == self.newest_attempt() else None
+        return failure if failure.attempt == (self.newest_attempt() or 0) else None
 
     def metrics(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """The complete metric lines from byte `start` on: `step`, `time` (Unix seconds), `metrics`; half a line is skipped.
@@ -150,10 +162,23 @@ class Record:
                     seen.add(key)
                     yield {**row, "end": end}
 
+    def owner(self) -> dict[str, Any] | None:
+        """What the newest attempt noted about its process: host, pid, cluster job."""
+        newest = self.newest_attempt()
+        return self._owner(newest) if newest else None
+
+    def last_sign(self) -> float | None:
+        """When the newest attempt was claimed or last logged a step, in Unix seconds; None before the first."""
+        newest = self.newest_attempt()
+        try:
+            return self._attempt_path(newest).stat().st_mtime if newest else None
+        except MISSING:
+            return None
+
     def checkpoint(self) -> Path | None:
         """The newest checkpoint whose files are what was written; damaged ones are passed over."""
         folders = sorted(
-            (self.folder / "checkpoints").glob("checkpoint-*"),
+            (self.folder / "checkpoints").glob("**/checkpoint-*"),
             key=lambda folder: int(folder.name.rpartition("-")[2]),
             reverse=True,
         )
@@ -161,87 +186,111 @@ class Record:
 
     # Writing, by the owner of the newest attempt
 
-    def claim(self, config: RunConfig, force: bool = False) -> None:
-        """Become the newest attempt; raises AlreadyActive while another one lives. `force` sets a finished result aside."""
+    def claim(self, config: RunConfig, force_before: int | None = None, over: int = 0) -> None:
+        """Become the newest attempt; raises AlreadyActive while another one lives, AlreadyFinished where nothing is left.
+
+        `force_before`: whatever attempts up to this number left is set aside and done again. `over`: attempts up to this
+        number are known to have ended, also where that cannot be seen from here.
+        """
         (self.folder / "attempts").mkdir(parents=True, exist_ok=True)
-        newest = self.newest_attempt() or 0
-        if newest and self._alive(newest):
-            raise AlreadyActive(f"run {self.folder.name} is being worked on by attempt {newest}")
-        path = self._attempt_path(newest + 1)
-        draft = path.with_suffix(f".{socket.gethostname()}.{os.getpid()}.draft")
-        draft.write_text(json.dumps({**_process(), "started": time.time()}))
-        try:
-            os.link(draft, path)  # fails where another process was faster
-        except FileExistsError as error:
-            raise AlreadyActive(f"run {self.folder.name} was claimed by another process") from error
-        finally:
-            draft.unlink()
-        self.attempt = newest + 1
-        if force:
-            self._set_aside()
-        elif (self.folder / "result.json").exists() and self.result() is None:
-            (self.folder / "result.json").rename(self.folder / f"result.invalid-{self.attempt}.json")
-        self._recorded = {(row["step"], _kind(row["metrics"])) for row in self.metrics()}
-        self.write("config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+        with self._locked():
+            newest = self.newest_attempt() or 0
+            if newest > over and self._alive(newest) and not self._superseded(newest):
+                raise AlreadyActive(f"run {self.folder.name} is being worked on by attempt {newest}")
+            forced = force_before is not None and newest <= force_before
+            if self.result() is not None and not forced:
+                raise AlreadyFinished(f"run {self.folder.name} is finished")
+            self.attempt = newest + 1
+            path = self._attempt_path(self.attempt)
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps({**_process(), "started": time.time()}))
+            draft.rename(path)
+            if forced:
+                self._set_aside()
+            elif (self.folder / "result.json").exists() and self.result() is None:
+                (self.folder / "result.json").rename(self.folder / f"result.invalid-{self.attempt}.json")
+            self._recorded = {(row["step"], _kind(row["metrics"])) for row in self.metrics()}
+            self.write("config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def release(self) -> None:
         """Give the run up while this process lives on (a notebook, for hours), so that it can be claimed again."""
         assert self.attempt is not None
         self._attempt_path(self.attempt).write_text(json.dumps({"released": time.time()}))
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where this attempt writes its checkpoints; those of the attempts before it are read from theirs."""
+        assert self.attempt is not None
+        return self.folder / "checkpoints" / f"attempt-{self.attempt:06d}"
+
+    @property
+    def model_draft(self) -> Path:
+        """Where this attempt writes the trained model; `finish` publishes it as `model`."""
+        assert self.attempt is not None
+        return self.folder / f".model.{self.attempt:06d}.draft"
+
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one line to the metrics, unless an earlier attempt already recorded that step before it was cut off."""
-        self._check_owner()
-        assert self.attempt is not None
-        os.utime(self._attempt_path(self.attempt))
-        if (step, _kind(metrics)) in self._recorded:
-            return
-        line = json.dumps({"step": step, "time": time.time(), "attempt": self.attempt, "metrics": dict(metrics)})
-        with (self.folder / "metrics.jsonl").open("ab+") as stream:
-            if stream.tell():
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    line = "\n" + line  # the process before this one was killed in the middle of a line
-            stream.write(line.encode() + b"\n")
+        with self._owned() as attempt:
+            os.utime(self._attempt_path(attempt))
+            if (step, _kind(metrics)) in self._recorded:
+                return
+            line = json.dumps({"step": step, "time": time.time(), "attempt": attempt, "metrics": dict(metrics)})
+            self._append_line("metrics.jsonl", line)
+
+    def append_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines of JSON to a file that is kept for reading only."""
+        with self._owned():
+            for row in rows:
+                self._append_line(name, json.dumps(row))
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
-        self._check_owner()
-        draft = self.folder / f".{name}.{self.attempt}.draft"
-        try:
-            with draft.open("w") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._check_owner()
-            draft.rename(self.folder / name)
-        finally:
-            draft.unlink(missing_ok=True)
+        with self._owned() as attempt:
+            draft = self.folder / f".{name}.{attempt}.draft"
+            try:
+                with draft.open("w") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                draft.rename(self.folder / name)
+            finally:
+                draft.unlink(missing_ok=True)
 
     def finish(self, result: RunResult) -> None:
-        """Publish the result; the run is finished from here on, and its checkpoints are no longer needed."""
-        self.write("result.json", json.dumps(asdict(result), indent=1))
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        """Publish model and result; the run is finished from here on, and its checkpoints are no longer needed."""
+        with self._owned():
+            if self.model_draft.is_dir():
+                shutil.rmtree(self.folder / "model", ignore_errors=True)
+                self.model_draft.rename(self.folder / "model")
+            self.write("result.json", json.dumps(asdict(result), indent=1))
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            for left in self.folder.glob(".model.*.draft"):  # of attempts that were cut off
+                shutil.rmtree(left, ignore_errors=True)
 
     def fail(self, error: BaseException) -> None:
         """Note why this attempt failed; the traceback is in the log."""
         assert self.attempt is not None
         last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        self.note_failure(Failure(self.attempt, last, str(self.folder / "log.txt")))
+        cause: Cause = "out_of_memory" if any(sign in last for sign in OUT_OF_MEMORY) else "error"
+        self.note_failure(Failure(self.attempt, last, str(self.folder / "log.txt"), cause))
 
     def note_failure(self, failure: Failure) -> None:
         """Note a failure that the attempt itself could not note (it was killed)."""
-        draft = self.folder / ".failure.json.draft"
+        draft = self.folder / f".failure.{socket.gethostname()}.{os.getpid()}.draft"
         draft.write_text(json.dumps(asdict(failure)))
         draft.rename(self.folder / "failure.json")
 
     def seal_checkpoint(self, folder: Path) -> None:
-        """Mark a checkpoint as complete, with the digest of every file."""
-        self._check_owner()
+        """Mark a checkpoint as complete, with the digest of every file; those of earlier attempts are then of no use."""
         digests = {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-        draft = folder / f".{MARKER}.draft"
-        draft.write_text(json.dumps(digests))
-        draft.rename(folder / MARKER)
+        with self._owned():
+            draft = folder / f".{MARKER}.draft"
+            draft.write_text(json.dumps(digests))
+            draft.rename(folder / MARKER)
+            for other in (self.folder / "checkpoints").iterdir():
+                if other != self.checkpoints:
+                    shutil.rmtree(other, ignore_errors=True)
 
     def _set_aside(self) -> None:
         kept = self.folder / "earlier" / f"before-attempt-{self.attempt}"
@@ -263,18 +312,53 @@ class Record:
 
     def _alive(self, attempt: int) -> bool:
         try:
-            path = self._attempt_path(attempt)
-            owner = json.loads(path.read_text())
-            quiet_seconds = time.time() - path.stat().st_mtime
-            if "released" in owner:
+            owner = self._owner(attempt)
+            if owner is None or "released" in owner:
                 return False
+            quiet_seconds = time.time() - self._attempt_path(attempt).stat().st_mtime
             return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (*MISSING, TypeError, KeyError):
             return False  # nobody, or nobody that can be told
 
-    def _check_owner(self) -> None:
-        if self.attempt is None or self.newest_attempt() != self.attempt:
-            raise AttemptLost(f"attempt {self.attempt} of run {self.folder.name} is no longer the newest")
+    def _superseded(self, attempt: int) -> bool:
+        """Whether the attempt belongs to an earlier start of this very cluster job, which the cluster has given up."""
+        try:
+            earlier, now = (self._owner(attempt) or {}).get("job"), cluster_job()
+            return bool(now and earlier and earlier["id"] == now["id"] and earlier["restart"] < now["restart"])
+        except (TypeError, KeyError):
+            return False
+
+    def _owner(self, attempt: int) -> dict[str, Any] | None:
+        try:
+            owner = json.loads(self._attempt_path(attempt).read_text())
+        except (*MISSING, ValueError):
+            return None
+        return owner if isinstance(owner, dict) else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Nobody else claims or writes meanwhile."""
+        try:
+            with self._file_lock:
+                yield
+        except Timeout as error:
+            raise AlreadyActive(f"run {self.folder.name} is locked by a process that does not go on") from error
+
+    @contextmanager
+    def _owned(self) -> Iterator[int]:
+        """Nobody else writes meanwhile, and the attempt is the newest; raises AttemptLost where it is not."""
+        with self._locked():
+            if self.attempt is None or self.newest_attempt() != self.attempt:
+                raise AttemptLost(f"attempt {self.attempt} of run {self.folder.name} is no longer the newest")
+            yield self.attempt
+
+    def _append_line(self, name: str, line: str) -> None:
+        with (self.folder / name).open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    line = "\n" + line  # the process before this one was killed in the middle of a line
+            stream.write(line.encode() + b"\n")
 
 
 def digest(path: Path) -> str:
@@ -312,8 +396,22 @@ def _json(line: bytes) -> dict[str, Any] | None:
 
 
 def _process() -> dict[str, Any]:
-    """What identifies this process on this machine."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "created": psutil.Process().create_time()}
+    """What identifies this process on this machine, and the cluster job that it belongs to."""
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time(), "job": cluster_job()}
+
+
+def cluster_job() -> dict[str, Any] | None:
+    """The Slurm job of this process: id (`123` or `123_4`), how often it was started before, node. None outside of one."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return None
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "id": f"{array}_{task}" if array and task else job,
+        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+    }
 
 
 def _runs(owner: Mapping[str, Any]) -> bool:

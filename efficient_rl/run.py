@@ -58,9 +58,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class Options:
-    """What does not change a run's result: how often it is saved, and which code it ran."""
+    """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran."""
 
     checkpoint_steps: int = 25
+    checkpoint_minutes: float = 10.0
     code_version: str = "unknown"
 
 
@@ -83,12 +84,13 @@ def train(*overrides: str) -> RunResult:
     finished = record.result()
     if finished is not None and not settings["force"]:
         return finished
-    record.claim(config, force=bool(settings["force"]))
+    record.claim(config, force_before=(record.newest_attempt() or 0) if settings["force"] else None)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
             warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
-            options = Options(settings["checkpoint_steps"], snapshot(record.folder.parents[1]))
+            version = snapshot(record.folder.parents[1])
+            options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
             return execute(config, record, options, Stop())
     finally:
         record.release()
@@ -155,6 +157,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
         measure=measure,
         measure_steps=config.eval.steps,
         period=config.grpo.num_iterations,
+        save_seconds=60 * options.checkpoint_minutes,
     )
     trainer.add_callback(journal)
     checkpoint = record.checkpoint()
@@ -163,8 +166,8 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
     trainer.train_from(checkpoint)
     stop.check()
     after = measure(config.grpo.max_steps)
-    strategy.save(trainer.model, record.folder / "model")
-    tokenizer.save_pretrained(record.folder / "model")
+    strategy.save(trainer.model, record.model_draft)
+    tokenizer.save_pretrained(record.model_draft)
     return _publish(config, record, options, before, after, (trainable, total), time.monotonic() - started)
 
 
@@ -213,7 +216,7 @@ def _make_trainer(
     return EfficientGRPOTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, record.folder / "checkpoints", options.checkpoint_steps),
+        args=grpo_arguments(config, record.checkpoints, options.checkpoint_steps),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
         strategy=strategy,

@@ -38,7 +38,17 @@ from efficient_rl.plan import Plan, make_plan
 from efficient_rl.record import Record
 
 EXIT_BAD_REQUEST, EXIT_STOPPED = 2, 130
-SHARED_KEYS = ("launcher", "tracking", "output", "dry_run", "force", "name", "sweep", "checkpoint_steps")
+SHARED_KEYS = (
+    "launcher",
+    "tracking",
+    "output",
+    "dry_run",
+    "force",
+    "name",
+    "sweep",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+)
 DRY_RUN_ROWS = 50
 MAX_NAME_BYTES = 150
 
@@ -155,6 +165,9 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     steps = settings["checkpoint_steps"]
     if type(steps) is not int or steps < 1:
         raise ConfigError(f"checkpoint_steps={steps!r} must be a whole number of at least 1")
+    minutes = settings["checkpoint_minutes"]
+    if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not minutes > 0:
+        raise ConfigError(f"checkpoint_minutes={minutes!r} must be a number above 0")
     if not isinstance(settings["output"], str) or not settings["output"]:
         raise ConfigError(f"output={settings['output']!r} must name a folder")
     uri = settings["tracking"]["uri"]

@@ -8,28 +8,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from efficient_rl.budget import approve, make_budget
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig, to_dict
 from efficient_rl.display import Display, Row
-from efficient_rl.launch import build_launcher
-from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.launch import Launcher, build_launcher
+from efficient_rl.launch.worker import Job
 from efficient_rl.naming import label_runs
 from efficient_rl.plan import Plan
 from efficient_rl.provenance import snapshot
-from efficient_rl.record import Failure, Record
+from efficient_rl.record import Record
+from efficient_rl.supervise import Supervisor
 from efficient_rl.tracking import Collector, TrackedRun, resolve_uri, sync_until
 
 if TYPE_CHECKING:
-    from efficient_rl.launch.local import Handle
+    from efficient_rl.launch.handle import Handle
     from efficient_rl.sweep import Request
 
 logger = logging.getLogger(__name__)
@@ -39,12 +40,25 @@ LAST_SYNC_SECONDS = 20.0
 EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
+How = Literal["ended", "stopped", "left"]
+
+
 class _StopError(Exception):
     """Ctrl-C or SIGTERM."""
 
 
 def carry_out(request: "Request", plan: Plan, console: Console) -> int:
-    """Do the plan; the exit status is 0, 1 where a run failed, or 130 where it was stopped."""
+    """Do the plan; the exit status is 0, 1 where a run failed, or 130 where it was stopped.
+
+    Jobs of a cluster are left to go on where the command is stopped or told to detach.
+    """
+    launcher = build_launcher(request.settings["launcher"])
+    if plan.pending:
+        known = [(run, result) for run in plan.finished if (result := Record(request.folder(run)).result()) is not None]
+        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
+        if launcher.detaches:
+            console.print(str(budget), highlight=False)
+        approve(budget, launcher.max_gpu_hours, console)
     labels = label_runs(plan.runs)
     _write_manifest(request, plan)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
@@ -55,14 +69,14 @@ def carry_out(request: "Request", plan: Plan, console: Console) -> int:
         for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
         for run in runs
     }
-    stopped = False
+    how: How = "ended"
     if plan.pending or plan.active:
         with _background_sync(collector, tracked):
-            stopped = not _watch(request, plan, rows, console)
+            how = _watch(request, plan, launcher, rows, console)
     failed = [row for row in rows.values() if row.state == "failed"]
-    _last_sync(collector, tracked, console, complete=not stopped and not failed)
-    _say_outcome(request, rows, failed, stopped, uri, console)
-    return EXIT_STOPPED if stopped else EXIT_FAILED if failed else 0
+    _last_sync(collector, tracked, console, complete=None if how == "left" else how == "ended" and not failed)
+    _say_outcome(request, rows, failed, how, uri, console)
+    return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
 
 
 def _write_manifest(request: "Request", plan: Plan) -> None:
@@ -108,85 +122,79 @@ def _request_order(request: "Request") -> Callable[[RunConfig], int]:
     return lambda run: order[run.config_hash]
 
 
-def _watch(request: "Request", plan: Plan, rows: dict[str, Row], console: Console) -> bool:
-    """Launch and poll until every run has ended; False where the user stopped it."""
-    launcher = build_launcher(request.settings["launcher"])
+def _watch(request: "Request", plan: Plan, launcher: Launcher, rows: dict[str, Row], console: Console) -> How:
+    """Launch and poll until every run has ended, or the user stops or leaves the sweep."""
     version = snapshot(request.outputs)
-    force = bool(request.settings["force"])
-
-    def job(run: RunConfig) -> Job:
-        return Job(str(request.folder(run)), to_dict(run), request.settings["checkpoint_steps"], version, force)
-
-    elsewhere = {run.config_hash: run for run in plan.active}
-    known = {run.config_hash: run for run in plan.runs}
+    jobs = {run.config_hash: _job(request, run, version) for run in (*plan.active, *plan.pending)}
+    attached = {handle.job.key: handle for handle in launcher.attach(list(jobs.values()))}
+    elsewhere = {run.config_hash for run in plan.active} - set(attached)
+    supervisor = Supervisor(launcher, request.name, console)
     with Display(list(rows.values()), console) as display, _stop_signals():
         try:
-            handles = {_key(handle): handle for handle in launcher.launch([job(run) for run in plan.pending])}
-            while handles or elsewhere:
+            fresh = [job for key, job in jobs.items() if key not in attached and key not in elsewhere]
+            handles = attached | {handle.job.key: handle for handle in launcher.launch(fresh)}
+            while (handles or elsewhere) and not launcher.detach:
                 for handle in launcher.poll(POLL_SECONDS):
-                    key = _key(handle)
-                    del handles[key]
-                    _note_end(rows[key], handle)
-                    if rows[key].state == "elsewhere":
-                        elsewhere[key] = known[key]
+                    handles.pop(handle.job.key, None)
+                    _show(rows[handle.job.key], handle)
+                    if handle.stage == "elsewhere":
+                        elsewhere.add(handle.job.key)
+                    supervisor.note_end(rows[handle.job.key])
                 for key in _ended_elsewhere(rows, elsewhere):
-                    (handles[key],) = launcher.launch([job(elsewhere.pop(key))])
+                    (handles[key],) = launcher.launch([jobs[key]])
                 for key, handle in handles.items():
-                    rows[key].state = "running" if handle.running() else "waiting"
+                    _show(rows[key], handle)
+                supervisor.look(rows, handles)
                 display.update()
-                if not handles:
-                    time.sleep(POLL_SECONDS)
+            for key, handle in handles.items():
+                _show(rows[key], handle)
         except _StopError:
+            if launcher.detaches:
+                launcher.leave()
+                return "left"
             console.print("stopping: every run writes a checkpoint (a second Ctrl-C ends them at once)")
             launcher.stop()
-            return False
-    return True
+            return "stopped"
+    if handles:
+        return "left"
+    supervisor.note_sweep(list(rows.values()))
+    return "ended"
 
 
-def _key(handle: "Handle") -> str:
-    return Path(handle.job.folder).name
+def _job(request: "Request", run: RunConfig, version: str) -> Job:
+    settings = request.settings
+    newest = Record(request.folder(run)).newest_attempt() or 0
+    return Job(
+        str(request.folder(run)),
+        to_dict(run),
+        settings["checkpoint_steps"],
+        version,
+        settings["checkpoint_minutes"],
+        newest if settings["force"] else None,
+    )
 
 
-def _note_end(row: Row, handle: "Handle") -> None:
-    """The state of a run whose process ended; a death without a word gets a failure note."""
-    record = Record(row.folder)
-    row.refresh()
-    if record.result() is not None:
-        row.state = "finished"
-    elif handle.exit_code == EXIT_NOT_MINE or record.state() == "active":
-        row.state = "elsewhere"  # also where only the fork server died, and took the news of its forks with it
-    elif handle.exit_code == EXIT_INTERRUPTED:
-        row.state = "waiting"
-    else:
-        row.state, row.failure = "failed", record.failure()
-        if row.failure is None and handle.exit_code is not None:
-            how = _signal_name(handle.exit_code) if handle.exit_code < 0 else f"exit status {handle.exit_code}"
-            row.failure = Failure(record.newest_attempt() or 0, f"the process ended by {how}", str(row.folder / "log.txt"))
-            try:
-                record.note_failure(row.failure)
-            except OSError as error:  # a full disk ends runs without a word
-                row.failure = replace(row.failure, error=f"{row.failure.error}; {error.strerror}")
+def _show(row: Row, handle: "Handle") -> None:
+    """Take over where a job stands."""
+    row.state = "waiting" if handle.stage == "stopped" else handle.stage
+    row.note = handle.note
+    row.failure = handle.failure
+    if handle.ended:
+        row.refresh()
 
 
-def _signal_name(code: int) -> str:
-    name = signal.Signals(-code).name
-    return f"{name} (out of memory, perhaps)" if name == "SIGKILL" else name
-
-
-def _ended_elsewhere(rows: dict[str, Row], elsewhere: dict[str, RunConfig]) -> list[str]:
+def _ended_elsewhere(rows: dict[str, Row], elsewhere: set[str]) -> list[str]:
     """Update the runs that other commands work on; the keys of those that were given up and can be taken over."""
     given_up = []
-    for key in list(elsewhere):
+    for key in sorted(elsewhere):
         state = Record(rows[key].folder).state()
-        if state == "finished":
-            rows[key].state = "finished"
-            del elsewhere[key]
-        elif state == "failed":
-            rows[key].state = "failed"
-            del elsewhere[key]
+        if state in ("finished", "failed"):
+            rows[key].state = state
         elif state == "pending":
             rows[key].state = "waiting"
             given_up.append(key)
+        if state != "active":
+            elsewhere.discard(key)
     return given_up
 
 
@@ -230,8 +238,8 @@ def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun])
         thread.join(timeout=60)
 
 
-def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool) -> None:
-    """Send what is left and end the parent run, also where the background had already sent everything."""
+def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool | None) -> None:
+    """Send what is left and end the parent run, even if the background had sent everything before; None leaves it open."""
     if collector is None:
         return
     error = sync_until(collector, tracked, LAST_SYNC_SECONDS, complete)
@@ -244,7 +252,7 @@ def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], conso
 
 
 def _say_outcome(
-    request: "Request", rows: dict[str, Row], failed: Sequence[Row], stopped: bool, uri: str | None, console: Console
+    request: "Request", rows: dict[str, Row], failed: Sequence[Row], how: How, uri: str | None, console: Console
 ) -> None:
     finished = sum(row.state == "finished" for row in rows.values())
 
@@ -263,7 +271,9 @@ def _say_outcome(
                 row.folder.name[:8], row.label, escape(failure.error if failure else "unknown"), str(row.folder / "log.txt")
             )
         console.print(table)
-    if stopped or failed:
+    if how == "left":
+        say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.quote(request.name)} shows them")
+    if how != "ended" or failed:
         say(f"to go on: {request.command}")
     if finished:
         say(f"report:   python -m analysis.report {named}")

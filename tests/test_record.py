@@ -165,7 +165,7 @@ def test_force_keeps_the_old_result_aside(record: Record) -> None:
     record.finish(result_of(record))
     record.release()
     again = Record(record.folder)
-    again.claim(tiny_run(), force=True)
+    again.claim(tiny_run(), force_before=1)
     kept = list((record.folder / "earlier").glob("*/result.json"))
     assert len(kept) == 1
     assert json.loads(kept[0].read_text())["accuracy"] == 0.5
@@ -182,15 +182,15 @@ def test_a_damaged_result_is_kept_and_the_run_done_again(record: Record) -> None
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(record: Record) -> None:
     for step in (2, 4):
-        folder = record.folder / "checkpoints" / f"checkpoint-{step}"
+        folder = record.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights" * 100)
         record.seal_checkpoint(folder)
-    newest = record.folder / "checkpoints" / "checkpoint-4"
+    newest = record.checkpoints / "checkpoint-4"
     assert record.checkpoint() == newest
     (newest / "model.safetensors").write_bytes(b"weightz" * 100)  # the same size, one bit away
-    assert record.checkpoint() == record.folder / "checkpoints" / "checkpoint-2"
-    (record.folder / "checkpoints" / "checkpoint-2" / "complete.json").write_text('{"gone')
+    assert record.checkpoint() == record.checkpoints / "checkpoint-2"
+    (record.checkpoints / "checkpoint-2" / "complete.json").write_text('{"gone')
     assert record.checkpoint() is None
 
 

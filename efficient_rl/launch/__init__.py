@@ -1,4 +1,4 @@
-"""Ways to start runs: one interface, this machine or a cluster."""
+"""Ways to start runs: one interface, this process, this machine or a cluster."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -6,18 +6,44 @@ from typing import TYPE_CHECKING, Any, Protocol
 from efficient_rl.sections import Component
 
 if TYPE_CHECKING:
-    from efficient_rl.launch.local import Handle
+    from efficient_rl.launch.handle import Handle
     from efficient_rl.launch.worker import Job
 
 
 class Launcher(Protocol):
-    """Starts jobs and says how they ended; `local.LocalLauncher` is one."""
+    """Starts jobs and says how they ended; `local.LocalLauncher` is one.
 
-    def launch(self, jobs: "Sequence[Job]") -> "list[Handle]": ...
+    `detaches`: its jobs go on without the process that launched them; `detach`: leave at once. `gpus_per_run`: what a run
+    occupies, for estimates.
+    """
 
-    def poll(self, timeout: float = 0) -> "list[Handle]": ...
+    detaches: bool
+    detach: bool
+    notify: str | None
+    stall_minutes: float | None
+    requeue_stalled: bool
+    max_gpu_hours: float | None
 
-    def stop(self) -> "list[Handle]": ...
+    @property
+    def gpus_per_run(self) -> float: ...
+
+    def launch(self, jobs: "Sequence[Job]") -> "list[Handle]":
+        """Start the jobs, now or as soon as there is room."""
+
+    def attach(self, jobs: "Sequence[Job]") -> "list[Handle]":
+        """Handles of those jobs that an earlier process launched and that still go on."""
+
+    def poll(self, timeout: float = 0) -> "list[Handle]":
+        """The handles whose jobs ended since the last call, after at most `timeout` seconds if none has."""
+
+    def requeue(self, handle: "Handle") -> None:
+        """End a job that does not go on and start it again from its last checkpoint."""
+
+    def stop(self) -> None:
+        """Drop what waits; let what runs write a checkpoint and end."""
+
+    def leave(self) -> None:
+        """Forget the jobs and let them go on."""
 
 
 def build_launcher(settings: Mapping[str, Any]) -> Launcher:

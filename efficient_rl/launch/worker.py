@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.config import from_dict
-from efficient_rl.record import AlreadyActive, AttemptLost, Record
+from efficient_rl.record import AlreadyActive, AlreadyFinished, AttemptLost, Record
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -23,13 +23,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: its directory, its configuration as plain values, and what does not change its result."""
+    """One run to do: its directory, its configuration as plain values, and what does not change its result.
+
+    `force_before`: what attempts up to this number left is done again. `over`: attempts up to this number are known to have
+    ended. `micro_batches`: into how many parts each batch is cut, so that it fits into memory.
+    """
 
     folder: str
     config: Mapping[str, Any]
     checkpoint_steps: int
     code_version: str
-    force: bool = False
+    checkpoint_minutes: float = 10.0
+    force_before: int | None = None
+    over: int = 0
+    micro_batches: int = 1
+
+    @property
+    def key(self) -> str:
+        """The hash of the run."""
+        return Path(self.folder).name
 
 
 def work(job: Job, environment: Mapping[str, str]) -> None:
@@ -52,13 +64,16 @@ def do(job: Job) -> int:
     stop = Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
     try:
-        record.claim(config, force=job.force)
+        record.claim(config, job.force_before, job.over)
+    except AlreadyFinished:
+        return 0
     except AlreadyActive as error:
         logger.warning("%s", error)
         return EXIT_NOT_MINE
     try:
-        execute(config, record, Options(job.checkpoint_steps, job.code_version), stop)
+        execute(config, record, Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version), stop)
     except Interrupted:
         logger.warning("stopped; the same command goes on from the last checkpoint")
         return EXIT_INTERRUPTED

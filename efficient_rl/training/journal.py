@@ -1,7 +1,7 @@
 """Writes what the trainer logs into the run directory, seals its checkpoints and stops it when asked."""
 
-import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +20,16 @@ class RunRecord(Protocol):
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
+    def append_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None: ...
+
     def seal_checkpoint(self, folder: Path) -> None: ...
 
 
 class Journal(TrainerCallback):
     """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
 
-    A stop waits for the end of a generation period of `period` steps, because only there a resume is exact.
+    A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a generation period of `period`
+    steps: only there a resume is exact.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Journal(TrainerCallback):
         measure: Callable[[int], Any],
         measure_steps: int,
         period: int,
+        save_seconds: float,
     ) -> None:
         self._record = record
         self._rename = rename
@@ -48,11 +52,16 @@ class Journal(TrainerCallback):
         self._measure = measure
         self._measure_steps = measure_steps
         self._period = period
+        self._save_seconds = save_seconds
+        self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         aligned = state.global_step % self._period == 0
-        if self._wants_stop() and aligned and state.global_step < state.max_steps:
-            control.should_save = control.should_training_stop = True
+        if aligned and state.global_step < state.max_steps:
+            if self._wants_stop():
+                control.should_save = control.should_training_stop = True
+            elif time.monotonic() - self._saved > self._save_seconds:
+                control.should_save = True
         if self._measure_steps and state.global_step % self._measure_steps == 0 and state.global_step < state.max_steps:
             self._measure(state.global_step)
 
@@ -76,18 +85,20 @@ class Journal(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert args.output_dir is not None
         self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._saved = time.monotonic()
 
     def _keep_completions(self, step: int) -> None:
         logs = self._trainer._logs
         rewards = {name: list(values) for name, values in logs["rewards"].items()}
         kept = min(COMPLETIONS_KEPT, len(logs["prompt"]))
-        with (self._record.folder / "completions.jsonl").open("a") as stream:
-            for index in range(kept):
-                row = {
-                    "step": step,
-                    "prompt": logs["prompt"][index],
-                    "completion": logs["completion"][index],
-                    **{f"reward_{name}": values[index] for name, values in rewards.items()},
-                    "advantage": logs["advantages"][index],
-                }
-                stream.write(json.dumps(row) + "\n")
+        rows = [
+            {
+                "step": step,
+                "prompt": logs["prompt"][index],
+                "completion": logs["completion"][index],
+                **{f"reward_{name}": values[index] for name, values in rewards.items()},
+                "advantage": logs["advantages"][index],
+            }
+            for index in range(kept)
+        ]
+        self._record.append_rows("completions.jsonl", rows)

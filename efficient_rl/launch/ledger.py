@@ -1,0 +1,113 @@
+"""Remembers which cluster job does which run, so that a command that was killed in the middle finds its jobs again.
+
+Before an array is submitted, its tasks are written down under a name that no other job has
+(`outputs/jobs/<batch>/batch.json`), and every run names its batch in `outputs/runs/<hash>/job.json`. However far the
+submission got, Slurm knows the name or does not.
+"""
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from efficient_rl.record import Cause
+
+MISSING = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which task of which batch does a run.
+
+    `tries` are the causes for which earlier ones ended; `micro_batches`: into how many parts each batch is cut now.
+    """
+
+    batch: str
+    task: int
+    tries: tuple[Cause, ...] = ()
+    micro_batches: int = 1
+
+    def again(self, cause: Cause, micro_batches: int) -> "Assignment":
+        """The assignment after the job ended for that cause, to be given a new batch."""
+        return replace(self, tries=(*self.tries, cause), micro_batches=micro_batches)
+
+
+@dataclass
+class Batch:
+    """One array of jobs: its unique name, the runs of each task, and Slurm's id once it is known."""
+
+    folder: Path
+    tasks: list[list[str]]
+    job: str | None = None
+    gone: bool = False  # Slurm never got it
+    _saved: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name under which Slurm has it."""
+        return self.folder.name
+
+    def job_id(self, task: int) -> str | None:
+        """Slurm's id of one task."""
+        if self.job is None:
+            return None
+        return f"{self.job}_{task}" if len(self.tasks) > 1 else self.job
+
+    def save(self) -> None:
+        """Write it down."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "batch.json", {"tasks": self.tasks, "job": self.job, "gone": self.gone})
+
+
+class Ledger:
+    """The assignments below one output folder."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.jobs = outputs / "jobs"
+        self.runs = outputs / "runs"
+        self._batches: dict[str, Batch] = {}
+
+    def assignment(self, key: str) -> Assignment | None:
+        """The newest assignment of a run."""
+        try:
+            values = json.loads((self.runs / key / "job.json").read_text())
+            return Assignment(values["batch"], values["task"], tuple(values["tries"]), values["micro_batches"])
+        except MISSING:
+            return None
+
+    def batch(self, name: str) -> Batch | None:
+        """The batch of that name."""
+        if name not in self._batches:
+            try:
+                values = json.loads((self.jobs / name / "batch.json").read_text())
+                self._batches[name] = Batch(self.jobs / name, values["tasks"], values["job"], values["gone"])
+            except MISSING:
+                return None
+        return self._batches[name]
+
+    def job_of(self, key: str) -> str | None:
+        """Slurm's id of the job that does, or did, a run; None where none is known."""
+        assignment = self.assignment(key)
+        batch = self.batch(assignment.batch) if assignment else None
+        return batch.job_id(assignment.task) if assignment and batch else None
+
+    def intend(self, prefix: str, tasks: Sequence[Sequence[str]], before: dict[str, Assignment]) -> Batch:
+        """Write down what is about to be submitted. `before` are the assignments that already had tries."""
+        batch = Batch(self.jobs / f"{prefix}-{uuid.uuid4().hex[:10]}", [list(keys) for keys in tasks])
+        batch.save()
+        self._batches[batch.name] = batch
+        for index, keys in enumerate(tasks):
+            for key in keys:
+                assignment = replace(before.get(key, Assignment("", 0)), batch=batch.name, task=index)
+                (self.runs / key).mkdir(parents=True, exist_ok=True)
+                _write(self.runs / key / "job.json", asdict(assignment))
+        return batch
+
+
+def _write(path: Path, values: object) -> None:
+    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.draft")
+    draft.write_text(json.dumps(values))
+    draft.rename(path)

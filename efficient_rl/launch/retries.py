@@ -1,0 +1,59 @@
+"""Decides what the end of a cluster job means for a run without a result: the cause in words, and whether to try again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from efficient_rl.launch.scheduler import CAUSES, JobState
+from efficient_rl.record import Cause
+
+RETRIED: tuple[Cause, ...] = ("node_failure", "preempted", "time_limit", "not_started")
+OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "Out Of Memory", "out of memory")
+WORDS: Mapping[Cause, str] = {
+    "out_of_memory": "out of memory: the job exceeded what it asked for (launcher.mem_gb)",
+    "preempted": "preempted or asked to stop",
+    "node_failure": "its node failed",
+    "cancelled": "cancelled",
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a run has no result."""
+
+    cause: Cause
+    words: str
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the run itself is not to blame."""
+        return self.cause in RETRIED
+
+
+def ending(state: JobState, started: bool, error_text: str, timeout_min: int) -> Ending:
+    """The ending that Slurm's state and the job's error stream tell of; `started`: the run was claimed by that job."""
+    cause = CAUSES.get(state.word)
+    if state.word == "FAILED" and any(sign in error_text for sign in OUT_OF_MEMORY):
+        cause = "out_of_memory"
+    if cause == "time_limit":
+        return Ending(cause, f"the time limit of {timeout_min} min was reached")
+    if cause in ("cancelled", "preempted", "node_failure") or (cause and started):
+        return Ending(cause, WORDS[cause])
+    last = next((line for line in reversed(error_text.splitlines()) if line.strip()), "")
+    if not started:
+        return Ending("not_started", f"its job ended before it began ({state.word}, {last or state.exit_code})")
+    if state.word == "COMPLETED" or state.exit_code.startswith("143"):
+        return Ending("preempted", WORDS["preempted"])
+    return Ending(
+        "killed", f"its job ended as {state.word} with exit code {state.exit_code}" + (f": {last}" if last else "")
+    )
+
+
+def micro_batches_after(
+    cause: Cause, tries: Sequence[Cause], now: int, config: Mapping[str, Any], oom_retry: bool
+) -> int | None:
+    """Into how many parts to cut each batch after running out of memory: twice as many, once; None: do not try again."""
+    size = config["grpo"]["per_device_train_batch_size"]
+    if cause != "out_of_memory" or not oom_retry or "out_of_memory" in tries or size % (2 * now):
+        return None
+    return 2 * now

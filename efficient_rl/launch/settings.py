@@ -1,0 +1,36 @@
+"""What every launcher can be told: whom to notify, when a run counts as stalled, how much a sweep may cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class Supervision:
+    """What the watching process does beside watching.
+
+    `notify`: a shell command or a URL that hears of failed runs and of the sweep's end. `stall_minutes`: a run without a new
+    step for so long is reported, and with `requeue_stalled` started again. Above `max_gpu_hours` a sweep needs a yes.
+    """
+
+    notify: str | None = None
+    stall_minutes: float | None = None
+    requeue_stalled: bool = False
+    max_gpu_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.notify is None or isinstance(self.notify, str), "notify", self.notify, "must be a command or a URL")
+        for key in ("stall_minutes", "max_gpu_hours"):
+            value = getattr(self, key)
+            check(value is None or (is_number(value) and value > 0), key, value, "must be a number above 0, or null")
+        check(isinstance(self.requeue_stalled, bool), "requeue_stalled", self.requeue_stalled, "must be true or false")
+
+
+def check(condition: bool, key: str, value: Any, bound: str) -> None:
+    """Raise a ValueError that names the setting, its value and its bound, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"launcher.{key}={value!r} {bound}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

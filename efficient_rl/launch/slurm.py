@@ -1,0 +1,363 @@
+"""Runs jobs on a Slurm cluster as arrays, through submitit; finds them again, and restarts what the cluster took away."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from efficient_rl.compose import ConfigError
+from efficient_rl.launch import scheduler
+from efficient_rl.launch.handle import Handle
+from efficient_rl.launch.ledger import Assignment, Batch, Ledger
+from efficient_rl.launch.node import NodeJob
+from efficient_rl.launch.retries import Ending, ending, micro_batches_after
+from efficient_rl.launch.scheduler import JobState, SchedulerError
+from efficient_rl.launch.settings import Supervision, check, is_number
+from efficient_rl.launch.worker import Job
+from efficient_rl.record import Failure, Record
+
+logger = logging.getLogger(__name__)
+SACCT_SECONDS = 5.0
+BLOCKED_SECONDS = 30.0
+MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start goes on where the last one was
+MARGIN_SECONDS = 10
+LIMITS = ("limit", "MaxSubmit", "QOSMax", "AssocMax", "Resource temporarily unavailable", "MaxJobCount")
+
+
+@dataclass(eq=False)
+class SlurmHandle(Handle):
+    """A job with its place in the ledger, and Slurm's id once it is submitted."""
+
+    assignment: Assignment | None = None
+    job_id: str | None = None
+    over_since: float | None = None  # when Slurm first said that the job had ended
+
+
+@dataclass
+class SlurmLauncher(Supervision):
+    """Submits runs as job arrays; the settings are those of conf/launcher/slurm.yaml, which says what each means."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    timeout_min: int = 240
+    mem_gb: float = 16
+    cpus_per_task: int = 4
+    gpus_per_node: int = 1
+    nodes: int = 1
+    constraint: str | None = None
+    exclude: str | None = None
+    array_parallelism: int = 256
+    max_array_size: int | None = None
+    runs_per_job: int = 1
+    runs_per_gpu: int = 1
+    processes_per_run: int = 1
+    setup: list[str] = field(default_factory=list)
+    python: str | None = None
+    additional: Mapping[str, Any] = field(default_factory=dict)
+    signal_seconds: int = 90
+    retries: int = 3
+    oom_retry: bool = False
+    detach: bool = False
+    detaches = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("partition", "account", "qos", "constraint", "exclude", "python"):
+            value = getattr(self, key)
+            check(value is None or (isinstance(value, str) and bool(value)), key, value, "must be a text, or null")
+        for key in ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu"):
+            value = getattr(self, key)
+            check(type(value) is int and value >= 1, key, value, "must be a whole number of at least 1")
+        for key in ("gpus_per_node", "retries"):
+            check(type(getattr(self, key)) is int and getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or more")
+        size = self.max_array_size
+        check(size is None or (type(size) is int and size >= 1), "max_array_size", size, "must be at least 1, or null")
+        check(is_number(self.mem_gb) and self.mem_gb > 0, "mem_gb", self.mem_gb, "must be a number above 0")
+        room = 60 * self.timeout_min
+        check(type(self.signal_seconds) is int and 1 <= self.signal_seconds < room, "signal_seconds", self.signal_seconds,
+              f"must lie in 1 to {room - 1}, within the time limit")  # fmt: skip
+        lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
+        check(lines, "setup", self.setup, "must be a list of shell lines")
+        check(isinstance(self.additional, Mapping), "additional", self.additional, "must map sbatch options to values")
+        for key in ("oom_retry", "detach"):
+            check(isinstance(getattr(self, key), bool), key, getattr(self, key), "must be true or false")
+        self._waiting: list[SlurmHandle] = []
+        self._live: list[SlurmHandle] = []
+        self._ended: list[Handle] = []
+        self._blocked_until = 0.0
+        self._chunk: int | None = None
+        self._states: dict[str, JobState] = {}
+        self._asked_states = self._looked = 0.0
+
+    @property
+    def at_once(self) -> int:
+        """Runs that a job does at the same time."""
+        return max(1, self.gpus_per_node) * self.runs_per_gpu
+
+    @property
+    def gpus_per_run(self) -> float:
+        """GPUs that one run occupies."""
+        return self.gpus_per_node * self.nodes / min(self.at_once, self.runs_per_job)
+
+    # What the watcher calls
+
+    def launch(self, jobs: Sequence[Job]) -> list[Handle]:
+        """Submit the jobs as far as the site's limits allow; the rest follows as jobs end, whenever `poll` is called."""
+        handles = [SlurmHandle(job, assignment=_ledger(job).assignment(job.key)) for job in jobs]
+        for handle in handles:  # a new command forgives earlier failures
+            if handle.assignment is not None:
+                handle.assignment = replace(handle.assignment, tries=(), micro_batches=1)
+        self._waiting.extend(handles)
+        self._submit_waiting()
+        return list(handles)
+
+    def attach(self, jobs: Sequence[Job]) -> list[Handle]:
+        """Handles of the jobs that an earlier command submitted, and of those whose cluster job ended without its run."""
+        handles = []
+        for job in jobs:
+            ledger = _ledger(job)
+            assignment = ledger.assignment(job.key)
+            batch = ledger.batch(assignment.batch) if assignment else None
+            if assignment is not None and batch is not None and _found(batch):
+                handles.append(SlurmHandle(job, "queued", assignment=assignment, job_id=batch.job_id(assignment.task)))
+        states = scheduler.job_states([handle.job_id for handle in handles if handle.job_id])
+        attached: list[Handle] = []
+        for handle in handles:
+            state = states.get(handle.job_id or "")
+            if state is not None and not state.over:
+                self._live.append(handle)
+                attached.append(handle)
+            elif _owner_job(Record(Path(handle.job.folder))) == handle.job_id:
+                newest = Record(Path(handle.job.folder)).newest_attempt() or 0
+                fresh = SlurmHandle(replace(handle.job, over=newest), assignment=replace(handle.assignment, tries=()))  # type: ignore[type-var]
+                self._waiting.append(fresh)
+                attached.append(fresh)
+        self._states |= states
+        return attached
+
+    def poll(self, timeout: float = 0) -> list[Handle]:
+        """Submit what can be submitted, look at the run directories, and now and then ask Slurm; what ended since."""
+        self._submit_waiting()
+        time.sleep(timeout)
+        now = time.monotonic()
+        if now - self._looked >= max(1.0, len(self._live) / 500):
+            self._looked = now
+            self._ask_states()
+            for handle in list(self._live):
+                self._look(handle)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def requeue(self, handle: Handle) -> None:
+        """Have Slurm kill and restart the job of a run that does not go on."""
+        assert isinstance(handle, SlurmHandle)
+        if handle.job_id:
+            scheduler.requeue(handle.job_id)
+
+    def stop(self) -> None:
+        """Cancel every job of this launcher."""
+        self._waiting.clear()
+        scheduler.cancel(sorted({handle.job_id for handle in self._live if handle.job_id}))
+
+    def leave(self) -> None:
+        """Let the jobs go on; the same command finds them again."""
+        self._waiting.clear()
+        self._live.clear()
+
+    # Submission
+
+    def _submit_waiting(self) -> None:
+        while self._waiting and time.monotonic() >= self._blocked_until:
+            size = self._array_size() * self.runs_per_job
+            chunk, self._waiting = self._waiting[:size], self._waiting[size:]
+            try:
+                self._live.extend(self._submit(chunk))
+            except SchedulerError as error:
+                self._waiting = chunk + self._waiting
+                self._give_way(str(error), len(chunk))
+
+    def _array_size(self) -> int:
+        if self._chunk is None:
+            self._chunk = self.max_array_size or scheduler.max_array_size()
+        return self._chunk
+
+    def _give_way(self, error: str, runs: int) -> None:
+        """After a refusal: smaller arrays where a limit was hit, then waiting; anything else is an error in the request."""
+        last = error.strip().splitlines()[-1]
+        if not any(sign.lower() in error.lower() for sign in LIMITS):
+            raise ConfigError(f"the cluster refused the jobs: {last}; `python -m efficient_rl.doctor` checks the request")
+        if runs > self.runs_per_job:
+            self._chunk = max(1, -(-runs // self.runs_per_job) // 2)
+            return
+        self._blocked_until = time.monotonic() + BLOCKED_SECONDS
+        for handle in self._waiting:
+            handle.note = "waits for the site's limit on jobs"
+        logger.warning("%d runs wait for room in the queue (%s)", len(self._waiting), last)
+
+    def _submit(self, handles: Sequence[SlurmHandle]) -> list[SlurmHandle]:
+        ledger = _ledger(handles[0].job)
+        ledger.jobs.mkdir(parents=True, exist_ok=True)
+        with FileLock(ledger.jobs / "submit.lock"):  # of two commands at once, the second finds the jobs of the first
+            mine = [handle for handle in handles if not self._taken(handle, ledger)]
+            tasks = [mine[start : start + self.runs_per_job] for start in range(0, len(mine), self.runs_per_job)]
+            if tasks:
+                before = {handle.job.key: handle.assignment for handle in mine if handle.assignment is not None}
+                batch = ledger.intend("efficient_rl", [[handle.job.key for handle in task] for task in tasks], before)
+                self._submit_batch(batch, tasks)
+                for handle in mine:
+                    handle.assignment = ledger.assignment(handle.job.key)
+                    assert handle.assignment is not None
+                    handle.job_id, handle.stage, handle.over_since = batch.job_id(handle.assignment.task), "queued", None
+                    handle.note = f"job {handle.job_id}"
+        return list(handles)
+
+    def _taken(self, handle: SlurmHandle, ledger: Ledger) -> bool:
+        """Whether another command has submitted the run since this one looked; then its job is this handle's too."""
+        newest = ledger.assignment(handle.job.key)
+        if newest is None or (handle.assignment is not None and newest.batch == handle.assignment.batch):
+            return False
+        batch = ledger.batch(newest.batch)
+        if batch is None or not _found(batch):
+            return False
+        handle.assignment, handle.job_id, handle.stage = newest, batch.job_id(newest.task), "queued"
+        return True
+
+    def _submit_batch(self, batch: Batch, tasks: Sequence[Sequence[SlurmHandle]]) -> None:
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        executor = SlurmExecutor(batch.folder, max_num_timeout=MANY_REQUEUES, python=self.python)
+        try:
+            executor.update_parameters(**self.sbatch_parameters(batch.name))
+            grace = max(1.0, self.signal_seconds - MARGIN_SECONDS)
+            with executor.batch():
+                jobs = [executor.submit(NodeJob([h.job for h in task], self.at_once, grace)) for task in tasks]
+        except (FailedJobError, FailedSubmissionError) as error:
+            batch.gone = True
+            batch.save()
+            raise SchedulerError(str(error)) from error
+        batch.job = jobs[0].job_id.split("_")[0]
+        batch.save()
+
+    def sbatch_parameters(self, name: str) -> dict[str, Any]:
+        """submitit's names for the request of one job."""
+        named = ("partition", "account", "qos", "constraint", "exclude")
+        given = {key: getattr(self, key) for key in named if getattr(self, key) is not None}
+        return {
+            **given,
+            "job_name": name,
+            "time": self.timeout_min,
+            "mem": f"{round(self.mem_gb * 1024)}MB",
+            "cpus_per_task": self.cpus_per_task,
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
+            "array_parallelism": self.array_parallelism,
+            "signal_delay_s": self.signal_seconds,
+            "setup": list(self.setup),
+            "additional_parameters": {"requeue": True, **self.additional},
+        }
+
+    # Watching
+
+    def _ask_states(self) -> None:
+        now = time.monotonic()
+        if now - self._asked_states < SACCT_SECONDS or not self._live:
+            return
+        self._asked_states = now
+        try:
+            self._states = scheduler.job_states({handle.job_id for handle in self._live if handle.job_id})
+        except SchedulerError as error:  # a controller that restarts
+            logger.warning("Slurm does not answer (%s); the jobs go on, asking again", error)
+            self._states = {}
+
+    def _look(self, handle: SlurmHandle) -> None:
+        record = Record(Path(handle.job.folder))
+        state = self._states.get(handle.job_id or "")
+        if state is None or not state.over:
+            handle.over_since = None
+        elif handle.over_since is None:
+            handle.over_since = time.monotonic()
+        started = _owner_job(record) == handle.job_id
+        if record.result() is not None:
+            if handle.job.force_before is None or (record.newest_attempt() or 0) > handle.job.force_before:
+                self._end(handle, "finished")
+        elif started and (failure := record.failure()) is not None:
+            self._retry_or_fail(handle, Ending(failure.cause, failure.error), record)
+        elif state is not None and handle.over_since is not None and time.monotonic() - handle.over_since > SACCT_SECONDS:
+            if not started and record.state() == "active":
+                self._end(handle, "elsewhere")
+            else:
+                self._retry_or_fail(handle, ending(state, started, self._error_text(handle), self.timeout_min), record)
+        else:
+            handle.stage = "running" if started and state is not None and state.running else "queued"
+            handle.note = f"job {handle.job_id}" + (f" on {state.node}" if state is not None and state.running else "")
+
+    def _retry_or_fail(self, handle: SlurmHandle, why: Ending, record: Record) -> None:
+        assert handle.assignment is not None
+        tries = handle.assignment.tries
+        parts = micro_batches_after(why.cause, tries, handle.assignment.micro_batches, handle.job.config, self.oom_retry)
+        if why.may_retry and len(tries) < self.retries:
+            parts = handle.assignment.micro_batches
+        if parts is None:
+            failure = Failure(
+                record.newest_attempt() or 0, _with_tries(why.words, tries), str(record.folder / "log.txt"), why.cause
+            )
+            _note(record, failure)
+            self._end(handle, "failed", failure)
+            return
+        logger.warning("run %s starts again: %s", handle.job.key[:8], why.words)
+        self._live.remove(handle)
+        handle.assignment = handle.assignment.again(why.cause, parts)
+        handle.job = replace(handle.job, over=record.newest_attempt() or 0, micro_batches=parts)
+        handle.stage, handle.job_id, handle.note = "waiting", None, f"again after {why.words}"
+        self._waiting.append(handle)
+
+    def _end(self, handle: SlurmHandle, stage: Any, failure: Failure | None = None) -> None:
+        handle.stage, handle.failure = stage, failure
+        self._live.remove(handle)
+        self._ended.append(handle)
+
+    def _error_text(self, handle: SlurmHandle) -> str:
+        """The end of what the job wrote to its error stream."""
+        assert handle.assignment is not None
+        folder = _ledger(handle.job).jobs / handle.assignment.batch
+        texts = [path.read_text(errors="replace")[-4000:] for path in sorted(folder.glob(f"{handle.job_id}_*_log.err"))]
+        return "\n".join(texts)
+
+
+def _ledger(job: Job) -> Ledger:
+    return Ledger(Path(job.folder).parents[1])
+
+
+def _found(batch: Batch) -> bool:
+    """Whether Slurm has the batch; asked by name where the submitting command was killed before it wrote the id down."""
+    if batch.gone:
+        return False
+    if batch.job is None:
+        batch.job = scheduler.find_job(batch.name)
+        if batch.job is None:
+            return False
+        batch.save()
+    return True
+
+
+def _owner_job(record: Record) -> str | None:
+    owner = (record.owner() or {}).get("job")
+    return owner["id"] if owner else None
+
+
+def _note(record: Record, failure: Failure) -> None:
+    try:
+        record.note_failure(failure)
+    except OSError as error:  # a full disk; the watcher still says it
+        logger.warning("could not note why run %s failed: %s", record.folder.name, error)
+
+
+def _with_tries(words: str, tries: Sequence[str]) -> str:
+    return words if not tries else f"{words} (after {len(tries)} more tries)"
