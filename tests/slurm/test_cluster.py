@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from efficient_rl.record import Record
 from tests.conftest import environment, execute_tiny
-from tests.slurm.conftest import Cluster, Sweep, running, wait_until
+from tests.slurm.local_cluster import Cluster, Sweep, running, wait_until
 
 STEPS = 120
 LONG = (  # everything that has a state: a dynamic strategy, a curriculum, a reference, an optimizer
