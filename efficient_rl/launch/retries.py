@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.launch.scheduler import CAUSES, JobState
+from efficient_rl.launch.scheduler import CAUSES, VANISHED, JobState
 from efficient_rl.record import Cause
 
 RETRIED: tuple[Cause, ...] = ("node_failure", "preempted", "time_limit", "not_started")
@@ -37,6 +37,8 @@ def ending(state: JobState, started: bool, error_text: str, timeout_min: int) ->
         cause = "out_of_memory"
     if cause == "time_limit":
         return Ending(cause, f"the time limit of {timeout_min} min was reached")
+    if state.word == VANISHED:
+        return Ending("not_started", "Slurm does not know its job")
     if cause in ("cancelled", "preempted", "node_failure") or (cause and started):
         return Ending(cause, WORDS[cause])
     last = next((line for line in reversed(error_text.splitlines()) if line.strip()), "")

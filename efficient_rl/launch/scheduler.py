@@ -14,6 +14,7 @@ IDS_A_CALL = 200
 DEFAULT_MAX_ARRAY = 1000
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+VANISHED = "VANISHED"  # ours: Slurm has never heard of the job, or has forgotten it
 CAUSES: dict[str, Cause] = {
     "OUT_OF_MEMORY": "out_of_memory",
     "TIMEOUT": "time_limit",
@@ -51,29 +52,44 @@ class JobState:
 
 
 def job_states(ids: Collection[str]) -> dict[str, JobState]:
-    """The states of jobs (`123`, or `123_4` of an array) by one call of sacct, or of squeue where there is no accounting.
+    """The states of all these jobs (`123`, or `123_4` of an array): by sacct, and by squeue for those that it does not know.
 
-    A job that the accounting does not know yet is missing.
+    Accounting may learn late of what waits, and some sites have none. A job that neither knows has vanished.
     """
-    masters = sorted({name.split("_")[0] for name in ids})
-    if not masters:
+    known = accounted(ids)
+    missing = [name for name in ids if name not in known]
+    return known | (dict.fromkeys(missing, JobState(VANISHED)) | queued(missing) if missing else {})
+
+
+def accounted(ids: Collection[str]) -> dict[str, JobState]:
+    """The states of those jobs that the accounting knows; nothing on a site without accounting."""
+    try:
+        return _states(["sacct", "-X", "-n", "-P", "-o", "JobID,State,ExitCode,NodeList"], ids)
+    except SchedulerError as error:
+        logger.debug("no accounting: %s", error)
         return {}
+
+
+def queued(ids: Collection[str]) -> dict[str, JobState]:
+    """The states of those jobs that the controller knows: what waits, what runs, what has just ended."""
+    return _states(["squeue", "-h", "-t", "all", "-o", "%i|%T|0:0|%N"], ids)
+
+
+def _states(command: list[str], ids: Collection[str]) -> dict[str, JobState]:
+    masters = sorted({name.split("_")[0] for name in ids})
     states: dict[str, JobState] = {}
     for start in range(0, len(masters), IDS_A_CALL):
-        chosen = ",".join(masters[start : start + IDS_A_CALL])
-        for line in _states_text(chosen).splitlines():
+        try:
+            text = _run([*command, "-j", ",".join(masters[start : start + IDS_A_CALL])])
+        except SchedulerError as error:
+            if "Invalid job id" not in str(error):  # squeue, of a single job that ended long ago
+                raise
+            continue
+        for line in text.splitlines():
             name, word, exit_code, node = [*line.strip().split("|"), "", "", ""][:4]
             state = JobState(word.split(" ")[0].rstrip("+"), exit_code, node)
             states |= dict.fromkeys(_expanded(name), state)
     return {name: states[name] for name in ids if name in states}
-
-
-def _states_text(ids: str) -> str:
-    try:
-        return _run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,ExitCode,NodeList", "-j", ids])
-    except SchedulerError as error:
-        logger.debug("no accounting (%s); asking squeue", error)
-        return _run(["squeue", "-h", "-t", "all", "-r", "-o", "%i|%T|0:0|%N", "-j", ids])
 
 
 def _expanded(name: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from efficient_rl.record import Failure, Record
 
 logger = logging.getLogger(__name__)
 SACCT_SECONDS = 5.0
+SQUEUE_SECONDS = 30.0
 BLOCKED_SECONDS = 30.0
 MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start goes on where the last one was
 MARGIN_SECONDS = 10
@@ -92,7 +93,7 @@ class SlurmLauncher(Supervision):
         self._blocked_until = 0.0
         self._chunk: int | None = None
         self._states: dict[str, JobState] = {}
-        self._asked_states = self._looked = 0.0
+        self._asked_states = self._asked_controller = self._looked = 0.0
 
     @property
     def at_once(self) -> int:
@@ -270,8 +271,13 @@ class SlurmLauncher(Supervision):
         if now - self._asked_states < SACCT_SECONDS or not self._live:
             return
         self._asked_states = now
+        ids = {handle.job_id for handle in self._live if handle.job_id}
         try:
-            self._states = scheduler.job_states({handle.job_id for handle in self._live if handle.job_id})
+            vanished = {name: state for name, state in self._states.items() if state.word == scheduler.VANISHED}
+            self._states = vanished | scheduler.accounted(ids)
+            if len(self._states) - len(vanished) < len(ids) and now - self._asked_controller >= SQUEUE_SECONDS:
+                self._asked_controller = now
+                self._states = scheduler.job_states(ids)
         except SchedulerError as error:  # a controller that restarts
             logger.warning("Slurm does not answer (%s); the jobs go on, asking again", error)
             self._states = {}
@@ -289,7 +295,7 @@ class SlurmLauncher(Supervision):
                 self._end(handle, "finished")
         elif started and (failure := record.failure()) is not None:
             self._retry_or_fail(handle, Ending(failure.cause, failure.error), record)
-        elif state is not None and handle.over_since is not None and time.monotonic() - handle.over_since > SACCT_SECONDS:
+        elif state is not None and handle.over_since is not None and time.monotonic() - handle.over_since >= SACCT_SECONDS:
             if not started and record.state() == "active":
                 self._end(handle, "elsewhere")
             else:
