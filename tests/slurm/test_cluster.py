@@ -241,7 +241,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
 
 
 def test_out_of_memory_is_tried_once_with_half_the_micro_batch(cluster: Cluster, tmp_path: Path) -> None:
-    hungry = ("strategy=full", "+strategy._target_=tests.slurm.troubles.Hungry", "grpo.max_steps=3")
+    hungry = ("strategy=full", "strategy._target_=tests.slurm.troubles.Hungry", "grpo.max_steps=3")
     plain = Sweep(tmp_path, *hungry, "name=plain").start()
     assert plain.end() == 1
     failure = plain.records[0].failure()
@@ -307,6 +307,7 @@ def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster
         )
         sweep.wait_steps(10)
         os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
         (steps,) = [len(list(record.metrics())) for record in sweep.records]
         sweep.wait_steps(steps + 30)
         server = serve()
