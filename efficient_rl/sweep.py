@@ -197,12 +197,13 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
     table = Table(title=escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
     for column in ("run", "what", "state", "time", "memory", "estimated from"):
         table.add_column(column, justify="right" if column in ("time", "memory") else "left")
+    gpus = build_launcher(request.settings["launcher"]).gpus_per_run
     states = {"finished": plan.finished, "active": plan.active, "new": plan.pending}
     labels = label_runs(plan.runs)
     total, unknown = 0.0, 0
     for state, runs in states.items():
         for run in runs:
-            guess = estimate(run, known)
+            guess = estimate(run, known, gpu=gpus > 0)
             if state == "new":
                 total, unknown = total + (guess.seconds or 0.0), unknown + (guess.seconds is None)
             if table.row_count < DRY_RUN_ROWS:
@@ -215,6 +216,7 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
     console.print(
         f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished, {plan.duplicates} duplicate, "
         f"{request.dropped} dropped by filters; about {duration(total)} of one worker"
+        + (f", {total / 3600 * gpus:.1f} GPU hours" if gpus else "")
         + (f" and {unknown} of unknown length" if unknown else ""),
         soft_wrap=True,
     )

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -85,16 +86,20 @@ class Chaos:
                 self.report.finished_twice += bool(later) or (record.folder / "earlier").exists()
 
     def _jobs(self) -> list[str]:
-        return self._cluster.slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
+        return self._slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
+
+    def _slurm(self, *command: str) -> str:
+        """Call a command of Slurm; what it refuses, or does not answer, is part of the chaos."""
+        try:
+            return self._cluster.slurm(*command)
+        except (AssertionError, subprocess.TimeoutExpired):
+            return ""
 
     def _on_job(self, *command: str) -> bool:
         jobs = self._jobs()
         if not jobs:
             return False
-        try:
-            self._cluster.slurm(*command, self._random.choice(jobs))
-        except AssertionError:  # it ended meanwhile
-            return False
+        self._slurm(*command, self._random.choice(jobs))
         return True
 
     def _kill_run(self) -> bool:
@@ -108,7 +113,7 @@ class Chaos:
         return True
 
     def _nodes(self) -> list[str]:
-        return self._cluster.slurm("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()
+        return self._slurm("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()
 
     def _crash_node(self) -> bool:
         nodes = self._nodes()
