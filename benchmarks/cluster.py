@@ -33,7 +33,7 @@ from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, local_cluster, wa
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
 SHORT = ("strategy=last_k", "grpo.max_steps=8")
-AT_ONCE = 2  # jobs at once in `packing`, for every way: one a core
+AT_ONCE = 2  # jobs at once: one a core
 CALLS = ("sbatch", "sacct", "squeue", "scontrol", "scancel")
 APP = """
 import sys
@@ -62,7 +62,8 @@ if __name__ == "__main__":
 
 
 def chaos(cluster: Cluster, folder: Path, runs: int, seed: int) -> dict[str, Any]:
-    sweep = Sweep(folder, "-m", *SHORT, f"seed=range(0,{runs})", "launcher.runs_per_job=10", "checkpoint_steps=2")
+    jobs = ("launcher.runs_per_job=10", f"launcher.array_parallelism={2 * AT_ONCE}", "checkpoint_steps=2")
+    sweep = Sweep(folder, "-m", *SHORT, f"seed=range(0,{runs})", *jobs)
     report = Chaos(cluster, sweep, seed).go(runs, disturb_seconds=300, pause_seconds=5, limit_seconds=1500)
     whole = [execute_tiny(folder / "undisturbed", *SHORT, f"seed={number}")[1] for number in range(0, runs, 20)]
     same = [weights_equal(Record(sweep.folder / "outputs" / "runs" / record.folder.name), record) for record in whole]

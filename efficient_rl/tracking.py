@@ -30,6 +30,7 @@ LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothi
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 # The page of an experiment with its charts; sorted by a metric, because the UI folds nested runs away otherwise.
