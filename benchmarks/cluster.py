@@ -273,9 +273,9 @@ def main() -> None:
                 results[part] = latency(cluster, folder, 3)
             else:
                 results[part] = packing(folder, chosen.runs or 64)
-            print(part, json.dumps(results[part], indent=1), flush=True)
             kept = {key: value for key, value in results.items() if key not in ("what", "machine")}
             write_result(RESULTS, __doc__ or "", kept)
+            print(part, json.dumps(results[part], indent=1), flush=True)
 
 
 if __name__ == "__main__":

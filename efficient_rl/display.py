@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from efficient_rl.record import Failure, Record
@@ -123,22 +124,7 @@ class Display:
 
     def table(self) -> Table:
         """The most telling rows: what runs and what failed first, then the rest up to a screenful."""
-        counts = {state: sum(row.state == state for row in self._rows) for state in STYLES}
-        title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        table = Table(title=title, title_justify="left")
-        columns = COLUMNS if any(row.note for row in self._rows) else COLUMNS[:-1]
-        for column in columns:
-            table.add_column(
-                column, justify="right" if column in ("step", "reward", "trained", "peak memory", "left") else "left"
-            )
-        room = max(3, self._console.height - FRAME_LINES)
-        order = ["running", "failed", "elsewhere", "queued", "finished", "waiting"]
-        shown = sorted(self._rows, key=lambda row: order.index(row.state)) if len(self._rows) > room else self._rows
-        for row in shown[:room]:
-            table.add_row(*row.cells()[: len(columns)], style=STYLES[row.state])
-        if len(self._rows) > room:
-            table.caption = f"{len(self._rows) - room} more"
-        return table
+        return run_table(self._rows, max(3, self._console.height - FRAME_LINES))
 
     def _say_changes(self) -> None:
         progress = time.monotonic() - self._last_progress > 30
@@ -150,6 +136,37 @@ class Display:
                 self._said[row.folder] = row.state
         if progress:
             self._last_progress = time.monotonic()
+
+
+def run_table(rows: Sequence[Row], room: int, columns: Sequence[str] = COLUMNS) -> Table:
+    """The table of all rows, or of the `room` most telling ones, under a count of their states."""
+    counts = {state: sum(row.state == state for row in rows) for state in STYLES}
+    title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    table = Table(title=title, title_justify="left")
+    columns = [column for column in columns if column != "where" or any(row.note for row in rows)]
+    for column in columns:
+        right = column in ("step", "reward", "trained", "peak memory", "left")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column in ("run", "state", "step"))
+    order = ["running", "failed", "elsewhere", "queued", "finished", "waiting"]
+    shown = sorted(rows, key=lambda row: order.index(row.state)) if len(rows) > room else rows
+    for row in shown[:room]:
+        cells = dict(zip(COLUMNS, row.cells(), strict=True))
+        table.add_row(*(cells[column] for column in columns), style=STYLES[row.state])
+    if len(rows) > room:
+        table.caption = f"{len(rows) - room} more"
+    return table
+
+
+def failure_table(rows: Sequence[Row]) -> Table:
+    """Why runs failed, in words, and where their logs are."""
+    table = Table(title="failed", title_justify="left")
+    for column in ("run", "what", "error", "log"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        failure = row.failure or Record(row.folder).failure()
+        error = escape(failure.error if failure else "unknown")
+        table.add_row(row.folder.name[:8], row.label, error, str(row.folder / "log.txt"))
+    return table
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from efficient_rl.budget import approve, make_budget
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig, to_dict
-from efficient_rl.display import Display, Row
+from efficient_rl.display import Display, Row, failure_table
 from efficient_rl.launch import Launcher, build_launcher
 from efficient_rl.launch.worker import Job
 from efficient_rl.naming import label_runs
@@ -60,7 +59,7 @@ def carry_out(request: "Request", plan: Plan, console: Console) -> int:
             console.print(str(budget), highlight=False)
         approve(budget, launcher.max_gpu_hours, console)
     labels = label_runs(plan.runs)
-    _write_manifest(request, plan)
+    _write_manifest(request, plan, labels)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
@@ -79,10 +78,13 @@ def carry_out(request: "Request", plan: Plan, console: Console) -> int:
     return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
 
 
-def _write_manifest(request: "Request", plan: Plan) -> None:
+def _write_manifest(request: "Request", plan: Plan, labels: Mapping[str, str]) -> None:
     """`outputs/sweeps/<name>/sweep.json`: which runs answer the question, for the report and for the next command."""
     folder = request.outputs / "sweeps" / request.name
-    runs = [{"hash": run.config_hash, "params": run.flat()} for run in sorted(plan.runs, key=_request_order(request))]
+    runs = [
+        {"hash": run.config_hash, "label": labels[run.config_hash], "params": run.flat()}
+        for run in sorted(plan.runs, key=_request_order(request))
+    ]
     text = json.dumps(
         {
             "name": request.name,
@@ -262,15 +264,7 @@ def _say_outcome(
     named = shlex.quote(f"sweep={request.name}")
     say(f"{finished} of {len(rows)} runs of sweep {request.name} finished")
     if failed:
-        table = Table(title="failed", title_justify="left")
-        for column in ("run", "what", "error", "log"):
-            table.add_column(column, overflow="fold")
-        for row in failed:
-            failure = row.failure or Record(row.folder).failure()
-            table.add_row(
-                row.folder.name[:8], row.label, escape(failure.error if failure else "unknown"), str(row.folder / "log.txt")
-            )
-        console.print(table)
+        console.print(failure_table(failed))
     if how == "left":
         say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.quote(request.name)} shows them")
     if how != "ended" or failed:

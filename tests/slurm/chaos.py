@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.slurm.local_cluster import Cluster, Sweep
 class Report:
     """What was done to the sweep, and what became of it."""
 
-    disturbances: Counter[str] = field(default_factory=Counter)
+    disturbances: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     commands: int = 0
     finished: int = 0
@@ -56,7 +55,8 @@ class Chaos:
                 self._command()
             if time.monotonic() - started < disturb_seconds:
                 (name,) = self._random.choices(list(self._events), self._weights)
-                self.report.disturbances[name] += self._events[name]()
+                done = self._events[name]()
+                self.report.disturbances[name] = self.report.disturbances.get(name, 0) + done
                 time.sleep(self._random.uniform(0, 2 * pause_seconds))
             else:
                 self._cluster.start()  # every node back
