@@ -23,6 +23,7 @@ TORCH_FREE = (
     "watch",
     "supervise",
     "budget",
+    "status",
     "launch.slurm",
     "tracking",
     "provenance",
@@ -85,6 +86,7 @@ ALLOWED = {  # package or module -> what of ours it may import
         "supervise",
         "sweep",
     },
+    "status": {"compose", "display", "launch", "record", "sweep"},
     "supervise": {"display", "launch", "record"},
     "budget": {"compose", "config", "estimate", "record"},
 }

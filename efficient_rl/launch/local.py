@@ -13,9 +13,10 @@ from multiprocessing.context import ForkServerProcess
 
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision, check, is_number
-from efficient_rl.launch.worker import Job, work
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.run import quiet_libraries
 
+EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell
 PRELOADED = [
     "efficient_rl.preload",
     "efficient_rl.launch.worker",
@@ -34,15 +35,20 @@ class LocalHandle(Handle):
 
 @dataclass
 class LocalLauncher(Supervision):
-    """Keeps at most `workers` jobs running; None means one a GPU, or without GPUs one a core."""
+    """Keeps at most `workers` jobs running; None means one a GPU, or without GPUs one a core.
+
+    `in_cluster_job`: where everything dies at once, the cluster knows why, and nothing is noted here.
+    """
 
     workers: int | None = None
     grace_seconds: float = 30
+    in_cluster_job: bool = False
     target: Callable[[Job, Mapping[str, str]], None] = work
     detaches = detach = False
     _waiting: deque[LocalHandle] = field(default_factory=deque)
     _running: list[LocalHandle] = field(default_factory=list)
     _context: multiprocessing.context.ForkServerContext | None = None
+    _stopping: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +93,11 @@ class LocalLauncher(Supervision):
         return ended
 
     def _settle(self, handle: LocalHandle, ended: list[Handle]) -> None:
-        settle(handle, handle.exit_code)
+        died = handle.exit_code not in (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)
+        if died and (self._stopping or (self.in_cluster_job and handle.exit_code == EXIT_SERVER_LOST)):
+            handle.stage = "stopped"
+        else:
+            settle(handle, handle.exit_code)
         if handle.again and handle.stage in ("stopped", "failed"):
             handle.stage, handle.again, handle.failure = "waiting", False, None
             self._waiting.append(handle)
@@ -104,6 +114,7 @@ class LocalLauncher(Supervision):
     def stop(self) -> None:
         """Drop what waits, ask what runs to write a checkpoint and end, kill what does not."""
         self._waiting.clear()
+        self._stopping = True
         for handle in self._running:
             assert handle.process is not None
             handle.process.terminate()
@@ -111,6 +122,7 @@ class LocalLauncher(Supervision):
         while self._running and time.monotonic() < deadline:
             self.poll(timeout=0.1)
         self.kill()
+        self._stopping = False
 
     def leave(self) -> None:
         """The same as `stop`: nothing goes on without this process."""

@@ -34,7 +34,7 @@ class NodeJob:
     def __call__(self) -> dict[str, int]:
         """Do the jobs; how many ended in which way."""
         asked = _Asked()
-        launcher = LocalLauncher(workers=self.at_once, grace_seconds=self.grace_seconds)
+        launcher = LocalLauncher(workers=self.at_once, grace_seconds=self.grace_seconds, in_cluster_job=True)
         handles = launcher.launch([job for job in self.jobs if not _failed_here(job)])
         while not all(handle.ended for handle in handles):
             for handle in launcher.poll(POLL_SECONDS):
