@@ -28,7 +28,7 @@ from efficient_rl.strategies.static import Full, LastK
 from efficient_rl.training.grpo import Savings
 from efficient_rl.training.memory import PhaseMeter
 from efficient_rl.training.passes import length_buckets
-from efficient_rl.training.sampler import DROP_SHARE, SamplingSettings, sample
+from efficient_rl.training.sampler import DROP_SHARE, SamplingSettings, draws, sample
 
 BLOCKS, TRAINED = 12, 3
 DYNAMIC = ("adalora", "auto_rgn", "auto_snr", "autofreeze", "badam", "lisa", "slimfit")
@@ -147,9 +147,9 @@ def token_units(case: Case) -> str:
     for batch in range(batches):
         prompts = [tokenizer(row["prompt"])["input_ids"] for row in case.rows[16 * batch : 16 * (batch + 1)]]
         repeated = [ids for ids in prompts for _ in range(group)]
-        generator = torch.Generator().manual_seed(batch)
+        uniform = draws([batch], len(repeated), most)
         stop, pad = [tokenizer.eos_token_id], tokenizer.pad_token_id
-        lengths = [len(ids) for ids in sample(model, repeated, SamplingSettings(most), stop, pad, generator)]
+        lengths = [len(ids) for ids in sample(model, repeated, SamplingSettings(most), stop, pad, uniform)]
         rows, prompt = len(lengths), max(map(len, prompts))
         kept = rows
         for done in range(1, max(lengths)):

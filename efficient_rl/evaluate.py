@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
+from efficient_rl.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from efficient_rl.training.sampler import SamplingSettings
 
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 512  # in each process
+EVALUATION_SEED = 0
 MOST_LEVELS, FIFTHS = 10, 5
 Z = 1.959964  # of a two-sided 95% interval
 
@@ -67,7 +69,8 @@ class Examiner:
     """Puts problems to a model and judges its answers, the same random draws in every call.
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the completion, `place` where the
-    answer stands. `between` is called after each batch, to stop early by raising.
+    answer stands. `between` is called after each batch, to stop early by raising. The processes of a `team` share the
+    problems; each gets the whole evaluation, the one that a single process makes.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -78,6 +81,7 @@ class Examiner:
     place: str
     prefill: str = ""
     between: Callable[[], None] = lambda: None
+    team: Team = ALONE
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
         """Score `samples` completions and a greedy one for every problem; `seed` is only written down."""
@@ -117,25 +121,36 @@ class Examiner:
         samples: int,
     ) -> tuple[list[list[tuple[bool, str | None]]], int]:
         """For every problem whether each of its completions is right, and its answer; and the number of all tokens."""
-        import torch
-
-        from efficient_rl.training.sampler import sample
-
-        generator = torch.Generator(model.device).manual_seed(0)
-        width = max(1, ROWS_AT_ONCE // samples)
+        width = max(1, ROWS_AT_ONCE // samples) * self.team.size
         verdicts: list[list[tuple[bool, str | None]]] = []
         tokens = 0
-        for start in range(0, len(problems), width):
-            chunk = problems[start : start + width]
-            batch = [ids for ids in prompts[start : start + width] for _ in range(samples)]
-            completions = sample(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, generator)
-            texts = [self.prefill + text for text in self.tokenizer.batch_decode(completions, skip_special_tokens=True)]
-            for index, problem in enumerate(chunk):
-                own = texts[index * samples : (index + 1) * samples]
-                verdicts.append([self._judge(text, problem) for text in own])
-            tokens += sum(len(ids) for ids in completions)
+        for first in range(0, len(problems), width):
+            some = min(width, len(problems) - first)
+            start, end = (first + some * rank // self.team.size for rank in (self.team.rank, self.team.rank + 1))
+            own = self._completions(model, prompts[start:end], start, sampling, samples)
+            texts = [self.prefill + text for text in self.tokenizer.batch_decode(own, skip_special_tokens=True)]
+            judged = [
+                [self._judge(text, problem) for text in texts[index * samples : (index + 1) * samples]]
+                for index, problem in enumerate(problems[start:end])
+            ]
+            for theirs, count in self.team.gather((judged, sum(map(len, own)))):
+                verdicts += theirs
+                tokens += count
             self.between()
         return verdicts, tokens
+
+    def _completions(
+        self, model: "PreTrainedModel", prompts: Sequence[list[int]], start: int, sampling: "SamplingSettings", samples: int
+    ) -> list[list[int]]:
+        """`samples` completions of every prompt; `start` is the first one's place among all problems."""
+        from efficient_rl.training.sampler import draws, sample
+
+        if not prompts:
+            return []
+        rows, most = len(prompts) * samples, sampling.max_new_tokens
+        uniform = draws([EVALUATION_SEED], rows, most, start * samples) if sampling.temperature > 0 else None
+        batch = [ids for ids in prompts for _ in range(samples)]
+        return sample(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, uniform)
 
     def _judge(self, text: str, problem: Problem) -> tuple[bool, str | None]:
         return is_correct(text, problem.check, problem.gold, self.place), extract_answer(text, self.place)

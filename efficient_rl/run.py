@@ -18,9 +18,10 @@ from efficient_rl.evaluate import Evaluation, Examiner
 from efficient_rl.problems import HELD_OUT_SEED, load_problems
 from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record, RunResult
-from efficient_rl.sections import PromptSettings
+from efficient_rl.sections import PromptSettings, require, require_known
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Problem
+from efficient_rl.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from efficient_rl.training.memory import PhaseMeter
 
 logger = logging.getLogger(__name__)
+SHARDINGS = ("ddp", "fsdp")
 Evaluations = dict[str, Evaluation]  # by evaluation set; the run's own task first
 
 
@@ -47,9 +49,9 @@ class Stop:
         """Listen to SIGTERM; only the main thread of a process can."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def check(self) -> None:
-        """Raise Interrupted if the run was asked to stop."""
-        if self.wanted:
+    def check(self, team: Team = ALONE) -> None:
+        """Raise Interrupted if any process of the run was asked to stop."""
+        if team.any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -58,11 +60,21 @@ class Stop:
 
 @dataclass(frozen=True)
 class Options:
-    """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran."""
+    """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran.
+
+    `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`: what several processes
+    share, `ddp` only the batch, `fsdp` weights, gradients and optimizer state too.
+    """
 
     checkpoint_steps: int = 25
     checkpoint_minutes: float = 10.0
     code_version: str = "unknown"
+    micro_batches: int = 1
+    sharding: str = "ddp"
+
+    def __post_init__(self) -> None:
+        require(self.micro_batches >= 1, "micro_batches", self.micro_batches, "must be at least 1")
+        require_known("sharding", self.sharding, SHARDINGS)
 
 
 def train(*overrides: str) -> RunResult:
@@ -96,9 +108,10 @@ def train(*overrides: str) -> RunResult:
         record.release()
 
 
-def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> RunResult:
+def execute(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish the result in its claimed directory.
 
+    All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes there.
     Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
     """
     import torch
@@ -122,7 +135,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
         base = load_model(config.model)
         stop_ids = prompts.stop_ids(base)
         rows = [_row(problem, prompts, config.prompt) for problem in problems.train]
-        trainer = _make_trainer(config, record, options, meter, base, strategy, tokenizer, rows)
+        trainer = _make_trainer(config, record, options, team, meter, base, strategy, tokenizer, rows)
         trainer.eos_token_ids = stop_ids
     trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
     examiner = Examiner(
@@ -135,19 +148,21 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=config.prompt.prefill,
-        between=stop.check,
+        between=lambda: stop.check(team),
+        team=team,
     )
 
     def measure(step: int) -> Evaluations:
-        with meter.phase("evaluation"), merged(trainer.model):
+        with meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
             found = {
                 n: examiner.evaluate(trainer.model, held_out, HELD_OUT_SEED) for n, held_out in problems.held_out.items()
             }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
-        record.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
+        if team.is_main:
+            record.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
         return found
 
-    before = _remembered(record, "evaluation_before.json", lambda: measure(0))
+    before = _remembered(record, team, "evaluation_before.json", lambda: measure(0))
     journal = Journal(
         record=record,
         rename=rename_metrics,
@@ -158,29 +173,45 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop) -> 
         measure_steps=config.eval.steps,
         period=config.grpo.num_iterations,
         save_seconds=60 * options.checkpoint_minutes,
+        team=team,
     )
     trainer.add_callback(journal)
-    checkpoint = record.checkpoint()
+    checkpoint = team.share(record.checkpoint() if team.is_main else None)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     trainer.train_from(checkpoint)
-    stop.check()
+    stop.check(team)
     after = measure(config.grpo.max_steps)
-    strategy.save(trainer.model, record.model_draft)
-    tokenizer.save_pretrained(record.model_draft)
-    return _publish(config, record, options, before, after, (trainable, total), time.monotonic() - started)
+
+    def write_model() -> None:
+        strategy.save(trainer.model, record.model_draft)
+        tokenizer.save_pretrained(record.model_draft)
+
+    trainer.save_by(write_model)
+    seconds, sizes = time.monotonic() - started, (trainable, total)
+    result = _publish(config, record, options, before, after, sizes, seconds) if team.is_main else None
+    shared = team.share(result)
+    assert shared is not None
+    return shared
 
 
-def _remembered(record: Record, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
+def _remembered(record: Record, team: Team, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
     """The evaluations that an earlier attempt wrote, or new ones."""
-    path = record.folder / name
+    known = team.share(_read_evaluations(record.folder / name) if team.is_main else None)
+    if known is not None:
+        return known
+    found = compute()
+    if team.is_main:
+        record.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
+    return found
+
+
+def _read_evaluations(path: Path) -> Evaluations | None:
+    """Evaluations from a file; None where it is not there, or damaged, so that they are measured again."""
     try:
         return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        pass  # not there, or damaged: measured again
-    found = compute()
-    record.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
-    return found
+        return None
 
 
 def _row(problem: Problem, prompts: "Prompts", settings: PromptSettings) -> dict[str, Any]:
@@ -202,6 +233,7 @@ def _make_trainer(
     config: RunConfig,
     record: Record,
     options: Options,
+    team: Team,
     meter: "PhaseMeter",
     model: "PreTrainedModel",
     strategy: Strategy,
@@ -213,10 +245,12 @@ def _make_trainer(
     from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
     from efficient_rl.training.settings import grpo_arguments
 
+    folder = team.share(record.checkpoints if team.is_main else record.folder)
+    sharded = options.sharding == "fsdp" and team.size > 1
     return EfficientGRPOTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, record.checkpoints, options.checkpoint_steps),
+        args=grpo_arguments(config, folder, options.checkpoint_steps, team.size, options.micro_batches),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
         strategy=strategy,
@@ -224,6 +258,7 @@ def _make_trainer(
         curriculum=config.curriculum.build(),
         meter=meter,
         savings=Savings(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
+        sharded=sharded,
     )
 
 

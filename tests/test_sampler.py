@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
-from efficient_rl.training.sampler import SamplingSettings, _choose, sample
+from efficient_rl.training.sampler import SamplingSettings, _choose, draws, sample
 from tests.conftest import tiny_run
 
 PROMPTS = ["3,7=10:", "12,5,4=11:", "19+4:"]
@@ -24,7 +24,7 @@ def test_greedy_completions_equal_those_of_generate(model: PreTrainedModel) -> N
     writer = Prompts(config, tiny_run().prompt, tokenizer)
     prompts = [writer.encode(text) for text in PROMPTS]
     stop = writer.stop_ids(model)
-    ours = sample(model, prompts, SamplingSettings(40, temperature=0), stop, tokenizer.pad_token_id, torch.Generator())
+    ours = sample(model, prompts, SamplingSettings(40, temperature=0), stop, tokenizer.pad_token_id)
     for ids, completion in zip(prompts, ours, strict=True):
         theirs = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=stop)[0, len(ids) :]
         assert completion == theirs.tolist()
@@ -37,12 +37,12 @@ def test_sampled_first_tokens_follow_the_models_probabilities(model: PreTrainedM
     config = tiny_run().model
     tokenizer = load_tokenizer(config)
     ids = Prompts(config, tiny_run().prompt, tokenizer).encode(PROMPTS[1])
-    draws = 4000
+    rows = 4000
     settings = SamplingSettings(1, temperature=1.3)
-    completions = sample(model, [ids] * draws, settings, [tokenizer.eos_token_id], 0, torch.Generator().manual_seed(0))
+    completions = sample(model, [ids] * rows, settings, [tokenizer.eos_token_id], 0, draws([0], rows, 1))
     counts = torch.bincount(torch.tensor([c[0] for c in completions]), minlength=len(tokenizer)).double()
     with torch.no_grad():
-        expected = (model(torch.tensor([ids])).logits[0, -1].double() / 1.3).softmax(-1) * draws
+        expected = (model(torch.tensor([ids])).logits[0, -1].double() / 1.3).softmax(-1) * rows
     rare = expected < 5
     rare[expected.argmin()] = True  # the rare ones share a bin, together with the least common of the rest
     rare |= expected == expected[~rare].min()
@@ -58,7 +58,7 @@ def test_rows_of_a_group_differ_and_the_seed_decides_them(model: PreTrainedModel
     ids = Prompts(config, tiny_run().prompt, tokenizer).encode(PROMPTS[0])
 
     def draw(seed: int) -> list[list[int]]:
-        return sample(model, [ids] * 16, SamplingSettings(20), [1], 0, torch.Generator().manual_seed(seed))
+        return sample(model, [ids] * 16, SamplingSettings(20), [1], 0, draws([seed], 16, 20))
 
     assert draw(1) == draw(1) != draw(2)
     assert len({tuple(row) for row in draw(1)}) > 1
@@ -66,15 +66,39 @@ def test_rows_of_a_group_differ_and_the_seed_decides_them(model: PreTrainedModel
 
 def test_top_k_and_top_p_leave_out_the_tail() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
-    generator = torch.Generator().manual_seed(0)
-    assert set(_choose(logits, SamplingSettings(1, top_k=2), generator).tolist()) == {0, 1}
-    assert set(_choose(logits, SamplingSettings(1, top_p=0.75), generator).tolist()) == {0, 1}
-    assert set(_choose(logits, SamplingSettings(1, top_p=0.81), generator).tolist()) == {0, 1, 2}
-    assert set(_choose(logits, SamplingSettings(1, temperature=0), generator).tolist()) == {0}
+    uniform = draws([0], 2000, 1)[:, 0]
+    assert set(_choose(logits, SamplingSettings(1, top_k=2), uniform).tolist()) == {0, 1}
+    assert set(_choose(logits, SamplingSettings(1, top_p=0.75), uniform).tolist()) == {0, 1}
+    assert set(_choose(logits, SamplingSettings(1, top_p=0.81), uniform).tolist()) == {0, 1, 2}
+    assert set(_choose(logits, SamplingSettings(1, temperature=0), uniform).tolist()) == {0}
 
 
 def test_sampling_leaves_the_model_in_the_mode_it_was_in(model: PreTrainedModel) -> None:
     for training in (True, False):
         model.train(training)
-        sample(model, [[10, 11]], SamplingSettings(2), [1], 0, torch.Generator())
+        sample(model, [[10, 11]], SamplingSettings(2), [1], 0, draws([0], 1, 2))
         assert model.training is training
+
+
+def test_a_part_of_the_rows_draws_what_it_draws_among_all(model: PreTrainedModel) -> None:
+    tokenizer = load_tokenizer(tiny_run().model)
+    ids = Prompts(tiny_run().model, tiny_run().prompt, tokenizer).encode(PROMPTS[0])
+    settings = SamplingSettings(20)
+    whole = sample(model, [ids] * 10, settings, [1], 0, draws([3, 4], 10, 20))
+    parts = [sample(model, [ids] * n, settings, [1], 0, draws([3, 4], n, 20, at)) for at, n in ((0, 3), (3, 7))]
+    assert parts[0] + parts[1] == whole
+    assert torch.equal(draws([3, 4], 7, 20, 3), draws([3, 4], 10, 20)[3:])
+
+
+def test_random_numbers_at_both_ends_choose_tokens_that_have_a_probability() -> None:
+    logits = torch.full((2, 50_000), -torch.inf)
+    logits[:, 7] = logits[:, 11] = 0.0
+    ends = torch.tensor([0.0, 1.0 - 2.0**-53], dtype=torch.float64)
+    assert _choose(logits, SamplingSettings(1), ends).tolist() == [7, 11]
+
+
+def test_logits_that_are_no_numbers_end_the_sampling_with_a_reason() -> None:
+    with pytest.raises(RuntimeError, match="no longer numbers"):
+        _choose(torch.full((1, 4), torch.nan), SamplingSettings(1), torch.zeros(1, dtype=torch.float64))
+    with pytest.raises(ValueError, match="needs random numbers"):
+        _choose(torch.zeros(1, 4), SamplingSettings(1), None)

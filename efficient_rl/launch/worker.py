@@ -11,8 +11,9 @@ from multiprocessing import connection, process
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.config import from_dict
+from efficient_rl.config import RunConfig, from_dict
 from efficient_rl.record import AlreadyActive, AlreadyFinished, AttemptLost, Record
+from efficient_rl.team import MateLost, Team
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -27,6 +28,7 @@ class Job:
 
     `force_before`: what attempts up to this number left is done again. `over`: attempts up to this number are known to have
     ended. `micro_batches`: into how many parts each batch is cut, so that it fits into memory.
+    `sharding`: what the processes of the run share (`run.Options`).
     """
 
     folder: str
@@ -37,6 +39,7 @@ class Job:
     force_before: int | None = None
     over: int = 0
     micro_batches: int = 1
+    sharding: str = "ddp"
 
     @property
     def key(self) -> str:
@@ -56,7 +59,7 @@ def work(job: Job, environment: Mapping[str, str]) -> None:
 
 
 def do(job: Job) -> int:
-    """Claim and execute; the exit code says how it ended."""
+    """Claim and execute; the exit code says how it ended. Of several processes of a run, all call it, and rank 0 claims."""
     from efficient_rl.run import Interrupted, Options, Stop, execute
 
     config = from_dict(job.config)
@@ -65,6 +68,31 @@ def do(job: Job) -> int:
     if threading.current_thread() is threading.main_thread():
         stop.listen()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
+    team = Team.join()
+    if (refused := team.share(_claim(job, config, record) if team.is_main else None)) is not None:
+        team.leave()
+        return refused
+    team.watch(lambda loss: os._exit(_failed(loss, team, record)))
+    options = Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version, job.micro_batches, job.sharding)
+    try:
+        execute(config, record, options, stop, team)
+        team.leave()
+    except Interrupted:
+        logger.warning("stopped; the same command goes on from the last checkpoint")
+        team.leave()
+        return EXIT_INTERRUPTED
+    except AttemptLost as error:
+        logger.warning("%s", error)
+        team.tell(error, EXIT_NOT_MINE)
+        return EXIT_NOT_MINE
+    except Exception as error:
+        logger.exception("the run failed")
+        return _failed(team.explain(error), team, record)
+    return 0
+
+
+def _claim(job: Job, config: RunConfig, record: Record) -> int | None:
+    """Become the owner of the run directory; the exit code where there is nothing to do."""
     try:
         record.claim(config, job.force_before, job.over)
     except AlreadyFinished:
@@ -72,19 +100,18 @@ def do(job: Job) -> int:
     except AlreadyActive as error:
         logger.warning("%s", error)
         return EXIT_NOT_MINE
-    try:
-        execute(config, record, Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version), stop)
-    except Interrupted:
-        logger.warning("stopped; the same command goes on from the last checkpoint")
-        return EXIT_INTERRUPTED
-    except AttemptLost as error:
-        logger.warning("%s", error)
-        return EXIT_NOT_MINE
-    except Exception as error:
-        logger.exception("the run failed")
+    return None
+
+
+def _failed(error: Exception, team: Team, record: Record) -> int:
+    """Tell the other processes, and note the error in the run directory; the exit code."""
+    code = error.exit_code if isinstance(error, MateLost) and error.exit_code is not None else EXIT_FAILED
+    if isinstance(error, MateLost):
+        logger.error("%s", error)
+    team.tell(error, code)
+    if team.is_main and code == EXIT_FAILED:
         record.fail(error)  # where even this fails, on a full disk, the launcher names the cause
-        return EXIT_FAILED
-    return 0
+    return code
 
 
 def _redirect(log: Path) -> None:

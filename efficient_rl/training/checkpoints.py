@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trl import GRPOTrainer
 from efficient_rl.training.optimizer import load_state_by_name, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.serving import Server
+from efficient_rl.training.sharding import Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
 CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
@@ -29,6 +31,7 @@ class CheckpointedTrainer(GRPOTrainer):
     optimizer: torch.optim.Optimizer | None
     parameters: TrainedParameters
     _server: Server | None
+    _shards: Shards | None
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -36,19 +39,35 @@ class CheckpointedTrainer(GRPOTrainer):
         return self.optimizer
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._server is not None:
-            (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
-        if self.parameters.schedule is not None:
-            torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
-        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._server is not None:
+                (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
+            if self.parameters.schedule is not None:
+                torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
+        with self._shards.gathered() if self._shards is not None else nullcontext():
+            super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """By one process: all that a step draws follows from seed and step, so that any number of them may resume."""
+        if self.args.should_save:
+            super()._save_rng_state(output_dir)
+
+    def _load_from_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+        with self._shards.spreading() if self._shards is not None else nullcontext():
+            super()._load_from_checkpoint(*arguments, **keywords)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
-            torch.save(state_by_name(self._optimizer, self.parameters.names), Path(output_dir) / OPTIMIZER_FILE)
+            return
+        state = state_by_name(self._optimizer, self.parameters.names)
+        state["state"] = {
+            name: {key: whole_tensor(value) for key, value in values.items()} for name, values in state["state"].items()
+        }
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -68,6 +87,9 @@ class CheckpointedTrainer(GRPOTrainer):
             return
         # Our own sealed file; methods such as GaLore keep objects of their own in it.
         saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
+        for parameter, name in self.parameters.names.items():
+            if name in saved["state"]:
+                saved["state"][name] = {key: part_like(value, parameter) for key, value in saved["state"][name].items()}
         load_state_by_name(self._optimizer, self.parameters.names, saved)
         self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
         if self.parameters.schedule is not None:

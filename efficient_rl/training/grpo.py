@@ -2,9 +2,10 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trl import GRPOConfig
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.checkpoints import CheckpointedTrainer
+from efficient_rl.training.exchange import average_gradients, take_weights_of_the_first
 from efficient_rl.training.memory import PhaseMeter, leaves, optimizer_state_bytes, tensor_bytes
 from efficient_rl.training.merging import merged
 from efficient_rl.training.optimizer import one_group_a_tensor
@@ -34,8 +36,9 @@ from efficient_rl.training.preparation import (
     weights_as_they_are,
 )
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.sampler import SamplingSettings, can_sample, sample
+from efficient_rl.training.sampler import SamplingSettings, can_sample, draws, sample
 from efficient_rl.training.serving import Server, groups_without_signal, rows_of_level_groups, with_groups_replaced
+from efficient_rl.training.sharding import Shards, check_sharding, whole_tensor
 from efficient_rl.training.stepwise import StepwiseRewards, added_to
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
@@ -72,8 +75,10 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     """Takes what `trl.GRPOTrainer` takes, and a `strategy`; also for training scripts of your own.
 
     With `problems` (rows with the columns of the training data and `difficulty`) a `curriculum` draws the batches from them
-    in place of the data set's order. `meter` counts seconds and bytes by phase. Raises ValueError where nothing would train
-    and for combinations that cannot work; RuntimeError where the weights do not move.
+    in place of the data set's order. `meter` counts seconds and bytes by phase. In several processes (torchrun, accelerate)
+    each takes its share of the batch; `sharded` also splits weights, gradients and optimizer state (FSDP).
+    Raises ValueError where nothing would train and for combinations that cannot work; RuntimeError where the weights do
+    not move.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         curriculum: Curriculum | None = None,
         meter: PhaseMeter | None = None,
         savings: Savings | None = None,
+        sharded: bool = False,
         **keywords: Any,
     ) -> None:
         args = copy.copy(args or GRPOConfig("grpo-output"))  # the caller's own is left as it is
@@ -95,6 +101,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self.meter = meter or PhaseMeter()
         self._server = Server(problems, curriculum) if problems is not None and curriculum is not None else None
         check_combination(args, strategy, keywords)
+        if sharded:
+            check_sharding(strategy, args)
         if strategy is not None:
             model = prepared(model, strategy, args, keywords)
         if self.savings.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
@@ -106,6 +114,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._stepwise = StepwiseRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
         self._refuse_split_groups()
         self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
+        self._shards = self._shared_out(sharded)
         self.parameters = TrainedParameters(self._bare)
         self._reference = OverlayReference(self._bare) if overlay else None
         if overlay:
@@ -113,13 +122,37 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
         self._never_trained_depth = frozen_depth(self._bare, self.parameters.trainable)
         self._samples_itself = self.savings.own_sampler and can_sample_itself(self.args) and can_sample(self._bare)
-        self._can_share_trunk = self.savings.trunk_cache_bytes > 0 and can_share_trunk(self._bare, self.args)
+        self._can_share_trunk = self.savings.trunk_cache_bytes > 0 and can_share_trunk(self._bare, self.args) and not sharded
         self._generations = 0  # since the step began
         self._micro_batch: dict[str, Any] | None = None
         self._skipped_a_batch = False
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self))
         self._weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
+
+    def _shared_out(self, sharded: bool) -> Shards | None:
+        """Make the weights the same in all processes, and each keep a part of them if `sharded`.
+
+        Gradients are exchanged here and not by accelerate, whose wrapper cannot follow schedules (see `exchange`).
+        """
+        self._exchanges = self.accelerator.num_processes > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if not self._exchanges:
+            return None
+        take_weights_of_the_first(self._bare)
+        prepare = self.accelerator.prepare_model
+        self.accelerator.prepare_model = partial(prepare, evaluation_mode=True)  # all but wrapping
+        return Shards(self._bare) if sharded else None
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, every process has all weights, to sample or to save; for all processes to enter together."""
+        return self._shards.whole() if self._shards is not None else nullcontext()
+
+    def save_by(self, write: Callable[[], None]) -> None:
+        """Let process 0 write the model, with all its weights; for all processes to call."""
+        gathered = self._shards.gathered() if self._shards is not None else nullcontext()
+        with gathered, self.whole_weights():
+            if self.accelerator.is_main_process:
+                write()
 
     @property
     def reference_bytes(self) -> int:
@@ -153,6 +186,9 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         return loss
 
     def _finish_gradients(self) -> None:
+        if self._exchanges and self._shards is None:
+            with self.meter.phase("exchange"):
+                average_gradients([parameter for parameter in self.parameters.names if parameter.requires_grad])
         if self._skipped_a_batch:
             self.parameters.fill_missing_gradients()
         self._skipped_a_batch = False
@@ -240,10 +276,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         if self._server is not None and self._server.curriculum.refills:
             raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
         compares = self._stepwise or any(getattr(function, "whole_groups", False) for function in self.reward_funcs)
-        if compares and self.args.per_device_train_batch_size % self.num_generations:
+        rows = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        if compares and rows % self.num_generations:
             raise ValueError(
-                f"process and length rewards need whole groups in every process: per_device_train_batch_size="
-                f"{self.args.per_device_train_batch_size} is no multiple of num_generations={self.num_generations}"
+                f"process and length rewards need whole groups in every process: {rows} completions in each are no multiple "
+                f"of num_generations={self.num_generations}; use fewer processes or a larger batch"
             )
 
     def _calculate_rewards(
@@ -274,20 +311,23 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
                         prompt_ids, images, multimodal_fields, num_generations, has_tool_images
                     )
                 return completions, logps
-            generator = torch.Generator(self.accelerator.device).manual_seed(self._generation_seed())
-            self._generations += 1
             settings = SamplingSettings(
                 max_new_tokens=self.max_completion_length,
                 temperature=self.temperature,
                 top_p=self.top_p,
                 top_k=self.top_k,
             )
-            pad_id = self._tokenizer.pad_token_id
-            with merged(self._bare):
-                return sample(self._bare, prompt_ids, settings, self.eos_token_ids, pad_id, generator), None
+            rows, tokens = len(prompt_ids), settings.max_new_tokens
+            seed = (int(self.args.seed), self.state.global_step, self._generations)
+            self._generations += 1
+            uniform = draws(seed, rows, tokens, self.accelerator.process_index * rows)
+            with self.whole_weights(), merged(self._bare):
+                return sample(
+                    self._bare, prompt_ids, settings, self.eos_token_ids, self._tokenizer.pad_token_id, uniform
+                ), None
 
     def _generation_seed(self) -> int:
-        """Different for every seed, step, generation within the step, and process."""
+        """Different for every seed, step, generation within the step, and process: of all that is drawn but completions."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         generation = self.state.global_step * GENERATIONS_A_STEP + self._generations
         return int(self.args.seed) * 1_000_000_007 + generation * processes + process
@@ -316,7 +356,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         uncut = any(keywords.get(name) is not None for name in UNCUT)
         is_reference = model is self.ref_model
         policy = self.model if self._reference is not None and is_reference else model
-        own_reference = self._reference.restored() if self._reference is not None and is_reference else nullcontext()
+        own_reference = self._restored() if self._reference is not None and is_reference else nullcontext()
 
         def compute(ids: torch.Tensor, mask: torch.Tensor, width: int) -> tuple[torch.Tensor, Any, Any]:
             with lean_head(self._bare) if self.savings.lean_head else nullcontext():
@@ -365,23 +405,38 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         constant = batch.get("old_per_token_logps", torch.zeros(shape, device=input_ids.device))
         if len(rows) == 0:
             self._skipped_a_batch = True
-            unknown = torch.full(shape, torch.nan, device=input_ids.device)  # TRL leaves it out of the metric
-            return constant.detach().clone().requires_grad_(), unknown
-        buckets = self._buckets(attention_mask, width, rows, None)
-        logps, entropies = score(compute, input_ids, attention_mask, width, rows, buckets, trunk)
-        if len(rows) == len(input_ids):
+            logps, entropies = constant.detach().clone().requires_grad_(), constant.new_zeros(0, width)
+        else:
+            buckets = self._buckets(attention_mask, width, rows, None)
+            logps, entropies = score(compute, input_ids, attention_mask, width, rows, buckets, trunk)
+        if self._needs_all_rows:
             return logps, entropies
-        logps = constant.to(logps.dtype).index_copy(0, rows, logps)
-        if entropies is not None:  # of the rows left out, the mean of the others: it only enters the metric
-            mask = batch["completion_mask"][rows]
-            mean = ((entropies * mask).sum() / mask.sum().clamp(min=1)).detach()
-            entropies = mean.expand(shape).index_copy(0, rows, entropies)
-        return logps, entropies
+        if 0 < len(rows) < len(input_ids):
+            logps = constant.to(logps.dtype).index_copy(0, rows, logps)
+        return logps, None if entropies is None else self._with_mean_entropy(entropies, rows, batch["completion_mask"])
+
+    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Entropies of all rows, of those left out the mean of the others: it only enters the metric, NaN where all are."""
+        sums = torch.stack([(entropies * mask[rows]).sum(), mask[rows].sum()]).detach()
+        if self._exchanges:
+            sums = self.accelerator.reduce(sums, "sum")
+        return (sums[0] / sums[1]).expand(mask.shape).index_copy(0, rows, entropies)
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """The model before training, inside."""
+        assert self._reference is not None
+        with self._reference.restored():
+            if self._shards is not None:
+                self._shards.reshard()  # what is whole since an earlier pass is the policy
+            yield
+        if self._shards is not None:
+            self._shards.reshard()
 
     def _buckets(
         self, attention_mask: torch.Tensor, width: int, rows: torch.Tensor, most_rows: int | None
     ) -> list[list[int]] | None:
-        if self.savings.length_buckets:
+        if self.savings.length_buckets and self._shards is None:  # whose processes compute the same number of passes
             return length_buckets(completion_lengths(attention_mask[rows], width).tolist(), most_rows)
         return length_buckets([width] * len(rows), most_rows) if most_rows is not None else None
 
@@ -389,19 +444,25 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         """Indices of the completions that can move the weights: all, or without a KL term those with an advantage."""
         advantages: torch.Tensor = batch["advantages"]
         rows = torch.arange(len(advantages), device=advantages.device)
-        needs_all = (
+        if self._needs_all_rows:
+            return rows
+        moving = rows[advantages.reshape(len(advantages), -1).abs().sum(1) > 0]
+        alone = self.accelerator.num_processes == 1 or (self._exchanges and self._shards is None)
+        return moving if alone or len(moving) else rows[:1]  # shards are put together by all processes, in every pass
+
+    @property
+    def _needs_all_rows(self) -> bool:
+        """Whether completions without an advantage move the weights too, or are not to be left out."""
+        return (
             not self.savings.skip_zero_variance
             or not self.model.training
             or self.beta != 0
             or self._entropy_bonus_enabled
             or self.top_entropy_quantile < 1
         )
-        if needs_all:
-            return rows
-        moving = rows[advantages.reshape(len(advantages), -1).abs().sum(1) > 0]
-        if len(moving) == 0 and self.accelerator.num_processes > 1:
-            return rows[:1]  # every process takes part in the exchange of gradients
-        return moving
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return whole_tensor(super()._clip_grad_norm(model))
 
     # Optimizer
 
@@ -455,6 +516,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         batches: list[dict[str, Any]] = self._buffered_inputs or []
         self.meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self.meter.begin("optimizer")
+        torch.manual_seed(int(self.args.seed) + self.state.global_step)  # what optimizers draw is the same in all processes
         self.parameters.before_update(self._optimizer)
 
     def after_update(self) -> None:

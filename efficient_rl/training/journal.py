@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from efficient_rl.team import ALONE, Team
 from efficient_rl.training.memory import PhaseMeter
 
 COMPLETIONS_KEPT = 8
@@ -29,7 +30,7 @@ class Journal(TrainerCallback):
     """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
 
     A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a generation period of `period`
-    steps: only there a resume is exact.
+    steps: only there a resume is exact. Of a `team`, all stop and save at the same step, and rank 0 writes.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Journal(TrainerCallback):
         measure_steps: int,
         period: int,
         save_seconds: float,
+        team: Team = ALONE,
     ) -> None:
         self._record = record
         self._rename = rename
@@ -53,15 +55,16 @@ class Journal(TrainerCallback):
         self._measure_steps = measure_steps
         self._period = period
         self._save_seconds = save_seconds
+        self._team = team
         self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         aligned = state.global_step % self._period == 0
         if aligned and state.global_step < state.max_steps:
-            if self._wants_stop():
-                control.should_save = control.should_training_stop = True
-            elif time.monotonic() - self._saved > self._save_seconds:
-                control.should_save = True
+            overdue = time.monotonic() - self._saved > self._save_seconds
+            stop, save = self._team.any(self._wants_stop(), overdue)
+            control.should_save |= stop or save
+            control.should_training_stop |= stop
         if self._measure_steps and state.global_step % self._measure_steps == 0 and state.global_step < state.max_steps:
             self._measure(state.global_step)
 
@@ -78,13 +81,16 @@ class Journal(TrainerCallback):
             return  # the summary after the last step
         metrics |= {f"time/{name}_seconds": value for name, value in self._meter.take_seconds().items()}
         metrics |= {f"memory/{name}_bytes": float(value) for name, value in self._meter.take_bytes().items()}
+        if not self._team.is_main:
+            return
         self._record.append(state.global_step, metrics)
         if state.global_step == 1 or state.global_step % COMPLETION_STEPS == 0:
             self._keep_completions(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert args.output_dir is not None
-        self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if self._team.is_main:
+            self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
 
     def _keep_completions(self, step: int) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
+from efficient_rl.training.sharding import local
+
 MARK = "efficient_rl.phase:"
 FIRST_STEPS, EVERY = 2, 7  # a prime, so that no method's own interval hides between two measurements
 
@@ -172,7 +174,8 @@ class _GpuProbe:
 
 def tensor_bytes(tensors: Iterable[Any]) -> int:
     """Bytes of the storages behind the tensors, each once; what is no tensor counts nothing."""
-    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if isinstance(t, torch.Tensor)}
+    held = [local(tensor).untyped_storage() for tensor in tensors if isinstance(tensor, torch.Tensor)]
+    found = {storage.data_ptr(): storage.nbytes() for storage in held}
     return sum(found.values())
 
 

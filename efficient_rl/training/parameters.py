@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from efficient_rl.strategies.protocol import Schedule
 from efficient_rl.training.optimizer import drop_frozen, scale_learning_rates
+from efficient_rl.training.sharding import local
 
 STILL_STEPS = 3  # so many steps with a gradient and a learning rate may leave every weight as it was
 
@@ -84,7 +85,7 @@ class TrainedParameters:
             scale_learning_rates(optimizer, self.names, self.schedule.learning_rate_factors())
         if self._still_steps is not None:
             moved_by = max(group["lr"] for group in optimizer.param_groups)
-            watched = [p for p in self.names if p.grad is not None and bool(p.grad.any())]
+            watched = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
             self._watched = watched if moved_by > 0 else []
             self._before = _fingerprint(self._watched)
 
@@ -112,4 +113,4 @@ class TrainedParameters:
 @torch.no_grad()
 def _fingerprint(parameters: Iterable[torch.Tensor]) -> list[float]:
     """One number a tensor that changes when any of its numbers does, for all practical purposes."""
-    return [float(parameter.double().sum()) for parameter in parameters]
+    return [float(local(parameter).double().sum()) for parameter in parameters]

@@ -1,7 +1,7 @@
 """The model before training, for the KL term, without a second model: only what can train is kept as it was."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import nn
 
 from efficient_rl.training.sampler import evaluating
+from efficient_rl.training.sharding import is_sharded, local
 
 PROBE_TOKENS = 8
 
@@ -24,7 +25,7 @@ class OverlayReference:
         self._model = model
         self._adapted = model if isinstance(model, PeftModel) and _starts_as_base(model) else None
         trainable = [p for p in model.parameters() if p.requires_grad] if self._adapted is None else []
-        self._initial = [(parameter, parameter.detach().clone()) for parameter in trainable]
+        self._initial = [(parameter, local(parameter.detach()).clone()) for parameter in trainable]
 
     @property
     def bytes(self) -> int:
@@ -37,16 +38,32 @@ class OverlayReference:
 
         Without dropout, as TRL's second model; a PEFT model keeps its mode, as in TRL.
         """
-        current = [parameter.data for parameter, _ in self._initial]
         mode = nullcontext() if isinstance(self._model, PeftModel) else evaluating(self._model)
-        try:
+        with ExitStack() as stack:
             for parameter, initial in self._initial:
-                parameter.data = initial
-            with mode, self._adapted.disable_adapter() if self._adapted is not None else nullcontext():
-                yield
-        finally:
-            for (parameter, _), data in zip(self._initial, current, strict=True):
-                parameter.data = data
+                stack.enter_context(_holding(parameter, initial))
+            stack.enter_context(mode)
+            if self._adapted is not None:
+                stack.enter_context(self._adapted.disable_adapter())
+            yield
+
+
+@contextmanager
+def _holding(parameter: nn.Parameter, values: torch.Tensor) -> Iterator[None]:
+    """The parameter with these values, inside."""
+    part = local(parameter.detach())
+    current = part.clone() if is_sharded(parameter) else parameter.data
+    try:
+        if is_sharded(parameter):
+            part.copy_(values)  # FSDP sends what lies in this memory, wherever the parameter points
+        else:
+            parameter.data = values
+        yield
+    finally:
+        if is_sharded(parameter):
+            part.copy_(current)
+        else:
+            parameter.data = current
 
 
 @torch.no_grad()

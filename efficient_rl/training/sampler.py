@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
@@ -34,6 +35,16 @@ def can_sample(model: PreTrainedModel) -> bool:
     return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
 
 
+def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> torch.Tensor:
+    """Uniform numbers in [0, 1), shape (rows, tokens): rows `first_row` and on of the endless table that `seed` names.
+
+    Several processes that each take their rows so draw what one alone would.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(list(seed)))
+    bits.advance(first_row * tokens)  # a number in double precision takes one step of it
+    return torch.from_numpy(np.random.Generator(bits).random((rows, tokens)))
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
@@ -41,9 +52,12 @@ def sample(
     settings: SamplingSettings,
     stop_ids: Sequence[int],
     pad_id: int,
-    generator: torch.Generator,
+    uniform: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill."""
+    """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill.
+
+    `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed at temperature 0.
+    """
     device = model.device
     groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
     longest = max(len(ids) for ids, _ in groups)
@@ -51,6 +65,7 @@ def sample(
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in groups], device=device)
     copies = torch.tensor([count for _, count in groups], device=device)
     stop = torch.tensor(list(stop_ids), device=device)
+    uniform = uniform.to(device) if uniform is not None else None
     drawn = torch.full((len(prompts), settings.max_new_tokens), pad_id, device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
@@ -62,7 +77,7 @@ def sample(
         cache.batch_select_indices(spread)
         logits, mask, position = logits[spread], mask[spread], positions[spread, -1:]
         for step in range(settings.max_new_tokens):
-            chosen = _choose(logits, settings, generator)
+            chosen = _choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
             done |= torch.isin(chosen, stop)
             active = int((~done).sum())
@@ -93,10 +108,12 @@ def _last_logits(
     return output.logits[:, -1].float()
 
 
-def _choose(logits: torch.Tensor, settings: SamplingSettings, generator: torch.Generator) -> torch.Tensor:
-    """One token a row, shape (rows,), drawn from logits of shape (rows, vocabulary)."""
+def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
+    """One token a row, shape (rows,), of logits (rows, vocabulary): where `uniform` (rows,) falls in their probabilities."""
     if settings.temperature == 0:
         return logits.argmax(-1)
+    if uniform is None:
+        raise ValueError(f"temperature={settings.temperature} needs random numbers; give `uniform`, or temperature 0")
     logits = logits / settings.temperature
     if 0 < settings.top_k < logits.size(-1):
         threshold = logits.topk(settings.top_k).values[:, -1:]
@@ -105,7 +122,11 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings, generator: torch.G
         ordered, indices = logits.softmax(-1).sort(descending=True)
         outside = ordered.cumsum(-1) - ordered >= settings.top_p
         logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, indices, outside), -torch.inf)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+    # In double precision the sum is exact enough that a token without probability is never hit.
+    reached = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
+    if not bool(reached[:, -1].isfinite().all()):
+        raise RuntimeError("the model's logits are no longer numbers; lower grpo.learning_rate or use model.dtype=float32")
+    return torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True).squeeze(1)
 
 
 def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:

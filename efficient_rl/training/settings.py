@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import isfinite
+from math import gcd, isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from trl import GRPOConfig
 
+from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig
+from efficient_rl.sections import GRPOSettings
 
 NAMES = {
     "frac_reward_zero_std": "train/frac_zero_std",
@@ -36,9 +38,14 @@ DROPPED = (
 )
 
 
-def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> GRPOConfig:
-    """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact."""
-    grpo = asdict(config.grpo)
+def grpo_arguments(
+    config: RunConfig, folder: Path, checkpoint_steps: int, processes: int = 1, micro_batches: int = 1
+) -> GRPOConfig:
+    """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact.
+
+    The run's batch is the same whatever the number of processes that share it and of parts that each of them cuts it into.
+    """
+    grpo = asdict(config.grpo) | split_batch(config.grpo, processes, micro_batches)
     for name in ("train_problems", "trunk_cache_mib", "sampler"):
         grpo.pop(name)
     period = config.grpo.num_iterations
@@ -64,6 +71,37 @@ def grpo_arguments(config: RunConfig, folder: Path, checkpoint_steps: int) -> GR
         log_completions=False,
         optim="adamw_torch",
     )
+
+
+def split_batch(grpo: GRPOSettings, processes: int, micro_batches: int) -> dict[str, int]:
+    """TRL's batch settings for one of several processes, each of which cuts its passes into so many parts.
+
+    ConfigError where the batch cannot be split so, or the loss would be another one.
+    """
+    rows, passes = grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps
+    if processes == micro_batches == 1:
+        return {}
+    if grpo.loss_type == "bnpo":
+        raise ConfigError(
+            "grpo.loss_type=bnpo divides by the tokens of each pass, so that a batch cut into other parts is another loss; "
+            "use one process and micro_batches=1, or grpo.loss_type=dapo, which divides by those of the whole batch"
+        )
+    by_rows = gcd(rows, processes)
+    by_passes = processes // by_rows
+    if passes % by_passes:
+        possible = [number for number in range(1, rows * passes + 1) if passes % (number // gcd(rows, number)) == 0]
+        near = max(number for number in possible if number < processes)
+        raise ConfigError(
+            f"a batch of grpo.per_device_train_batch_size={rows} x grpo.gradient_accumulation_steps={passes} completions "
+            f"cannot be shared by {processes} processes; use {near}, or a batch that {processes} divides"
+        )
+    rows, passes = rows // by_rows, passes // by_passes
+    if micro_batches < 1 or rows % micro_batches:
+        near = max(number for number in range(1, rows + 1) if rows % number == 0 and number <= max(1, micro_batches))
+        raise ConfigError(
+            f"micro_batches={micro_batches} does not divide the {rows} completions of a pass in each process; use {near}"
+        )
+    return {"per_device_train_batch_size": rows // micro_batches, "gradient_accumulation_steps": passes * micro_batches}
 
 
 def rename_metrics(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,59 @@
+"""What the processes of a run exchange: the weights at the start, and at every update the mean of their gradients.
+
+In place of DistributedDataParallel, which reduces every tensor that trained when it was wrapped, keeps a second copy of
+all gradients, and waits for those that a schedule has frozen since. Here only gradients that exist are sent.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import distributed, nn
+
+BUCKET_BYTES = 64 << 20
+
+
+@torch.no_grad()
+def take_weights_of_the_first(model: nn.Module) -> None:
+    """All parameters and buffers as they are in process 0."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        whole = tensor.detach().contiguous()
+        distributed.broadcast(whole, src=0)
+        if whole.data_ptr() != tensor.data_ptr():
+            tensor.copy_(whole)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Every gradient becomes its mean over the processes; one that is missing in some of them counts there as zeros.
+
+    One that all lack stays missing, so that its optimizer state and weight decay rest as they would in one process.
+    `parameters` are the same in every process, in the same order.
+    """
+    if not parameters:
+        return
+    held = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
+    distributed.all_reduce(held, distributed.ReduceOp.MAX)
+    sent = [parameter for parameter, anywhere in zip(parameters, held.tolist(), strict=True) if anywhere]
+    for parameter in sent:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for bucket in _buckets([parameter.grad for parameter in sent if parameter.grad is not None]):
+        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for gradient, mean in zip(bucket, torch.split(flat, [gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Gradients of one type and of at most so many bytes together; a larger one alone."""
+    bucket: list[torch.Tensor] = []
+    held = 0
+    for gradient in gradients:
+        if bucket and (held + gradient.nbytes > BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(gradient)
+        held += gradient.nbytes
+    if bucket:
+        yield bucket
