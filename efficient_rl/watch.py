@@ -127,7 +127,7 @@ def _request_order(request: "Request") -> Callable[[RunConfig], int]:
 def _watch(request: "Request", plan: Plan, launcher: Launcher, rows: dict[str, Row], console: Console) -> How:
     """Launch and poll until every run has ended, or the user stops or leaves the sweep."""
     version = snapshot(request.outputs)
-    jobs = {run.config_hash: _job(request, run, version) for run in (*plan.active, *plan.pending)}
+    jobs = {run.config_hash: _job(request, run, version, launcher.sharding) for run in (*plan.active, *plan.pending)}
     attached = {handle.job.key: handle for handle in launcher.attach(list(jobs.values()))}
     elsewhere = {run.config_hash for run in plan.active} - set(attached)
     supervisor = Supervisor(launcher, request.name, console)
@@ -163,7 +163,7 @@ def _watch(request: "Request", plan: Plan, launcher: Launcher, rows: dict[str, R
     return "ended"
 
 
-def _job(request: "Request", run: RunConfig, version: str) -> Job:
+def _job(request: "Request", run: RunConfig, version: str, sharding: str) -> Job:
     settings = request.settings
     newest = Record(request.folder(run)).newest_attempt() or 0
     return Job(
@@ -173,6 +173,7 @@ def _job(request: "Request", run: RunConfig, version: str) -> Job:
         version,
         settings["checkpoint_minutes"],
         newest if settings["force"] else None,
+        sharding=sharding,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.config import to_dict
-from efficient_rl.launch.local import LocalLauncher
+from efficient_rl.launch.local import LocalHandle, LocalLauncher
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job
 from efficient_rl.record import Record
 from tests.conftest import tiny_run
@@ -25,7 +25,7 @@ def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int 
     deadline = time.monotonic() + seconds
     while len(ended) < count:
         assert time.monotonic() < deadline, "the jobs did not end in time"
-        ended += [handle.exit_code for handle in launcher.poll()]
+        ended += [handle.exit_code for handle in launcher.poll() if isinstance(handle, LocalHandle)]
         time.sleep(0.05)
     return ended
 
@@ -98,6 +98,33 @@ def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path,
     launcher.stop()
     assert int(threads) <= 6  # Python's own, the parent's watch and the data loader; not one a core
     assert (Path(one.folder) / "log.txt").exists()
+
+
+def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
+    results = []
+    for processes in (1, 2):
+        launcher = LocalLauncher(workers=1, processes_per_run=processes)
+        one = job(tmp_path / str(processes), "strategy=last_k", "grpo.max_steps=2")
+        launcher.launch([one])
+        assert wait(launcher, 1) == [0]
+        result = Record(Path(one.folder)).result()
+        assert result is not None
+        results.append(result)
+    assert results[1].final_reward == pytest.approx(results[0].final_reward, abs=1e-4)
+    assert results[1].accuracy == results[0].accuracy
+
+
+def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1, processes_per_run=2)
+    (handle,) = launcher.launch([one := job(tmp_path, "grpo.max_steps=500")])
+    running(one)
+    assert isinstance(handle, LocalHandle)
+    handle.processes[1].kill()
+    wait(launcher, 1)
+    assert handle.stage == "failed"
+    failure = Record(Path(one.folder)).failure()
+    assert failure is not None
+    assert "process" in failure.error
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two"])

@@ -23,6 +23,7 @@ class Launcher(Protocol):
     stall_minutes: float | None
     requeue_stalled: bool
     max_gpu_hours: float | None
+    sharding: str
 
     @property
     def gpus_per_run(self) -> float: ...

@@ -16,6 +16,7 @@ class DebugLauncher(Supervision):
 
     detaches = detach = False
     gpus_per_run = 1.0
+    sharding = "ddp"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,11 +12,14 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 
 from efficient_rl.launch.handle import Handle, settle
-from efficient_rl.launch.settings import Supervision, check, is_number
+from efficient_rl.launch.processes import distributed_environment
+from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.run import quiet_libraries
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell
+TELLING = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)
+GROUP_SECONDS = 60.0  # for the others of a run to note why they end
 PRELOADED = [
     "efficient_rl.preload",
     "efficient_rl.launch.worker",
@@ -25,30 +28,46 @@ PRELOADED = [
 
 @dataclass(eq=False)
 class LocalHandle(Handle):
-    """A job and, while it runs, its process. `exit_code` is None until it ended; minus the signal's number if killed."""
+    """A job and, while it runs, its processes. `exit_code` is None until it ended; minus the signal's number if killed."""
 
-    process: ForkServerProcess | None = None
+    processes: list[ForkServerProcess] = field(default_factory=list)
     slot: int | None = None
     exit_code: int | None = None
     again: bool = False  # it is ended only to be started again
+    broken_since: float | None = None  # when the first of several processes ended badly
+
+
+@dataclass(frozen=True)
+class Layout:
+    """This machine's place among several that train a run together: its first rank, how many there are, where they meet."""
+
+    first_rank: int
+    world_size: int
+    address: str
+    key: str
 
 
 @dataclass
 class LocalLauncher(Supervision):
-    """Keeps at most `workers` jobs running; None means one a GPU, or without GPUs one a core.
+    """Keeps at most `workers` jobs running, each of `processes_per_run` processes.
 
-    `in_cluster_job`: where everything dies at once, the cluster knows why, and nothing is noted here.
+    `workers` None means as many as there are GPUs for, or without GPUs cores. `in_cluster_job`: where everything dies at
+    once, the cluster knows why, and nothing is noted here. `layout`: where other machines train each run too.
     """
 
     workers: int | None = None
     grace_seconds: float = 30
+    processes_per_run: int = 1
+    sharding: str = "ddp"
     in_cluster_job: bool = False
+    layout: Layout | None = None
     target: Callable[[Job, Mapping[str, str]], None] = work
     detaches = detach = False
     _waiting: deque[LocalHandle] = field(default_factory=deque)
     _running: list[LocalHandle] = field(default_factory=list)
     _context: multiprocessing.context.ForkServerContext | None = None
     _stopping: bool = False
+    _started: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,13 +75,15 @@ class LocalLauncher(Supervision):
         check(self.workers is None or whole, "workers", self.workers, "must be a whole number of at least 1, or null")
         seconds = is_number(self.grace_seconds) and self.grace_seconds >= 0
         check(seconds, "grace_seconds", self.grace_seconds, "must be a number of seconds")
+        check_processes(self.processes_per_run, self.sharding)
         self._gpus = visible_gpus()
-        self._slots = self.workers or len(self._gpus) or len(os.sched_getaffinity(0))
+        places = len(self._gpus) or len(os.sched_getaffinity(0))
+        self._slots = self.workers or max(1, places // self.processes_per_run)
 
     @property
     def gpus_per_run(self) -> float:
         """GPUs that one run occupies."""
-        return min(1.0, len(self._gpus) / self._slots)
+        return min(float(self.processes_per_run), len(self._gpus) / self._slots)
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
         """Queue the jobs; they start as slots are free, whenever `poll` is called."""
@@ -80,20 +101,31 @@ class LocalLauncher(Supervision):
         self._start_waiting()
         if not self._running:
             time.sleep(timeout)
-        connection.wait([handle.process.sentinel for handle in self._running if handle.process], timeout)
+        connection.wait([process.sentinel for handle in self._running for process in _alive(handle)], timeout)
         ended: list[Handle] = []
         for handle in list(self._running):
-            assert handle.process is not None
-            if handle.process.exitcode is not None:
-                handle.exit_code = handle.process.exitcode
-                handle.process.close()
+            codes = [process.exitcode for process in handle.processes]
+            if all(code is not None for code in codes):
+                handle.exit_code = _group_code([code for code in codes if code is not None])
+                for process in handle.processes:
+                    process.close()
                 self._running.remove(handle)
                 self._settle(handle, ended)
+            elif any(codes):
+                self._end_broken(handle)
         self._start_waiting()
         return ended
 
+    def _end_broken(self, handle: LocalHandle) -> None:
+        """Kill what is left of a group one process of which ended badly, once it had time to end and say why by itself."""
+        now = time.monotonic()
+        handle.broken_since = handle.broken_since or now
+        if now - handle.broken_since > GROUP_SECONDS:
+            for process in _alive(handle):
+                process.kill()
+
     def _settle(self, handle: LocalHandle, ended: list[Handle]) -> None:
-        died = handle.exit_code not in (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)
+        died = handle.exit_code not in TELLING
         if died and (self._stopping or (self.in_cluster_job and handle.exit_code == EXIT_SERVER_LOST)):
             handle.stage = "stopped"
         else:
@@ -105,19 +137,20 @@ class LocalLauncher(Supervision):
             ended.append(handle)
 
     def requeue(self, handle: Handle) -> None:
-        """Kill the job's process; it starts again from its last checkpoint."""
+        """Kill the job's processes; it starts again from its last checkpoint."""
         assert isinstance(handle, LocalHandle)
-        if handle.process is not None and not handle.ended:
+        if handle.stage == "running":
             handle.again = True
-            handle.process.kill()
+            for process in _alive(handle):
+                process.kill()
 
     def stop(self) -> None:
         """Drop what waits, ask what runs to write a checkpoint and end, kill what does not."""
         self._waiting.clear()
         self._stopping = True
         for handle in self._running:
-            assert handle.process is not None
-            handle.process.terminate()
+            for process in _alive(handle):
+                process.terminate()
         deadline = time.monotonic() + self.grace_seconds
         while self._running and time.monotonic() < deadline:
             self.poll(timeout=0.1)
@@ -131,9 +164,9 @@ class LocalLauncher(Supervision):
     def kill(self) -> None:
         """End at once whatever still runs."""
         for handle in self._running:
-            assert handle.process is not None
-            handle.process.kill()
-            handle.process.join()
+            for process in _alive(handle):
+                process.kill()
+                process.join()
         self.poll()
 
     def _start_waiting(self) -> None:
@@ -143,13 +176,16 @@ class LocalLauncher(Supervision):
     def _start(self, handle: LocalHandle) -> None:
         taken = {running.slot for running in self._running}
         handle.slot = next(slot for slot in range(self._slots) if slot not in taken)
-        gpus = self._gpus
-        environment = {"CUDA_VISIBLE_DEVICES": gpus[handle.slot % len(gpus)]} if gpus else {}
-        handle.process = self._server().Process(target=self.target, args=(handle.job, environment))
+        self._started += 1
+        handle.processes, handle.broken_since = [], None
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
         try:
             # A cluster signals every process of a job. The server must outlive that; a worker unblocks what it listens to.
-            handle.process.start()
+            for index in range(self.processes_per_run):
+                environment = self._gpu_environment(handle.slot) | self._group_environment(handle, index)
+                process = self._server().Process(target=self.target, args=(handle.job, environment))
+                process.start()
+                handle.processes.append(process)
         except EOFError as error:
             raise RuntimeError(
                 "the process that runs are forked from could not load its libraries; "
@@ -160,12 +196,39 @@ class LocalLauncher(Supervision):
         handle.stage = "running"
         self._running.append(handle)
 
+    def _gpu_environment(self, slot: int) -> dict[str, str]:
+        """The GPUs of a slot: one for each process of its run."""
+        if not self._gpus:
+            return {}
+        first, count = slot * self.processes_per_run, len(self._gpus)
+        own = [self._gpus[(first + index) % count] for index in range(min(self.processes_per_run, count))]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+
+    def _group_environment(self, handle: LocalHandle, index: int) -> dict[str, str]:
+        """What the processes of a run must know of each other; nothing for one alone."""
+        size = self.processes_per_run
+        layout = self.layout or Layout(0, size, "127.0.0.1", str(os.getpid()))
+        if layout.world_size == 1:
+            return {}
+        key = f"{layout.key}-{handle.job.key}-{self._started}"
+        return distributed_environment(layout.first_rank + index, layout.world_size, index, size, layout.address, key)
+
     def _server(self) -> multiprocessing.context.ForkServerContext:
         if self._context is None:
             quiet_libraries()
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload(PRELOADED)
         return self._context
+
+
+def _alive(handle: LocalHandle) -> list[ForkServerProcess]:
+    return [process for process in handle.processes if process.exitcode is None]
+
+
+def _group_code(codes: Sequence[int]) -> int:
+    """The exit code of several processes together: a death without a word if there was one, else the first one's."""
+    silent = [code for code in codes if code not in TELLING]
+    return next(iter(silent), codes[0] or next((code for code in codes if code), 0))
 
 
 def visible_gpus() -> list[str]:

@@ -1,8 +1,10 @@
 """What runs on a node of the cluster: several runs, one after another or at once, each forked from one warm process."""
 
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,13 @@ from types import FrameType
 from typing import Any
 
 from efficient_rl.launch.handle import Handle
-from efficient_rl.launch.local import LocalLauncher
+from efficient_rl.launch.local import Layout, LocalLauncher
 from efficient_rl.launch.worker import Job
 from efficient_rl.record import Record, cluster_job
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
+REQUEUE_SECONDS = 60
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -30,11 +33,12 @@ class NodeJob:
     jobs: list[Job]
     at_once: int
     grace_seconds: float
+    processes_per_run: int = 1
 
     def __call__(self) -> dict[str, int]:
         """Do the jobs; how many ended in which way."""
         asked = _Asked()
-        launcher = LocalLauncher(workers=self.at_once, grace_seconds=self.grace_seconds, in_cluster_job=True)
+        launcher = self._launcher()
         handles = launcher.launch([job for job in self.jobs if not _failed_here(job)])
         while not all(handle.ended for handle in handles):
             for handle in launcher.poll(POLL_SECONDS):
@@ -46,6 +50,20 @@ class NodeJob:
                 launcher.stop()
                 asked.obey(all(handle.stage == "finished" for handle in handles))
         return {stage: sum(handle.stage == stage for handle in handles) for stage in {handle.stage for handle in handles}}
+
+    def _launcher(self) -> LocalLauncher:
+        nodes, node = int(os.environ.get("SLURM_NNODES", "1")), int(os.environ.get("SLURM_NODEID", "0"))
+        here = self.processes_per_run // nodes
+        job = cluster_job() or {"id": "none", "restart": 0}
+        address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if nodes > 1 else "127.0.0.1"
+        layout = Layout(node * here, self.processes_per_run, address, f"{job['id']}-{job['restart']}")
+        return LocalLauncher(
+            workers=self.at_once,
+            grace_seconds=self.grace_seconds,
+            processes_per_run=here,
+            in_cluster_job=True,
+            layout=layout,
+        )
 
     def checkpoint(self) -> Any:
         """What submitit shall start after a requeue: the same; every run goes on from its own directory."""
@@ -75,7 +93,8 @@ class _Asked:
         if finished:
             return
         if signal.SIGUSR2 in self._signals and self._submitit is not None:
-            self._submitit(signal.SIGUSR2, None)
+            self._submitit(signal.SIGUSR2, None)  # returns only on the nodes beside the first, which requeues and ends them
+            time.sleep(REQUEUE_SECONDS)
         sys.exit(EXIT_TERMINATED)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

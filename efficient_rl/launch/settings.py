@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+SHARDINGS = ("ddp", "fsdp")
+
 
 @dataclass(kw_only=True)
 class Supervision:
@@ -29,6 +31,12 @@ def check(condition: bool, key: str, value: Any, bound: str) -> None:
     """Raise a ValueError that names the setting, its value and its bound, unless the condition holds."""
     if not condition:
         raise ValueError(f"launcher.{key}={value!r} {bound}")
+
+
+def check_processes(processes: Any, sharding: Any) -> None:
+    """Check how many processes train a run together, and what they share of it."""
+    check(type(processes) is int and processes >= 1, "processes_per_run", processes, "must be a whole number of at least 1")
+    check(sharding in SHARDINGS, "sharding", sharding, f"is not known; valid: {', '.join(SHARDINGS)}")
 
 
 def is_number(value: Any) -> bool:

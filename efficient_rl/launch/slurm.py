@@ -16,7 +16,7 @@ from efficient_rl.launch.ledger import Assignment, Batch, Ledger
 from efficient_rl.launch.node import NodeJob
 from efficient_rl.launch.retries import Ending, ending, micro_batches_after
 from efficient_rl.launch.scheduler import JobState, SchedulerError
-from efficient_rl.launch.settings import Supervision, check, is_number
+from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import Job
 from efficient_rl.record import Failure, Record
 
@@ -57,6 +57,7 @@ class SlurmLauncher(Supervision):
     runs_per_job: int = 1
     runs_per_gpu: int = 1
     processes_per_run: int = 1
+    sharding: str = "ddp"
     setup: list[str] = field(default_factory=list)
     python: str | None = None
     additional: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +75,9 @@ class SlurmLauncher(Supervision):
         for key in ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu"):
             value = getattr(self, key)
             check(type(value) is int and value >= 1, key, value, "must be a whole number of at least 1")
+        check_processes(self.processes_per_run, self.sharding)
+        spread = self.processes_per_run % self.nodes == 0
+        check(spread, "processes_per_run", self.processes_per_run, f"must be a multiple of launcher.nodes={self.nodes}")
         for key in ("gpus_per_node", "retries"):
             check(type(getattr(self, key)) is int and getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or more")
         size = self.max_array_size
@@ -98,7 +102,13 @@ class SlurmLauncher(Supervision):
     @property
     def at_once(self) -> int:
         """Runs that a job does at the same time."""
-        return max(1, self.gpus_per_node) * self.runs_per_gpu
+        if self.nodes > 1:
+            return 1
+        return (
+            max(1, self.gpus_per_node * self.runs_per_gpu // self.processes_per_run)
+            if self.gpus_per_node
+            else self.runs_per_gpu
+        )
 
     @property
     def gpus_per_run(self) -> float:
@@ -237,7 +247,10 @@ class SlurmLauncher(Supervision):
             executor.update_parameters(**self.sbatch_parameters(batch.name))
             grace = max(1.0, self.signal_seconds - MARGIN_SECONDS)
             with executor.batch():
-                jobs = [executor.submit(NodeJob([h.job for h in task], self.at_once, grace)) for task in tasks]
+                jobs = [
+                    executor.submit(NodeJob([h.job for h in task], self.at_once, grace, self.processes_per_run))
+                    for task in tasks
+                ]
         except (FailedJobError, FailedSubmissionError) as error:
             batch.gone = True
             batch.save()

@@ -86,7 +86,8 @@ class CheckpointedTrainer(GRPOTrainer):
             logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
             return
         # Our own sealed file; methods such as GaLore keep objects of their own in it.
-        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=self.args.device, weights_only=False)
+        device = "cpu" if self.args.device.type == "cpu" else self.args.device  # several processes call theirs cpu:0
+        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=device, weights_only=False)
         for parameter, name in self.parameters.names.items():
             if name in saved["state"]:
                 saved["state"][name] = {key: part_like(value, parameter) for key, value in saved["state"][name].items()}

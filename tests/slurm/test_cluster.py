@@ -335,6 +335,22 @@ def answers(port: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_run_over_two_processes_or_nodes_survives_a_preemption(cluster: Cluster, tmp_path: Path, nodes: int) -> None:
+    more = (f"launcher.nodes={nodes}", f"launcher.gpus_per_node={3 - nodes}", "launcher.processes_per_run=2")
+    run = ("strategy=last_k", "grpo.max_steps=80")
+    sweep = Sweep(tmp_path, *run).start(*more)
+    (job,) = sweep.wait_steps(10)
+    cluster.slurm("scancel", "--signal=USR2", job)
+    assert sweep.end() == 0, sweep.output()
+    (record,) = sweep.records
+    result, alone = record.result(), execute_tiny(tmp_path / "alone", *run)[0]
+    assert result is not None
+    assert record.newest_attempt() == 2
+    assert result.final_reward == pytest.approx(alone.final_reward, abs=0.02)  # 80 steps let rounding grow
+    assert [row["step"] for row in record.metrics()] == [*range(81), 80]
+
+
 def test_a_request_that_can_never_start_is_refused_in_words(cluster: Cluster, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "strategy=last_k", "launcher.partition=nonesuch").start()
     assert sweep.end(60) == 2
