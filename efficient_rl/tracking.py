@@ -238,6 +238,40 @@ class Collector:
         _write_whole(self._state_path(run), json.dumps(asdict(sent)))
 
 
+def store_trouble(uri: str) -> tuple[str, str] | None:
+    """What keeps a store from taking runs, and what mends it; None where nothing does, or it is still to be made."""
+    for name, value in LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if uri.startswith(("http://", "https://")):
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            MlflowClient(uri).search_experiments(max_results=1)
+        except MlflowException as error:
+            return str(error).splitlines()[0][
+                :200
+            ], "mlflow server --backend-store-uri ... on that host, or tracking.uri=..."
+        return None
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return None
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _verify_schema
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        try:
+            _verify_schema(engine)
+        finally:
+            engine.dispose()
+    except MlflowException as error:
+        return str(error).splitlines()[0][:200], f"mlflow db upgrade {uri}"
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        return str(error).splitlines()[0][:200], "tracking.uri=<a store that answers>, or tracking=none"
+    return None
+
+
 def _write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")

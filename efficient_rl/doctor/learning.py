@@ -1,0 +1,141 @@
+"""Checks that a run can learn: a right answer earns its reward, and the untrained model earns neither all nor nothing."""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.config import RunConfig, to_dict
+from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.problems import HELD_OUT_SEED
+from efficient_rl.tasks.problem import Problem
+
+PROMPTS = 8
+WRONG = "no idea"
+REPEATED_SHARE = 0.5
+CLIPPED_SHARE = 0.9
+FORMS = {
+    "tags": "<think> {steps} </think> <answer> {answer} </answer>",
+    "boxed": "{steps} so the answer is \\boxed{{{answer}}}",
+    "tags_or_boxed": "<think> {steps} </think> <answer> {answer} </answer>",
+    "first_line": "{answer}\n",
+    "hash": "{steps}\n#### {answer}",
+}
+
+
+def check_golden(run: RunConfig) -> list[Finding]:
+    """Give the reward right and wrong answers in the form that the prompt asks for: the right ones must earn more."""
+    problems = [p for p in run.task.build().problems("train", PROMPTS, HELD_OUT_SEED) if p.solution]
+    if not problems:
+        return [ok("reward", f"task={run.task.name} knows no solutions to try out")]
+    form = FORMS[run.prompt.place]
+    golden = [form.format(steps=" ".join(p.steps), answer=p.solution) for p in problems]
+    right, wrong = (total_reward(run, problems, texts) for texts in (golden, [WRONG] * len(problems)))
+    if right <= wrong:
+        what = f"a right answer earns {right:.2f} and {WRONG!r} earns {wrong:.2f}, e.g. for {golden[0]!r}"
+        why = "the reward does not read the answer where the prompt puts it: nothing would be learned"
+        remedy = f"prompt=... or reward=... that agree on the place of the answer (prompt.place={run.prompt.place})"
+        return [Finding("failure", "reward", what, why, remedy)]
+    return [ok("reward", f"a right answer earns {right:.2f}, a wrong one {wrong:.2f}")]
+
+
+def total_reward(run: RunConfig, problems: Sequence[Problem], texts: Sequence[str]) -> float:
+    """The mean weighted reward of completions; what a term gives for tokens is added up."""
+    columns: Mapping[str, Any] = {
+        "prompts": [problem.question for problem in problems],
+        "completions": list(texts),
+        "completion_ids": [list(range(len(text.split()))) for text in texts],
+        "check": [problem.check for problem in problems],
+        "gold": [json.dumps(problem.gold) for problem in problems],
+        "place": [run.prompt.place] * len(problems),
+        "prefill": [""] * len(problems),
+        "difficulty": [problem.difficulty for problem in problems],
+        "source": [problem.source for problem in problems],
+    }
+    total = 0.0
+    for term in run.reward:
+        values = [_amount(value) for value in term.function.build()(**columns)]
+        total += term.weight * sum(values) / len(values)
+    return total
+
+
+def _amount(value: Any) -> float:
+    if value is None:
+        return 0.0
+    return sum(map(_amount, value)) if isinstance(value, list | tuple) else float(value)
+
+
+def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
+    """Do one step on eight prompts in a process of its own, and look at what the model wrote and earned."""
+    from efficient_rl.launch.local import LocalLauncher
+    from efficient_rl.launch.worker import Job
+    from efficient_rl.record import Record
+
+    probe = _small(run)
+    with tempfile.TemporaryDirectory(prefix="efficient-rl-doctor-") as name:
+        folder = Path(name) / probe.config_hash
+        launcher = LocalLauncher(workers=1)
+        (handle,) = launcher.launch([Job(str(folder), to_dict(probe), checkpoint_steps=10**6, code_version="doctor")])
+        deadline = time.monotonic() + seconds
+        while not handle.ended and time.monotonic() < deadline:
+            launcher.poll(0.1)
+        if not handle.ended:
+            launcher.kill()
+            what = f"one step on {PROMPTS} prompts took longer than {seconds:.0f} s"
+            return [Finding("warning", "probe", what, "it could not be tried out", "--probe-seconds=600, or --no-probe")]
+        record = Record(folder)
+        if handle.stage != "finished":
+            error = handle.failure.error if handle.failure else f"exit code {handle.exit_code}"  # type: ignore[attr-defined]
+            why = "the run would end the same way"
+            return [Finding("failure", "probe", f"one step fails: {error}", why, "mend what the error names")]
+        (metrics,) = [row["metrics"] for row in record.metrics() if "train/reward" in row["metrics"]]
+        lines = (folder / "completions.jsonl").read_text().splitlines()
+        return judge_probe(metrics, [json.loads(line)["completion"] for line in lines])
+
+
+def _small(run: RunConfig) -> RunConfig:
+    grpo = replace(
+        run.grpo,
+        max_steps=1,
+        per_device_train_batch_size=run.grpo.num_generations,
+        gradient_accumulation_steps=PROMPTS,
+        train_problems=min(run.grpo.train_problems, 256),
+    )
+    return replace(run, grpo=grpo, eval=replace(run.eval, problems=1, samples=1, steps=0, sets=()))
+
+
+def judge_probe(metrics: Mapping[str, float], completions: Sequence[str]) -> list[Finding]:
+    """What the metrics of one step, and some of its completions, say about the steps to come."""
+    findings = []
+    reward, flat = metrics["train/reward"], metrics.get("train/frac_zero_std", 0.0)
+    if flat >= 1.0:
+        what = f"none of {PROMPTS} groups has completions that earn differently (mean reward {reward:.2f})"
+        why = "GRPO learns from differences inside a group: there is nothing to learn from"
+        remedy = "easier problems (harder ones if all are right), a stronger model, or more grpo.num_generations"
+        findings.append(Finding("warning", "probe", what, why, remedy))
+    elif flat <= 0.0:
+        findings.append(
+            Finding("warning", "probe", f"all of {PROMPTS} groups have completions that earn differently",
+                    "a reward that is never the same may be noise (length, format) instead of the answer",
+                    "look at the reward's terms: python -m efficient_rl.sweep ... --cfg job")
+        )  # fmt: skip
+    if completions and (share := max(map(repeated_share, completions))) > REPEATED_SHARE:
+        what = f"a completion is {share:.0%} one repeated piece, such as {completions[0][:40]!r}"
+        why = "broken weights, data type or attention write such text, and training on it is lost time"
+        findings.append(Finding("warning", "probe", what, why, "model.dtype=float32 model.attn_implementation=eager"))
+    if (clipped := metrics.get("train/completion_clipped_ratio", 0.0)) > CLIPPED_SHARE:
+        what = f"{clipped:.0%} of the completions were cut off at grpo.max_completion_length"
+        findings.append(
+            Finding("warning", "probe", what, "their answers are never seen", "a larger grpo.max_completion_length")
+        )
+    return findings or [ok("probe", f"{1 - flat:.0%} of {PROMPTS} groups have a signal, mean reward {reward:.2f}")]
+
+
+def repeated_share(text: str) -> float:
+    """The share of a text's characters that its most frequent character makes up; 0 for texts too short to say."""
+    letters = [character for character in text if not character.isspace()]
+    return Counter(letters).most_common(1)[0][1] / len(letters) if len(letters) >= 16 else 0.0
