@@ -2,8 +2,10 @@
 
 import functools
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ JOB_VARIABLE = "EFFICIENT_RL_JOB"
 JOB_KEY = "job"
 PORTS_TRIED = 4
 JOIN_SECONDS = 600.0  # nodes of a job start at different times, and cold file systems take minutes to import
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 
 
 class NoMeeting(RuntimeError):
@@ -42,13 +44,12 @@ def _serve(ports: range) -> "TCPStore":
     from torch.distributed import DistNetworkError
 
     for port in ports:
-        try:
-            return TCPStore("localhost", port, is_master=True, wait_for_workers=False)
-        except DistNetworkError as error:
-            taken = error
+        if not _listens("localhost", port):
+            with suppress(DistNetworkError):  # somebody was faster
+                return TCPStore("localhost", port, is_master=True, wait_for_workers=False)
     raise NoMeeting(
         f"ports {ports.start} to {ports.stop - 1} of this machine are all taken; start the run again, which gives its job "
-        f"other ones ({str(taken).splitlines()[0]})"
+        "other ones"
     )
 
 
@@ -66,21 +67,33 @@ def _find(address: str, ports: range, job: str, seconds: float) -> "TCPStore":
     )
 
 
-def _answering(address: str, port: int, job: str) -> "TCPStore | None":
-    """A connection to the store there, or None where nobody listens or something other than this job does."""
+def _listens(address: str, port: int) -> bool:
     try:
         socket.create_connection((address, port), timeout=ANSWER_SECONDS).close()
     except OSError:
+        return False
+    return True
+
+
+def _answering(address: str, port: int, job: str) -> "TCPStore | None":
+    """A connection to the store there, or None where nobody listens or something other than this job does."""
+    if not _listens(address, port):
         return None
-    try:
-        store = _connect(address, port, ANSWER_SECONDS)
-        mine = store.get(JOB_KEY).decode() == job
-    except RuntimeError:
-        return None
-    if not mine:
-        return None
-    store.set_timeout(timedelta(seconds=JOIN_SECONDS))
-    return store
+    found: list[TCPStore] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            store = _connect(address, port, ANSWER_SECONDS)
+            if store.get(JOB_KEY).decode() == job:
+                found.append(store)
+
+    asking = threading.Thread(target=ask, daemon=True)  # torch waits for ever where something listens and never answers
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    for store in found:
+        store.set_timeout(timedelta(seconds=JOIN_SECONDS))
+        return store
+    return None
 
 
 def _connect(address: str, port: int, seconds: float = JOIN_SECONDS) -> "TCPStore":

@@ -1,13 +1,11 @@
-"""A run over several processes ends as it does in one, and no process outlives the others' failure."""
+"""A run over several processes ends as it does in one, and no process outlives the failure of another."""
 
-import json
 import multiprocessing
 import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,48 @@ from safetensors.torch import load_file
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig, to_dict
 from efficient_rl.launch.local import PRELOADED
-from efficient_rl.launch.processes import FIRST_PORT, LAST_PORT, distributed_environment, master_port
-from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, work
+from efficient_rl.launch.processes import distributed_environment
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.record import Record
+from efficient_rl.run import Options, Stop, execute
+from efficient_rl.sections import Component, RewardTerm
 from efficient_rl.training.settings import grpo_arguments
 from tests.conftest import tiny_run
 
 STEPS = 3
 CLOSE = {"rel": 1e-4, "abs": 1e-4}
-SPEED = ("grpo.learning_rate=1e-3", f"grpo.max_steps={STEPS}")  # weights move by more than the tolerance
+FAST = ("grpo.learning_rate=1e-3", "eval.problems=6", f"grpo.max_steps={STEPS}")  # weights move by more than the tolerance
+ENDLESS = (*FAST, "grpo.max_steps=2000")
+
+Start = Callable[..., list[BaseProcess]]
+
+
+class FailsInOne:
+    """A reward that only process 1 cannot compute."""
+
+    __name__ = "fails_in_one"
+
+    def __call__(self, completions: Sequence[Any], **_: Any) -> list[float]:
+        if os.environ.get("RANK") == "1":
+            raise ArithmeticError("no reward today")
+        return [0.0] * len(completions)
+
+
+@pytest.fixture(scope="module")
+def start() -> Start:
+    """Starts the processes of a run, forked from a server that has the libraries loaded, as the local launcher's are."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def begin(one: Job, size: int = 2) -> list[BaseProcess]:
+        key = f"{one.folder}.{time.time_ns()}"
+        ranks = [distributed_environment(rank, size, rank, size, "localhost", key) for rank in range(size)]
+        started = [context.Process(target=work, args=(one, environment)) for environment in ranks]
+        for process in started:
+            process.start()
+        return started
+
+    return begin
 
 
 def job(folder: Path, config: RunConfig, **options: Any) -> Job:
@@ -36,69 +67,67 @@ def job(folder: Path, config: RunConfig, **options: Any) -> Job:
     )
 
 
-@pytest.fixture(scope="module")
-def start() -> Callable[..., list[BaseProcess]]:
-    """Starts processes forked from a server that has the libraries loaded, as the local launcher's are."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-
-    def begin(job: Job, size: int = 2, target: Callable[..., None] = work, key: str = "") -> list[BaseProcess]:
-        key = key or f"{job.folder}.{time.time_ns()}"
-        started = []
-        for rank in range(size):
-            environment = distributed_environment(rank, size, rank, size, "localhost", key) if size > 1 else {}
-            process = context.Process(target=target, args=(job, environment))
-            process.start()
-            started.append(process)
-        return started
-
-    return begin
-
-
-Start = Callable[..., list[BaseProcess]]
-
-
-def ended(processes: Sequence[BaseProcess], seconds: float = 100) -> list[int | None]:
+def ended(processes: Sequence[BaseProcess], seconds: float = 90) -> list[int | None]:
+    """The exit codes; None of those that had to be killed."""
     deadline = time.monotonic() + seconds
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
     codes = [process.exitcode for process in processes]
     for process in processes:
-        if process.is_alive():
-            process.kill()
+        process.kill()
     return codes
 
 
-def finished(start: Start, folder: Path, config: RunConfig, size: int = 1, **options: Any) -> Record:
-    one = job(folder / f"{size}-{len(list(folder.iterdir()))}", config, **options)
-    codes = ended(start(one, size))
-    assert codes == [0] * size, (Path(one.folder) / "log.txt").read_text()[-4000:]
+def together(start: Start, folder: Path, config: RunConfig, **options: Any) -> Record:
+    """The run by two processes, to its end."""
+    one = job(folder / "two", config, **options)
+    assert ended(start(one)) == [0, 0], log(one)
     return Record(Path(one.folder))
 
 
-def weights(record: Record) -> dict[str, torch.Tensor]:
-    return load_file(next(path for path in (record.folder / "model").iterdir() if path.suffix == ".safetensors"))
+def alone(folder: Path, config: RunConfig, **options: Any) -> Record:
+    """The run by this process."""
+    torch.set_num_threads(1)
+    record = Record(folder / "one" / config.config_hash)
+    record.claim(config)
+    execute(config, record, Options(checkpoint_steps=2, **options), Stop())
+    return record
+
+
+def log(one: Job) -> str:
+    return (Path(one.folder) / "log.txt").read_text()[-5000:]
 
 
 def lines(record: Record) -> list[Mapping[str, float]]:
     return [row["metrics"] for row in record.metrics() if "train/loss" in row["metrics"]]
 
 
-def assert_same(
-    one: Record, other: Record, metrics: Sequence[str] = ("train/loss", "train/grad_norm", "train/reward")
-) -> None:
-    mine, theirs = lines(one), lines(other)
-    assert len(mine) == len(theirs) == STEPS
-    for name in (*metrics, *(("train/kl",) if "train/kl" in mine[0] else ())):
-        assert [row[name] for row in mine] == pytest.approx([row[name] for row in theirs], **CLOSE), name
+def values(record: Record, name: str) -> list[float]:
+    return [line[name] for line in lines(record) if name in line]
+
+
+def weights(record: Record) -> dict[str, torch.Tensor]:
+    return load_file(next(path for path in (record.folder / "model").iterdir() if path.suffix == ".safetensors"))
+
+
+def assert_same(one: Record, other: Record) -> None:
+    for name in ("train/loss", "train/grad_norm", "train/reward", "train/kl", "train/entropy", "params/active"):
+        assert values(one, name) == pytest.approx(values(other, name), **CLOSE), name
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-4
-    before, after = one.result(), other.result()
-    assert before is not None
-    assert after is not None
-    assert (before.accuracy, before.accuracy_before, before.tokens) == (after.accuracy, after.accuracy_before, after.tokens)
-    assert max(row["train/grad_norm"] for row in mine) > 1e-3  # something did train
+    mine, theirs = one.result(), other.result()
+    assert mine is not None
+    assert theirs is not None
+    assert (mine.accuracy, mine.accuracy_before, mine.tokens) == (theirs.accuracy, theirs.accuracy_before, theirs.tokens)
+    assert max(values(one, "train/grad_norm")) > 1e-3  # something did train
+
+
+def wait_for_step(one: Job, steps: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while len(lines(Record(Path(one.folder)))) < steps:
+        assert time.monotonic() < deadline, log(one)
+        time.sleep(0.05)
 
 
 CASES = {
@@ -113,6 +142,114 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_what_one_does(case: str, start: Start, tmp_path: Path) -> None:
-    config = tiny_run(*SPEED, *CASES[case])
-    one, two = finished(start, tmp_path, config), finished(start, tmp_path, config, size=2)
+    config = tiny_run(*FAST, *CASES[case])
+    assert_same(alone(tmp_path, config), together(start, tmp_path, config))
+
+
+@pytest.mark.parametrize("case", [["strategy=full", "grpo.beta=0.04"], ["strategy=lora"]])
+def test_sharded_processes_train_what_one_does_and_hold_half_of_it(case: list[str], start: Start, tmp_path: Path) -> None:
+    config = tiny_run(*FAST, *case)
+    one, two = alone(tmp_path, config), together(start, tmp_path, config, sharding="fsdp")
     assert_same(one, two)
+    for name in ("parameters", "gradients", "optimizer_state", "reference"):
+        whole, half = (values(record, f"memory/{name}_bytes")[0] for record in (one, two))
+        assert half <= 0.6 * whole, name
+
+
+def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_undisturbed(
+    start: Start, tmp_path: Path
+) -> None:
+    config = tiny_run(*FAST, "strategy=full", "grpo.max_steps=12", "grpo.learning_rate=3e-4")
+    for steps, sharding in ((1, "ddp"), (4, "fsdp")):
+        one = job(tmp_path / "cut", config, sharding=sharding)
+        processes = start(one)
+        wait_for_step(one, steps)
+        pid = processes[steps % 2].pid  # another one of the two each time; they agree on the step
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        assert ended(processes) == [EXIT_INTERRUPTED] * 2, log(one)
+        assert Record(Path(one.folder)).checkpoint() is not None
+    cut = Record(Path(one.folder))
+    assert len(lines(cut)) < 12
+    cut.claim(config, over=2)
+    execute(config, cut, Options(), Stop())
+    assert_same(alone(tmp_path, config), cut)
+
+
+def test_cutting_every_pass_into_parts_changes_nothing(tmp_path: Path) -> None:
+    config = tiny_run(*FAST, "strategy=last_k", "grpo.loss_type=dapo", "grpo.num_iterations=2")
+    assert_same(alone(tmp_path / "whole", config), alone(tmp_path / "cut", config, micro_batches=4))
+
+
+def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: Path) -> None:
+    failing = RewardTerm(Component("fails", "tests.test_distributed.FailsInOne", {}), 1.0)
+    one = job(tmp_path, replace(tiny_run(*ENDLESS, "strategy=last_k"), reward=(failing,)))
+    assert ended(start(one)) == [EXIT_FAILED] * 2, log(one)
+    failure = Record(Path(one.folder)).failure()
+    assert failure is not None
+    assert "process 1 of 2: ArithmeticError: no reward today" in failure.error
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_path: Path) -> None:
+    one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
+    processes = start(one)
+    wait_for_step(one, 1)
+    processes[victim].kill()
+    codes = ended(processes, seconds=40)
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == EXIT_FAILED, log(one)
+    failure = Record(Path(one.folder)).failure()
+    assert victim == 0 or (failure is not None and "ended without a word" in failure.error)
+
+
+def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: Start, tmp_path: Path) -> None:
+    one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
+    processes = start(one)
+    wait_for_step(one, 1)
+    (Path(one.folder) / "attempts" / "000002.json").write_text("{}")
+    assert ended(processes, seconds=40) == [EXIT_NOT_MINE] * 2, log(one)
+    assert Record(Path(one.folder)).failure() is None
+
+
+def test_a_run_that_another_process_works_on_is_refused_by_both(start: Start, tmp_path: Path) -> None:
+    config = tiny_run(*FAST)
+    Record(tmp_path / config.config_hash).claim(config)
+    assert ended(start(job(tmp_path, config))) == [EXIT_NOT_MINE] * 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "passes", "processes", "parts"), [(16, 1, 4, 2), (6, 2, 4, 1), (3, 4, 2, 3), (16, 1, 1, 4)]
+)
+def test_processes_and_parts_share_the_batch_of_the_run(
+    rows: int, passes: int, processes: int, parts: int, tmp_path: Path
+) -> None:
+    settings = (f"grpo.per_device_train_batch_size={rows}", f"grpo.gradient_accumulation_steps={passes}")
+    config = tiny_run(*settings, "grpo.num_generations=2")
+    arguments = grpo_arguments(config, tmp_path, 2, processes, parts)
+    each = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    assert each * processes == rows * passes
+    assert arguments.steps_per_generation == arguments.gradient_accumulation_steps  # one generation an update, as before
+    assert each // arguments.gradient_accumulation_steps <= rows // parts
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "parts", "words"),
+    [
+        ([], 5, 1, "cannot be shared by 5 processes; use 4"),
+        ([], 2, 3, "micro_batches=3 does not divide the 8 completions.*use 2"),
+        (["grpo.loss_type=bnpo"], 2, 1, "grpo.loss_type=dapo"),
+        (["grpo.loss_type=bnpo"], 1, 2, "grpo.loss_type=dapo"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
+    overrides: list[str], processes: int, parts: int, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        grpo_arguments(tiny_run(*overrides), tmp_path, 2, processes, parts)
+
+
+@pytest.mark.parametrize("options", [{"micro_batches": 0}, {"sharding": "zero"}])
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Options(**options)
