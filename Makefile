@@ -32,14 +32,14 @@ report: $(VENV)/installed  ## draw the report of the newest sweep (or NAME=...)
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
-test: $(VENV)/installed  ## every test
-	$(BIN)/python -m pytest
+test: $(VENV)/installed  ## every test, three files at once; those against a real Slurm need root and tests/slurm/cluster.sh install
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/installed  ## format, lint and types, then every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/installed  ## the fast part of check
 	$(BIN)/ruff format --check .

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.config import to_dict
+from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
-from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.record import Record
 from tests.conftest import tiny_run
 
@@ -125,6 +126,16 @@ def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
     failure = Record(Path(one.folder)).failure()
     assert failure is not None
     assert "process" in failure.error
+
+
+def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = []
+    monkeypatch.setattr("efficient_rl.launch.debug.do", lambda job: pids.append(os.getpid()) or do(job))
+    launcher = DebugLauncher()
+    launcher.launch([job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")])
+    stages = [handle.stage for _ in range(3) for handle in launcher.poll()]
+    assert stages == ["finished", "failed"]
+    assert pids == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two"])

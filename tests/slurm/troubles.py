@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import time
 from typing import Any
 
 from efficient_rl.strategies.static import Full
@@ -64,12 +65,23 @@ class Hangs(Trouble):
     """Never a next step, the first time."""
 
     def happen(self) -> None:
-        import time
-
         marker = "hung-once"
         if not os.path.exists(marker):
             open(marker, "w").close()
             time.sleep(3600)
+
+
+class Slow:
+    """A reward that is always 0 and takes its time."""
+
+    __name__ = "slow"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, completions: list[Any], **_: Any) -> list[float]:
+        time.sleep(self.seconds)
+        return [0.0] * len(completions)
 
 
 class Hungry(Full):
