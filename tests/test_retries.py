@@ -98,7 +98,8 @@ def test_any_other_refusal_ends_the_command_with_slurms_words(monkeypatch: pytes
     "settings",
     [
         {"mem_gb": 0}, {"timeout_min": 0}, {"nodes": -1}, {"runs_per_job": "2"}, {"gpus_per_node": -1},
-        {"setup": "module load"}, {"signal_seconds": 240 * 60}, {"additional": [1]}, {"partition": ""}, {"oom_retry": 1}, {"stall_minutes": 0},
+        {"setup": "module load"}, {"signal_seconds": 240 * 60}, {"additional": [1]}, {"partition": ""}, {"oom_retry": 1},
+        {"stall_minutes": 0},
         {"processes_per_run": 3, "nodes": 2}, {"sharding": "tp"}, {"max_gpu_hours": True}, {"notify": 5}, {"retries": -1},
     ],
 )  # fmt: skip
