@@ -9,7 +9,7 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("strategies", "curricula", "figures")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("strategies", "curricula", "figures", "cluster")))
 
 
 def filled(text: str, results: Path) -> str:
@@ -21,6 +21,8 @@ def filled(text: str, results: Path) -> str:
         "promises": _promises,
         "real_model": _real_model,
         "curricula": _curricula,
+        "cluster": _cluster,
+        "chaos": _chaos,
     }
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
@@ -83,6 +85,37 @@ def _figures(results: Path) -> str:
     rows = (*_training(results), *_mathematics(results), *_demo(results), *_launching(results), *_planning(results))
     header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
     return header + "".join(f"| {what} | {value} |\n" for what, value in rows)
+
+
+def _cluster(results: Path) -> str:
+    measured = _read(results, "cluster")
+    chaos, submitted, waits = measured["chaos"], measured["submission"], measured["latency"]["medians"]
+    packing = measured["packing"]
+    ratios = {name: way["cpu_seconds"] for name, way in packing["ratio_to_8_runs_a_job"].items()}
+    walls = {name: way["wall_seconds"] for name, way in packing["ratio_to_8_runs_a_job"].items()}
+    calls = submitted["calls_while_watching"]
+    gap = submitted["watched_seconds"] / max(1, calls["sacct"])
+    rows = [
+        (f"{chaos['runs']} short runs under {sum(chaos['disturbances'].values())} kills: lost, done twice",
+         f"{chaos['lost']}, {chaos['finished_twice']}"),
+        ("of them compared with undisturbed runs: equal weights",
+         f"{chaos['equal_to_undisturbed']} of {chaos['compared_with_undisturbed']}"),
+        (f"submitting {submitted['runs']:,} runs: the whole command", f"{submitted['command_seconds']:.1f} s, "
+         f"{submitted['calls_to_submit']['sbatch']} sbatch, {sum(submitted['calls_to_submit'].values())} calls in all"),
+        (f"watching {submitted['runs']:,} waiting jobs", f"one sacct every {gap:.0f} s, {calls['squeue']} squeue a minute"),
+        ("job start to first step (torch imported, accuracy measured before)",
+         f"{waits['job_start_to_first_step_seconds']:.0f} s"),
+        ("from a preemption, a requeue, a node's crash to the next new step",
+         ", ".join(f"{waits[f'{kind}_seconds']:.0f} s" for kind in ("preemption (USR2)", "requeue by hand", "node crash"))),
+        *((f"{packing['runs']} runs, {name}, against 8 runs a job: wall, CPU", f"{walls[name]:.1f}, {ratios[name]:.1f} times")
+          for name in ratios),
+    ]  # fmt: skip
+    return "| what | measured |\n| --- | ---: |\n" + "".join(f"| {what} | {value} |\n" for what, value in rows)
+
+
+def _chaos(results: Path) -> str:
+    done = sorted(_read(results, "cluster")["chaos"]["disturbances"].items(), key=lambda item: -item[1])
+    return "| what was done to it | times |\n| --- | ---: |\n" + "".join(f"| {what} | {count} |\n" for what, count in done)
 
 
 def _costs(results: Path) -> str:
