@@ -107,7 +107,8 @@ def _cluster(results: Path) -> str:
          f"{waits['job_start_to_first_step_seconds']:.0f} s"),
         ("from a preemption, a requeue, a node's crash to the next new step",
          ", ".join(f"{waits[f'{kind}_seconds']:.0f} s" for kind in ("preemption (USR2)", "requeue by hand", "node crash"))),
-        *((f"{packing['runs']} runs, {name}, against 8 runs a job: wall, CPU", f"{walls[name]:.1f}, {ratios[name]:.1f} times")
+        *((f"{packing['runs']} runs, {name}, against 8 runs a job: wall, CPU",
+           f"{walls[name]:.1f}, {ratios[name]:.1f} times")
           for name in ratios),
     ]  # fmt: skip
     return "| what | measured |\n| --- | ---: |\n" + "".join(f"| {what} | {value} |\n" for what, value in rows)

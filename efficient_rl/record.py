@@ -313,7 +313,7 @@ class Record:
     def _alive(self, attempt: int) -> bool:
         try:
             owner = self._owner(attempt)
-            if owner is None or "released" in owner:
+            if owner is None or "released" in owner or self.failure() is not None:
                 return False
             quiet_seconds = time.time() - self._attempt_path(attempt).stat().st_mtime
             return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS

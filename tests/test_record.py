@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from efficient_rl.record import AlreadyActive, AttemptLost, Record, RunResult
+from efficient_rl.record import AlreadyActive, AlreadyFinished, AttemptLost, Failure, Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
 EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standard_error": 0.01, "problems": 9, "samples": 2}
@@ -143,7 +144,6 @@ def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Reco
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"host": "HOST", "pid": "x", "created": 1}', "", "nonsense"])
 def test_an_attempt_that_cannot_be_read_is_nobodys(record: Record, content: str) -> None:
-    import socket
 
     (record.folder / "attempts" / "000001.json").write_text(content.replace("HOST", socket.gethostname()))
     (record.folder / "attempts" / "notes.json").write_text("{}")
@@ -210,3 +210,56 @@ def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
     assert "refused" in done.stdout, done.stderr
     assert not (record.folder / "result.json").exists()
     assert not list(record.folder.glob(".*draft"))
+
+
+def test_an_attempt_that_is_known_to_have_failed_keeps_nobody_out(record: Record) -> None:
+    """A watcher may know from the cluster that a job is over, where its process cannot be seen."""
+    path = record.folder / "attempts" / "000001.json"
+    path.write_text(path.read_text().replace(socket.gethostname(), "another-host"))
+    with pytest.raises(AlreadyActive):
+        Record(record.folder).claim(tiny_run())
+    Record(record.folder).claim(tiny_run(), over=1)
+    path = record.folder / "attempts" / "000002.json"
+    path.write_text(path.read_text().replace(socket.gethostname(), "another-host"))
+    record.note_failure(Failure(2, "cancelled", "log.txt", "cancelled"))
+    Record(record.folder).claim(tiny_run())
+    assert record.newest_attempt() == 3
+
+
+def test_a_later_start_of_the_same_cluster_job_takes_over_and_the_earlier_writes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run()
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    first, second, other = (Record(tmp_path / config.config_hash) for _ in range(3))
+    first.claim(config)
+    with pytest.raises(AlreadyActive):
+        second.claim(config)
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(AlreadyActive):
+        other.claim(config)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    second.claim(config)
+    for write in (
+        lambda: first.append(1, {"train/reward": 1.0}),
+        lambda: first.write("x.json", "{}"),
+        lambda: first.append_rows("completions.jsonl", [{"step": 1}]),
+        lambda: first.finish(result_of(first)),
+        lambda: first.seal_checkpoint(first.checkpoints),
+    ):
+        with pytest.raises(AttemptLost):
+            write()
+    assert not (first.folder / "result.json").exists()
+
+
+def test_a_finished_run_is_not_claimed_again_but_for_force(record: Record) -> None:
+    record.finish(result_of(record))
+    record.release()
+    with pytest.raises(AlreadyFinished):
+        Record(record.folder).claim(tiny_run())
+    with pytest.raises(AlreadyFinished):
+        Record(record.folder).claim(tiny_run(), force_before=0)  # its result is newer than what was to be done again
+    Record(record.folder).claim(tiny_run(), force_before=1)
+    assert record.result() is None

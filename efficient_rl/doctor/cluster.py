@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import Sequence
 
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.launch.slurm import SlurmLauncher
+from efficient_rl.launch.request import SlurmRequest
 
 SECONDS = 30
 SIGNAL_ROUNDING = 60  # Slurm may send the signal up to a minute early
 
 
-def check_cluster(launcher: SlurmLauncher) -> list[Finding]:
+def check_cluster(launcher: SlurmRequest) -> list[Finding]:
     """Slurm's commands, its answer, and its own verdict on the request (`sbatch --test-only`)."""
     if missing := [name for name in ("sbatch", "sacct", "squeue", "scontrol", "srun") if shutil.which(name) is None]:
         what = f"{', '.join(missing)} not found"
@@ -25,7 +25,7 @@ def check_cluster(launcher: SlurmLauncher) -> list[Finding]:
     return [*_request(launcher), *_accounting(), *_signal(launcher)]
 
 
-def _request(launcher: SlurmLauncher) -> list[Finding]:
+def _request(launcher: SlurmRequest) -> list[Finding]:
     options = [f"--{key.replace('_', '-')}={value}" for key, value in _options(launcher).items()]
     done = _call(["sbatch", "--test-only", *options, "--wrap", "true"])
     if done.returncode:
@@ -41,7 +41,7 @@ def _request(launcher: SlurmLauncher) -> list[Finding]:
     ]
 
 
-def _options(launcher: SlurmLauncher) -> dict[str, object]:
+def _options(launcher: SlurmRequest) -> dict[str, object]:
     asked = launcher.sbatch_parameters("doctor")
     asked.pop("setup")
     for ours in ("array_parallelism", "signal_delay_s"):
@@ -59,7 +59,7 @@ def _accounting() -> list[Finding]:
     return [ok("slurm", "accounting answers")]
 
 
-def _signal(launcher: SlurmLauncher) -> list[Finding]:
+def _signal(launcher: SlurmRequest) -> list[Finding]:
     if 60 * launcher.timeout_min > 3 * (launcher.signal_seconds + SIGNAL_ROUNDING):
         return []
     what = f"launcher.timeout_min={launcher.timeout_min} is hardly longer than {launcher.signal_seconds} signal_seconds"

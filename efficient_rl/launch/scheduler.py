@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from efficient_rl.compose import ConfigError
 from efficient_rl.record import Cause
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ CAUSES: dict[str, Cause] = {
 }
 
 
-class SchedulerError(RuntimeError):
+class SchedulerError(ConfigError):
     """Slurm did not answer, or refused."""
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from efficient_rl.launch import scheduler
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.ledger import Assignment, Batch, Ledger
 from efficient_rl.launch.node import NodeJob
+from efficient_rl.launch.request import SlurmRequest
 from efficient_rl.launch.retries import Ending, ending, micro_batches_after
 from efficient_rl.launch.scheduler import JobState, SchedulerError
-from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import Job
 from efficient_rl.record import Failure, Record
 
@@ -26,6 +26,7 @@ SQUEUE_SECONDS = 30.0
 BLOCKED_SECONDS = 30.0
 MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start goes on where the last one was
 MARGIN_SECONDS = 10
+AWAY = ("Unable to contact", "connect failure", "did not answer", "timed out", "temporarily unable")
 LIMITS = ("limit", "MaxSubmit", "QOSMax", "AssocMax", "Resource temporarily unavailable", "MaxJobCount")
 
 
@@ -39,58 +40,13 @@ class SlurmHandle(Handle):
 
 
 @dataclass
-class SlurmLauncher(Supervision):
-    """Submits runs as job arrays; the settings are those of conf/launcher/slurm.yaml, which says what each means."""
+class SlurmLauncher(SlurmRequest):
+    """Submits runs as job arrays, watches them and finds them again."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    timeout_min: int = 240
-    mem_gb: float = 16
-    cpus_per_task: int = 4
-    gpus_per_node: int = 1
-    nodes: int = 1
-    constraint: str | None = None
-    exclude: str | None = None
-    array_parallelism: int = 256
-    max_array_size: int | None = None
-    runs_per_job: int = 1
-    runs_per_gpu: int = 1
-    processes_per_run: int = 1
-    sharding: str = "ddp"
-    setup: list[str] = field(default_factory=list)
-    python: str | None = None
-    additional: Mapping[str, Any] = field(default_factory=dict)
-    signal_seconds: int = 90
-    retries: int = 3
-    oom_retry: bool = False
-    detach: bool = False
     detaches = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("partition", "account", "qos", "constraint", "exclude", "python"):
-            value = getattr(self, key)
-            check(value is None or (isinstance(value, str) and bool(value)), key, value, "must be a text, or null")
-        for key in ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu"):
-            value = getattr(self, key)
-            check(type(value) is int and value >= 1, key, value, "must be a whole number of at least 1")
-        check_processes(self.processes_per_run, self.sharding)
-        spread = self.processes_per_run % self.nodes == 0
-        check(spread, "processes_per_run", self.processes_per_run, f"must be a multiple of launcher.nodes={self.nodes}")
-        for key in ("gpus_per_node", "retries"):
-            check(type(getattr(self, key)) is int and getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or more")
-        size = self.max_array_size
-        check(size is None or (type(size) is int and size >= 1), "max_array_size", size, "must be at least 1, or null")
-        check(is_number(self.mem_gb) and self.mem_gb > 0, "mem_gb", self.mem_gb, "must be a number above 0")
-        room = 60 * self.timeout_min
-        check(type(self.signal_seconds) is int and 1 <= self.signal_seconds < room, "signal_seconds", self.signal_seconds,
-              f"must lie in 1 to {room - 1}, within the time limit")  # fmt: skip
-        lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
-        check(lines, "setup", self.setup, "must be a list of shell lines")
-        check(isinstance(self.additional, Mapping), "additional", self.additional, "must map sbatch options to values")
-        for key in ("oom_retry", "detach"):
-            check(isinstance(getattr(self, key), bool), key, getattr(self, key), "must be true or false")
         self._waiting: list[SlurmHandle] = []
         self._live: list[SlurmHandle] = []
         self._ended: list[Handle] = []
@@ -98,22 +54,6 @@ class SlurmLauncher(Supervision):
         self._chunk: int | None = None
         self._states: dict[str, JobState] = {}
         self._asked_states = self._asked_controller = self._looked = 0.0
-
-    @property
-    def at_once(self) -> int:
-        """Runs that a job does at the same time."""
-        if self.nodes > 1:
-            return 1
-        return (
-            max(1, self.gpus_per_node * self.runs_per_gpu // self.processes_per_run)
-            if self.gpus_per_node
-            else self.runs_per_gpu
-        )
-
-    @property
-    def gpus_per_run(self) -> float:
-        """GPUs that one run occupies."""
-        return self.gpus_per_node * self.nodes / min(self.at_once, self.runs_per_job)
 
     # What the watcher calls
 
@@ -167,8 +107,11 @@ class SlurmLauncher(Supervision):
     def requeue(self, handle: Handle) -> None:
         """Have Slurm kill and restart the job of a run that does not go on."""
         assert isinstance(handle, SlurmHandle)
-        if handle.job_id:
-            scheduler.requeue(handle.job_id)
+        try:
+            if handle.job_id:
+                scheduler.requeue(handle.job_id)
+        except SchedulerError as error:
+            logger.warning("run %s could not be started again: %s", handle.job.key[:8], error)
 
     def stop(self) -> None:
         """Cancel every job of this launcher."""
@@ -200,15 +143,16 @@ class SlurmLauncher(Supervision):
     def _give_way(self, error: str, runs: int) -> None:
         """After a refusal: smaller arrays where a limit was hit, then waiting; anything else is an error in the request."""
         last = error.strip().splitlines()[-1]
-        if not any(sign.lower() in error.lower() for sign in LIMITS):
+        away = any(sign.lower() in error.lower() for sign in AWAY)
+        if not away and not any(sign.lower() in error.lower() for sign in LIMITS):
             raise ConfigError(f"the cluster refused the jobs: {last}; `python -m efficient_rl.doctor` checks the request")
-        if runs > self.runs_per_job:
+        if runs > self.runs_per_job and not away:
             self._chunk = max(1, -(-runs // self.runs_per_job) // 2)
             return
         self._blocked_until = time.monotonic() + BLOCKED_SECONDS
         for handle in self._waiting:
-            handle.note = "waits for the site's limit on jobs"
-        logger.warning("%d runs wait for room in the queue (%s)", len(self._waiting), last)
+            handle.note = "waits for the controller" if away else "waits for the site's limit on jobs"
+        logger.warning("%d runs wait to be submitted (%s)", len(self._waiting), last)
 
     def _submit(self, handles: Sequence[SlurmHandle]) -> list[SlurmHandle]:
         ledger = _ledger(handles[0].job)
@@ -257,25 +201,6 @@ class SlurmLauncher(Supervision):
             raise SchedulerError(str(error)) from error
         batch.job = jobs[0].job_id.split("_")[0]
         batch.save()
-
-    def sbatch_parameters(self, name: str) -> dict[str, Any]:
-        """submitit's names for the request of one job."""
-        named = ("partition", "account", "qos", "constraint", "exclude")
-        given = {key: getattr(self, key) for key in named if getattr(self, key) is not None}
-        return {
-            **given,
-            "job_name": name,
-            "time": self.timeout_min,
-            "mem": f"{round(self.mem_gb * 1024)}MB",
-            "cpus_per_task": self.cpus_per_task,
-            "nodes": self.nodes,
-            "ntasks_per_node": 1,
-            **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
-            "array_parallelism": self.array_parallelism,
-            "signal_delay_s": self.signal_seconds,
-            "setup": list(self.setup),
-            "additional_parameters": {"requeue": True, **self.additional},
-        }
 
     # Watching
 
