@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.status import find_manifest, main, read_status
+from efficient_rl.observe import find_manifest, read_status
+from efficient_rl.status import main
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 
 
@@ -24,15 +25,15 @@ def test_jobs_are_seen_waiting_running_and_cancelled(
     assert "JobArrayTaskLimit" in status.rows[1].note
     assert len(set(status.jobs.values())) == 2
     prefix = status.rows[0].folder.name[:8]
-    assert main(["two", "--output", str(outputs), "--cancel", prefix]) == 0
+    assert main(["two", f"output={outputs}", "--cancel", prefix]) == 0
     assert "cancelled job" in capsys.readouterr().out
 
     def states() -> list[str]:
         return [row.state for row in read_status(outputs, find_manifest(outputs, "two")).rows]
 
     wait_until(lambda: states() == ["failed", "running"], 90, "the second run to take the first one's place")
-    assert main(["two", "--output", str(outputs), "--json"]) == 1
+    assert main(["two", f"output={outputs}", "--json"]) == 1
     first = json.loads(capsys.readouterr().out)["runs"][0]
     assert (first["cause"], first["error"]) == ("cancelled", "cancelled")
-    assert main(["two", "--output", str(outputs), "--cancel"]) == 0
+    assert main(["two", f"output={outputs}", "--cancel"]) == 0
     wait_until(lambda: states() == ["failed", "failed"], 60, "the end")
