@@ -86,7 +86,7 @@ def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
     return done + [
         f"run {key[:8]} was in the same job and ends with it"
         for key in sorted(shared)
-        if Record(outputs / "runs" / key).result() is None
+        if Record(outputs / "runs" / key).state() in ("active", "pending")
     ]
 
 
