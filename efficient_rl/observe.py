@@ -17,6 +17,7 @@ from efficient_rl.record import HEARTBEAT_SECONDS, Failure, Record
 from efficient_rl.watchers import Watcher, watchers
 
 GOING_ON = ("running", "queued")
+FRESH_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,23 @@ def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger
     elif state is None:
         row.state = "running" if found == "active" else "waiting"
     elif not state.over:
-        row.state = "running" if in_job and state.running else "queued"
-        waits = "behind others of its job, or starting" if state.running else reason
-        row.note += f" on {state.node}{_quiet(record)}" if row.state == "running" else f" ({waits})" if waits else ""
+        row.state = "running" if in_job and (state.running or _fresh(record)) else "queued"
+        alone = len(ledger.job_mates(row.folder.name)) < 2
+        waits = reason if not state.running else "starting" if alone else "behind others of its job"
+        row.note += (
+            f" on {owner['job']['node']}{_quiet(record)}" if row.state == "running" else f" ({waits})" if waits else ""
+        )
     else:  # the job has ended, and nobody has noted how
         why = ending(state, in_job, ledger.error_text(ledger.assignment(row.folder.name)), None)
         goes_on_by_itself = why.cause in ("preempted", "node_failure", "time_limit") or state.word == VANISHED
         row.state = "waiting" if goes_on_by_itself else "failed"
         row.failure = Failure(record.newest_attempt() or 0, why.words, str(row.folder / "log.txt"), why.cause)
         row.note += f", {why.words}" if row.state == "waiting" else ""
+
+
+def _fresh(record: Record) -> bool:
+    """Whether a run has just logged a step, whatever an accounting that lags behind says of its job."""
+    return record.state() == "active" and time.time() - (record.last_sign() or 0.0) < FRESH_SECONDS
 
 
 def _quiet(record: Record) -> str:

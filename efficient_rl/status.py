@@ -23,9 +23,10 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
+from rich.text import Text
 
 from efficient_rl.compose import ConfigError, suggest
-from efficient_rl.display import Row, failure_table, run_table
+from efficient_rl.display import STYLES, Row, run_table
 from efficient_rl.launch import scheduler
 from efficient_rl.launch.ledger import Ledger
 from efficient_rl.launch.scheduler import SchedulerError
@@ -180,12 +181,12 @@ def _watch(outputs: Path, manifest: Mapping[str, Any], console: Console) -> Stat
 
 def _view(status: Status, room: int) -> Group:
     parts: list[Any] = [f"sweep {escape(status.manifest['name'])}", run_table(status.rows, room, COLUMNS)]
-    if failed := status.rows_in("failed"):
-        parts.append(failure_table(failed[:room]))
+    for row in status.rows_in("failed")[:room]:
+        parts.append(Text(f"{row.folder.name[:8]} {row.failure.error if row.failure else 'failed'}", style=STYLES["failed"]))
     if status.trouble:
         parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
     if status.rows_in("failed", "waiting") and not status.goes_on:
-        parts.append("nobody goes on with what failed or waits; --retry does")
+        parts.append("nobody goes on with what failed or waits: --retry does, --logs RUN tells more")
     return Group(*parts)
 
 

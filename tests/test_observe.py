@@ -77,14 +77,16 @@ def test_a_job_that_lives_says_whether_a_run_waits_runs_or_waits_again(
     waits = judged(tmp_path, ledger, JobState("PENDING"), "Priority")
     assert (waits.state, waits.note) == ("queued", "job 7 (Priority)")
     behind = judged(tmp_path, ledger, JobState("RUNNING", node="n1"), "JobArrayTaskLimit")  # of another task of the array
-    assert (behind.state, behind.note) == ("queued", "job 7 (behind others of its job, or starting)")
+    assert (behind.state, behind.note) == ("queued", "job 7 (starting)")
     claim_in_job(record, config, "7", monkeypatch)
     runs = judged(tmp_path, ledger, JobState("RUNNING", node="n1"))
     assert (runs.state, runs.note) == ("running", "job 7 on n1")
-    assert judged(tmp_path, ledger, JobState("PENDING"), "BeginTime").state == "queued"
+    late = judged(tmp_path, ledger, JobState("PENDING"), "JobArrayTaskLimit")  # the accounting has not heard of the start
+    assert (late.state, late.note) == ("running", "job 7 on n1")
     past = time.time() - 2 * HEARTBEAT_SECONDS
     os.utime(record.folder / "attempts" / "000001.json", (past, past))
     assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note == "job 7 on n1, no sign for 30 min 00 s"
+    assert judged(tmp_path, ledger, JobState("PENDING"), "BeginTime").state == "queued"  # put back into the queue
 
 
 def test_a_run_that_failed_in_a_job_that_goes_on_with_others_has_failed(
@@ -102,6 +104,9 @@ def test_a_run_that_failed_in_a_job_that_goes_on_with_others_has_failed(
     row = judged(tmp_path, ledger, JobState("RUNNING", node="n1"))
     assert row.state == "failed"
     assert row.failure == Failure(1, "ValueError: no letters", str(record.folder / "log.txt"))
+    (other.folder / "attempts" / "000001.json").unlink()
+    ledger = submitted(tmp_path, [tiny_run("seed=2"), config], job="9")
+    assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note == "job 9 (behind others of its job)"
     again = submitted(tmp_path, [config], job="8")
     assert judged(tmp_path, again, JobState("PENDING")).state == "queued"
 
