@@ -146,7 +146,8 @@ def run_table(rows: Sequence[Row], room: int, columns: Sequence[str] = COLUMNS) 
     columns = [column for column in columns if column != "where" or any(row.note for row in rows)]
     for column in columns:
         right = column in ("step", "reward", "trained", "peak memory", "left")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column in ("run", "state", "step"))
+        whole = column in ("run", "state", "step")
+        table.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     order = ["running", "failed", "elsewhere", "queued", "finished", "waiting"]
     shown = sorted(rows, key=lambda row: order.index(row.state)) if len(rows) > room else rows
     for row in shown[:room]:

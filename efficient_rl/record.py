@@ -203,7 +203,7 @@ class Record:
             self.attempt = newest + 1
             path = self._attempt_path(self.attempt)
             draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps({**_process(), "started": time.time()}))
+            draft.write_text(json.dumps({**this_process(), "started": time.time()}))
             draft.rename(path)
             if forced:
                 self._set_aside()
@@ -316,7 +316,7 @@ class Record:
             if owner is None or "released" in owner or self.failure() is not None:
                 return False
             quiet_seconds = time.time() - self._attempt_path(attempt).stat().st_mtime
-            return _runs(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
+            return process_lives(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
         except (*MISSING, TypeError, KeyError):
             return False  # nobody, or nobody that can be told
 
@@ -395,7 +395,7 @@ def _json(line: bytes) -> dict[str, Any] | None:
     return row if whole else None
 
 
-def _process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """What identifies this process on this machine, and the cluster job that it belongs to."""
     process = psutil.Process()
     return {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time(), "job": cluster_job()}
@@ -414,7 +414,8 @@ def cluster_job() -> dict[str, Any] | None:
     }
 
 
-def _runs(owner: Mapping[str, Any]) -> bool:
+def process_lives(owner: Mapping[str, Any]) -> bool:
+    """Whether the process of this machine that `this_process` identified still runs."""
     try:
         process = psutil.Process(owner["pid"])
         same = abs(process.create_time() - owner["created"]) < CLOCK_TOLERANCE_SECONDS

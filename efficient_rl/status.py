@@ -1,10 +1,10 @@
 """What the runs of a sweep are doing, and what stopped those that are not: table, logs, cancelling, trying again.
 
-python -m efficient_rl.status [SWEEP]                  the newest sweep, or the one named
-python -m efficient_rl.status [SWEEP] --watch          until nothing goes on any more
-python -m efficient_rl.status --logs RUN               what a run wrote; RUN is the beginning of its hash
-python -m efficient_rl.status [SWEEP] --cancel [RUN]   end its jobs; the same sweep command goes on later
-python -m efficient_rl.status [SWEEP] --retry          give the sweep's command again
+python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep of the folder, or the one named
+python -m efficient_rl.status [SWEEP] --watch            until nothing goes on any more
+python -m efficient_rl.status [SWEEP] --logs RUN         what a run wrote; RUN is the beginning of its hash
+python -m efficient_rl.status [SWEEP] --cancel [RUN]     end the sweep, or one run; what is done is kept
+python -m efficient_rl.status [SWEEP] --retry            give the sweep's command again
 python -m efficient_rl.status [SWEEP] --json
 """
 
@@ -17,146 +17,33 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
+from rich.text import Text
 
 from efficient_rl.compose import ConfigError, suggest
-from efficient_rl.display import Row, failure_table, run_table
+from efficient_rl.display import STYLES, Row, run_table
 from efficient_rl.launch import scheduler
 from efficient_rl.launch.ledger import Ledger
-from efficient_rl.launch.retries import ending
-from efficient_rl.launch.scheduler import JobState, SchedulerError
-from efficient_rl.record import Failure, Record
+from efficient_rl.launch.scheduler import SchedulerError
+from efficient_rl.observe import GOING_ON, Observer, Status, find_manifest, find_run, read_status
+from efficient_rl.record import Record
 
 EXIT_FAILED, EXIT_BAD_REQUEST = 1, 2
 WATCH_SECONDS = 5.0
+STOP_SECONDS = 60.0
 LOG_LINES = 100
 COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "left", "where")
-GOING_ON = ("running", "queued", "elsewhere")
-
-
-@dataclass(frozen=True)
-class Status:
-    """A sweep at one moment: a row a run, the cluster job of each, and what is wrong with the scheduler, if anything."""
-
-    manifest: Mapping[str, Any]
-    rows: tuple[Row, ...]
-    jobs: Mapping[str, str]
-    trouble: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """The same for other programs."""
-        counts = {state: sum(row.state == state for row in self.rows) for state in sorted({row.state for row in self.rows})}
-        head = {key: self.manifest.get(key) for key in ("name", "question", "command")}
-        runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
-        return {**head, "counts": counts, "scheduler_trouble": self.trouble, "runs": runs}
-
-
-def read_status(outputs: Path, manifest: Mapping[str, Any]) -> Status:
-    """The status of a sweep: from its run directories, and by one question to the scheduler if any run is or was a job."""
-    ledger = Ledger(outputs)
-    keys = [run["hash"] for run in manifest["runs"]]
-    jobs = {key: job for key in keys if (job := ledger.job_of(key)) is not None}
-    unfinished = {job for key, job in jobs.items() if Record(outputs / "runs" / key).result() is None}
-    states, reasons, trouble = _ask(unfinished)
-    rows = []
-    for run in manifest["runs"]:
-        folder = outputs / "runs" / run["hash"]
-        row = Row(folder, run.get("label", run["hash"]), int(run["params"].get("grpo.max_steps", 0)))
-        _set_state(row, jobs.get(run["hash"]), states, reasons)
-        row.refresh()
-        rows.append(row)
-    return Status(manifest, tuple(rows), jobs, trouble)
-
-
-def _ask(jobs: set[str]) -> tuple[dict[str, JobState], dict[str, str], str | None]:
-    if not jobs:
-        return {}, {}, None
-    try:
-        states = scheduler.job_states(jobs)
-        waiting = [job for job, state in states.items() if not state.over and not state.running]
-        return states, scheduler.waiting_reasons(waiting), None
-    except SchedulerError as error:
-        return {}, {}, str(error)
-
-
-def _set_state(row: Row, job: str | None, states: Mapping[str, JobState], reasons: Mapping[str, str]) -> None:
-    record = Record(row.folder)
-    owner = record.owner() or {}
-    state = states.get(job or "")
-    in_job = job is not None and (owner.get("job") or {}).get("id") == job
-    found = record.state()
-    row.note = f"job {job}" if job else str(owner.get("host", ""))
-    if found == "finished":
-        row.state = "finished"
-    elif state is not None and not state.over:
-        row.state = "running" if in_job and state.running and found == "active" else "queued"
-        waits = reasons.get((job or "").split("_")[0], "behind others of its job" if state.running else "")
-        row.note += f" on {state.node}" if row.state == "running" else f" ({waits})" if waits else ""
-    elif found == "failed":
-        row.state, row.failure = "failed", record.failure()
-    elif state is not None:  # the job has ended, and nobody has noted how
-        why = ending(state, in_job, "", 0)
-        row.state = "failed" if in_job and not why.may_retry else "waiting"
-        row.failure = Failure(record.newest_attempt() or 0, why.words, str(row.folder / "log.txt"), why.cause)
-        row.note += f", {why.words}"
-    else:
-        row.state = "running" if found == "active" else "waiting"
-
-
-def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = Record(row.folder).owner() or {}
-    return {
-        "hash": row.folder.name,
-        "what": row.label,
-        "state": row.state,
-        "job": job,
-        "node": (owner.get("job") or {}).get("node", owner.get("host")),
-        "step": row.step,
-        "max_steps": row.max_steps,
-        "reward": row.reward,
-        "accuracy_before": row.accuracy_before,
-        "accuracy": row.accuracy,
-        "seconds_left": row.seconds_left(),
-        "cause": row.failure.cause if row.failure else None,
-        "error": row.failure.error if row.failure else None,
-        "log": str(row.folder / "log.txt"),
-    }
-
-
-def find_manifest(outputs: Path, sweep: str | None) -> dict[str, Any]:
-    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
-    found = sorted(outputs.glob("sweeps/*/sweep.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ConfigError(f"there is no sweep in output={outputs}; run one, or name the folder")
-    path = next((path for path in found if path.parent.name == sweep), None) if sweep else found[-1]
-    if path is None:
-        raise ConfigError(f"no sweep {sweep!r} in {outputs}; {suggest(sweep or '', (path.parent.name for path in found))}")
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    return manifest
-
-
-def find_run(keys: Sequence[str], prefix: str) -> str:
-    """The one run whose hash begins so; ConfigError where there is none, or several."""
-    found = [key for key in keys if key.startswith(prefix)]
-    if len(found) != 1:
-        raise ConfigError(f"run {prefix!r} names {len(found)} runs; use the beginning of one hash of the table")
-    return found[0]
 
 
 def log_text(outputs: Path, key: str) -> str:
-    """The end of what a run wrote; of a run that never began, what its cluster job wrote."""
-    log = outputs / "runs" / key / "log.txt"
-    paths = [log] if log.is_file() else []
-    ledger = Ledger(outputs)
-    assignment, job = ledger.assignment(key), ledger.job_of(key)
-    if assignment is not None and job is not None:
-        paths += sorted((ledger.jobs / assignment.batch).glob(f"{job}_*_log.err"))
+    """The end of what a run wrote, and of what its cluster job wrote to its error stream."""
+    ledger, log = Ledger(outputs), outputs / "runs" / key / "log.txt"
+    paths = [*([log] if log.is_file() else []), *ledger.error_files(ledger.assignment(key))]
     if not paths:
         raise ConfigError(f"run {key[:8]} has written nothing yet")
     return "\n".join(
@@ -164,84 +51,142 @@ def log_text(outputs: Path, key: str) -> str:
     )
 
 
-def cancel(status: Status, prefix: str | None) -> list[str]:
-    """End the cluster jobs, and ask the processes on this machine to end; what was done, a line each."""
-    rows = [row for row in status.rows if row.state in GOING_ON]
-    if prefix:
-        key = find_run([row.folder.name for row in rows], prefix)
-        rows = [row for row in rows if row.folder.name == key]
+def cancel_sweep(outputs: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Stop the commands that work on the sweep, so that nothing new starts, then what still goes on; a line for each."""
     done = []
-    jobs = {status.jobs[row.folder.name] for row in rows if row.folder.name in status.jobs}
+    for watcher in read_status(outputs, manifest).watchers:
+        if not watcher.here:
+            done.append(f"the sweep was started by {watcher}: if that still runs, stop it there, or it starts more")
+        elif watcher.stop(STOP_SECONDS):
+            done.append(f"stopped the sweep command ({watcher})")
+        else:
+            done.append(f"the sweep command ({watcher}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
+    status = read_status(outputs, manifest)
+    return done + end_runs(outputs, status, status.rows_in(*GOING_ON))
+
+
+def cancel_run(outputs: Path, status: Status, prefix: str) -> list[str]:
+    """End one run, by the beginning of its hash; what was done, a line each."""
+    key = find_run([row.folder.name for row in status.rows], prefix)
+    (row,) = [row for row in status.rows if row.folder.name == key]
+    if row.state not in GOING_ON:
+        return [f"run {key[:8]} is {row.state}: there is nothing to end"]
+    return end_runs(outputs, status, [row])
+
+
+def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
+    """End the cluster jobs of the runs by one call; ask their processes here to write a checkpoint and end."""
+    jobs = {row.folder.name: status.jobs[row.folder.name] for row in rows if row.folder.name in status.jobs}
     if jobs:
-        scheduler.cancel(sorted(jobs))
-        done += [f"cancelled job {job}" for job in sorted(jobs)]
-    for row in rows:
-        owner = Record(row.folder).owner() or {}
-        if row.folder.name not in status.jobs and owner.get("host") == socket.gethostname() and row.state == "running":
-            os.kill(int(owner["pid"]), signal.SIGTERM)
-            done.append(f"asked process {owner['pid']} ({row.label}) to write a checkpoint and end")
-    named = {row.folder.name for row in rows}
-    others = [key for key, job in status.jobs.items() if job in jobs and key not in named]
-    return done + [f"run {key[:8]} was in the same job" for key in others]
+        scheduler.cancel(sorted(set(jobs.values())))
+    done = [f"cancelled job {job}" for job in sorted(set(jobs.values()))]
+    done += [_end_process(row) for row in rows if row.folder.name not in jobs]
+    ledger = Ledger(outputs)
+    ended = {row.folder.name for row in rows}
+    shared = {other for key in jobs for other in ledger.job_mates(key)} - ended
+    return done + [
+        f"run {key[:8]} was in the same job and ends with it"
+        for key in sorted(shared)
+        if Record(outputs / "runs" / key).state() in ("active", "pending")
+    ]
 
 
-def retry(manifest: Mapping[str, Any], outputs: Path) -> int:
-    """Give the sweep's command again; on a cluster without staying to watch."""
+def _end_process(row: Row) -> str:
+    owner = Record(row.folder).owner() or {}
+    named = f"process {owner.get('pid')} on {owner.get('host')} ({row.folder.name[:8]} {row.label})"
+    if owner.get("host") != socket.gethostname():
+        return f"{named} cannot be ended from here: cancel it there"
+    try:
+        os.kill(int(owner["pid"]), signal.SIGTERM)
+    except ProcessLookupError:
+        return f"{named} has just ended"
+    except PermissionError:
+        return f"{named} belongs to another user"
+    return f"asked {named} to write a checkpoint and end"
+
+
+def retry_arguments(manifest: Mapping[str, Any], outputs: Path) -> list[str]:
+    """The sweep's own arguments, for this output folder; nothing finished is done again, and nobody stays to watch jobs."""
+    arguments = shlex.split(manifest["command"])[3:]
+    kept = [text for text in arguments if not text.startswith(("force=", "output=", "launcher.detach="))]
+    here = [] if Path("outputs").resolve() == outputs else [f"output={outputs}"]
+    return kept + here + (["launcher.detach=true"] if manifest.get("detaches") else [])
+
+
+def retry(status: Status, outputs: Path, console: Console) -> int:
+    """Give the sweep's command again, unless all of its runs are finished or going on."""
+    left = status.rows_in("failed") + ([] if any(watcher.here for watcher in status.watchers) else status.rows_in("waiting"))
+    if not left:
+        counts = status.as_json()["counts"]
+        console.print(f"nothing to try again: {', '.join(f'{count} {state}' for state, count in counts.items())}")
+        return 0
     from efficient_rl.sweep import main as sweep_main
 
-    arguments = shlex.split(manifest["command"])[3:]
-    if any(argument == "launcher=slurm" for argument in arguments) or Ledger(outputs).jobs.is_dir():
-        arguments.append("launcher.detach=true")
-    return sweep_main(arguments)
+    return sweep_main(retry_arguments(status.manifest, outputs))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0, 1 where a run failed, 2 for a bad request."""
-    given = _parser().parse_args(arguments)
-    console, outputs = Console(), Path(given.output).resolve()
+    given = _parser().parse_intermixed_args(arguments)
+    console = Console()
     try:
-        sweep = given.sweep.removeprefix("sweep=") if given.sweep else None
+        if given.cancel and "=" in given.cancel:  # the word after a --cancel without a run
+            given.words, given.cancel = [*given.words, given.cancel], ""
+        sweep, outputs = _words(given.words)
         manifest = find_manifest(outputs, sweep)
-        if given.logs:
-            key = find_run([run["hash"] for run in manifest["runs"]], given.logs)
-            print(log_text(outputs, key))
+        if given.logs is not None:
+            print(log_text(outputs, find_run([run["hash"] for run in manifest["runs"]], given.logs)))
+            return 0
+        if given.cancel is not None:
+            found = read_status(outputs, manifest)
+            done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
+            console.print("\n".join(done or ["nothing goes on"]), soft_wrap=True, highlight=False, markup=False)
             return 0
         if given.retry:
-            return retry(manifest, outputs)
-        status = read_status(outputs, manifest)
-        if given.cancel is not None:
-            for line in cancel(status, given.cancel or None) or ["nothing goes on"]:
-                console.print(line, soft_wrap=True, highlight=False, markup=False)
-            return 0
+            return retry(read_status(outputs, manifest), outputs, console)
+        status = _watch(outputs, manifest, console) if given.watch else read_status(outputs, manifest)
         if given.json:
             print(json.dumps(status.as_json(), indent=1))
-        elif given.watch:
-            status = _watch(outputs, manifest, console)
-        else:
+        elif not given.watch:
             console.print(_view(status, len(status.rows)))
-        return EXIT_FAILED if any(row.state == "failed" for row in status.rows) else 0
+        return EXIT_FAILED if status.rows_in("failed") else 0
     except (ConfigError, SchedulerError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return EXIT_BAD_REQUEST
 
 
+def _words(words: Sequence[str]) -> tuple[str | None, Path]:
+    """Sweep and output folder, from `NAME` or `sweep=NAME` and `output=FOLDER`."""
+    values: dict[str, str] = {}
+    for word in words:
+        key, value = word.split("=", 1) if "=" in word else ("sweep", word)
+        if key not in ("sweep", "output"):
+            raise ConfigError(f"unknown key {key!r}; {suggest(key, ('sweep', 'output'))}")
+        if key in values or not value:
+            raise ConfigError(f"{word!r}: give one sweep and one output folder")
+        values[key] = value
+    return values.get("sweep"), Path(values.get("output", "outputs")).resolve()
+
+
 def _watch(outputs: Path, manifest: Mapping[str, Any], console: Console) -> Status:
+    observer = Observer(outputs, manifest)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            status = read_status(outputs, manifest)
+            status = observer.look()
             live.update(_view(status, max(3, console.height - 8)), refresh=True)
-            if not any(row.state in GOING_ON for row in status.rows):
+            if not status.goes_on:
                 return status
             time.sleep(WATCH_SECONDS)
 
 
 def _view(status: Status, room: int) -> Group:
-    failed = [row for row in status.rows if row.state == "failed"]
     parts: list[Any] = [f"sweep {escape(status.manifest['name'])}", run_table(status.rows, room, COLUMNS)]
-    if failed:
-        parts.append(failure_table(failed[:room]))
+    for row in status.rows_in("failed")[:room]:
+        parts.append(Text(f"{row.folder.name[:8]} {row.failure.error if row.failure else 'failed'}", style=STYLES["failed"]))
     if status.trouble:
         parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
+    if status.rows_in("failed", "waiting") and not status.goes_on:
+        parts.append("nobody goes on with what failed or waits: --retry does, --logs RUN tells more")
     return Group(*parts)
 
 
@@ -252,13 +197,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("sweep", nargs="?", help="name of the sweep; the newest without one")
-    parser.add_argument("--output", default="outputs", help="folder of all runs and sweeps")
-    parser.add_argument("--watch", action="store_true", help="show it until nothing goes on")
-    parser.add_argument("--logs", metavar="RUN", help="the end of a run's log")
-    parser.add_argument("--cancel", metavar="RUN", nargs="?", const="", help="end all jobs of the sweep, or one run's")
-    parser.add_argument("--retry", action="store_true", help="give the sweep's command again")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("words", nargs="*", metavar="SWEEP", help="name of the sweep, and output=FOLDER")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="show it until nothing goes on")
+    how.add_argument("--logs", metavar="RUN", help="the end of a run's log")
+    how.add_argument("--cancel", metavar="RUN", nargs="?", const="", help="end the sweep, or one run")
+    how.add_argument("--retry", action="store_true", help="give the sweep's command again")
+    how.add_argument("--json", action="store_true", help="one JSON object")
     return parser
 
 

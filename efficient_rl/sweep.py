@@ -91,11 +91,12 @@ def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | N
     points = expand(arguments, extra_folder)
     runs, dropped = _filtered([parse_run(point) for point in points], [*file_rules, *rules])
     settings = {key: points[0].config[key] for key in SHARED_KEYS}
+    options = ["--config-dir", extra_folder] if extra_folder else []
     _check_settings(settings)
     return Request(
         name=settings["name"] or sweep_name([*given, *(f"filter={rule}" for rule in rules)], file_name),
         question=question,
-        command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *overrides]),
+        command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *options, *overrides]),
         runs=tuple(runs),
         dropped=dropped,
         settings=settings,

@@ -27,6 +27,7 @@ from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record
 from efficient_rl.supervise import Supervisor
 from efficient_rl.tracking import Collector, TrackedRun, resolve_uri, sync_until
+from efficient_rl.watchers import watching
 
 if TYPE_CHECKING:
     from efficient_rl.launch.handle import Handle
@@ -59,7 +60,7 @@ def carry_out(request: "Request", plan: Plan, console: Console) -> int:
             console.print(str(budget), highlight=False)
         approve(budget, launcher.max_gpu_hours, console)
     labels = label_runs(plan.runs)
-    _write_manifest(request, plan, labels)
+    _write_manifest(request, plan, labels, launcher.detaches)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
@@ -78,7 +79,7 @@ def carry_out(request: "Request", plan: Plan, console: Console) -> int:
     return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
 
 
-def _write_manifest(request: "Request", plan: Plan, labels: Mapping[str, str]) -> None:
+def _write_manifest(request: "Request", plan: Plan, labels: Mapping[str, str], detaches: bool) -> None:
     """`outputs/sweeps/<name>/sweep.json`: which runs answer the question, for the report and for the next command."""
     folder = request.outputs / "sweeps" / request.name
     runs = [
@@ -91,6 +92,7 @@ def _write_manifest(request: "Request", plan: Plan, labels: Mapping[str, str]) -
             "created": time.time(),
             "command": request.command,
             "question": request.question,
+            "detaches": detaches,
             "runs": runs,
         }
     )
@@ -131,7 +133,11 @@ def _watch(request: "Request", plan: Plan, launcher: Launcher, rows: dict[str, R
     attached = {handle.job.key: handle for handle in launcher.attach(list(jobs.values()))}
     elsewhere = {run.config_hash for run in plan.active} - set(attached)
     supervisor = Supervisor(launcher, request.name, console)
-    with Display(list(rows.values()), console) as display, _stop_signals():
+    with (
+        watching(request.outputs / "sweeps" / request.name),
+        Display(list(rows.values()), console) as display,
+        _stop_signals(),
+    ):
         try:
             fresh = [job for key, job in jobs.items() if key not in attached and key not in elsewhere]
             handles = attached | {handle.job.key: handle for handle in launcher.launch(fresh)}
@@ -267,7 +273,10 @@ def _say_outcome(
     if failed:
         console.print(failure_table(failed))
     if how == "left":
-        say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.quote(request.name)} shows them")
+        words = [request.name] + (
+            [] if request.settings["output"] == "outputs" else [f"output={request.settings['output']}"]
+        )
+        say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.join(words)} shows them")
     if how != "ended" or failed:
         say(f"to go on: {request.command}")
     if finished:

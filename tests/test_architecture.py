@@ -24,6 +24,8 @@ TORCH_FREE = (
     "supervise",
     "budget",
     "status",
+    "observe",
+    "watchers",
     "launch.slurm",
     "launch.processes",
     "team",
@@ -90,6 +92,7 @@ ALLOWED = {  # package or module -> what of ours it may import
         "provenance",
         "supervise",
         "sweep",
+        "watchers",
     },
     "doctor": {
         "compose",
@@ -104,7 +107,9 @@ ALLOWED = {  # package or module -> what of ours it may import
         "tasks",
         "tracking",
     },
-    "status": {"compose", "display", "launch", "record", "sweep"},
+    "watchers": {"record"},
+    "observe": {"compose", "display", "launch", "record", "watchers"},
+    "status": {"compose", "display", "launch", "observe", "record", "sweep"},
     "supervise": {"display", "launch", "record"},
     "budget": {"compose", "config", "estimate", "record"},
 }

@@ -24,7 +24,7 @@ def test_a_row_follows_the_run_directory(tmp_path: Path) -> None:
     record = record_with_steps(tmp_path, 3)
     row = Row(record.folder, "last_k", max_steps=10, state="running")
     row.refresh()
-    assert row.cells()[2:] == ["running", "3/10", "0.300", "20.0%", "1,000", "3 MiB", "14 s"]
+    assert row.cells()[2:] == ["running", "3/10", "0.300", "20.0%", "1,000", "3 MiB", "14 s", ""]
     record.append(10, {"eval/accuracy": 0.5})
     row.refresh()
     assert row.cells()[5] == "20.0% → 50.0%"

@@ -1,7 +1,7 @@
-"""The status command says what each run does, why it does not go on, and can end it or try it again."""
+"""The status command shows, ends and tries again what the runs of a sweep do."""
 
 import json
-import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,20 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import ConfigError
+from efficient_rl.observe import find_manifest, read_status
 from efficient_rl.record import Failure, Record
-from efficient_rl.status import find_manifest, main, read_status
+from efficient_rl.status import end_runs, main, retry_arguments
+from efficient_rl.sweep import read_request
+from efficient_rl.watchers import watchers, watching
 from tests.conftest import command, environment, tiny_run
-
-
-def manifest(folder: Path, *runs: str, name: str = "mine") -> list[Record]:
-    """A sweep's manifest in an output folder, and the records of its runs."""
-    configs = [tiny_run(run) for run in runs]
-    listed = [{"hash": c.config_hash, "label": f"run {i}", "params": c.flat()} for i, c in enumerate(configs)]
-    path = folder / "sweeps" / name / "sweep.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"name": name, "command": "python -m efficient_rl.sweep", "question": None, "runs": listed}))
-    return [Record(folder / "runs" / config.config_hash) for config in configs]
+from tests.test_observe import DIES, manifest, submitted
 
 
 def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None:
@@ -45,42 +38,90 @@ def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None
 
 def test_the_exit_status_says_whether_a_run_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, failed = manifest(tmp_path, "seed=0", "seed=1")
-    assert main(["--output", str(tmp_path)]) == 0
+    assert main([f"output={tmp_path}"]) == 0
     failed.claim(tiny_run("seed=1"))
     failed.fail(ValueError("no letters"))
     failed.release()
-    assert main(["mine", "--output", str(tmp_path)]) == 1
+    assert main(["mine", f"output={tmp_path}"]) == 1
+    assert main([f"output={tmp_path}", "sweep=mine", "--watch"]) == 1  # nothing goes on: it ends at once
     assert "ValueError: no letters" in capsys.readouterr().out
 
 
-def test_unknown_sweeps_and_runs_are_named_with_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="no sweep in"):
-        find_manifest(tmp_path, None)
-    records = manifest(tmp_path, "seed=0", "seed=1")
-    assert main(["yours", "--output", str(tmp_path)]) == 2
-    assert "valid: mine" in capsys.readouterr().err
-    assert main(["--output", str(tmp_path), "--logs", "x"]) == 2
-    assert "names 0 runs" in capsys.readouterr().err
-    assert main(["--output", str(tmp_path), "--logs", records[0].folder.name[:6]]) == 2
-    assert "has written nothing yet" in capsys.readouterr().err
+def test_bad_requests_are_answered_with_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = manifest(tmp_path, "seed=0")
+    at = f"output={tmp_path}"
+    for arguments, answer in (
+        (["yours", at], "valid: mine"),
+        ([at, "mine", "yours"], "give one sweep and one output folder"),
+        ([at, "outptu=x"], "did you mean 'output'"),
+        ([at, "--logs", "x"], f"choose of {record.folder.name[:8]}"),
+        ([at, "--logs", record.folder.name[:6]], "has written nothing yet"),
+        (["--cancel", "mine", at], "begins the hash of 0 runs"),
+    ):
+        assert main(arguments) == 2
+        assert answer in capsys.readouterr().err
 
 
-def test_the_newest_sweep_is_taken_where_none_is_named(tmp_path: Path) -> None:
-    manifest(tmp_path, "seed=0", name="first")
-    manifest(tmp_path, "seed=1", name="second")
-    os.utime(tmp_path / "sweeps" / "first" / "sweep.json", (1, 1))
-    assert find_manifest(tmp_path, None)["name"] == "second"
-    assert find_manifest(tmp_path, "first")["name"] == "first"
+def test_logs_are_those_of_the_run_and_of_its_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = manifest(tmp_path, "seed=0")
+    (folder,) = submitted(tmp_path, [tiny_run()]).jobs.glob("efficient_rl-*")
+    (folder / "7_0_log.err").write_text("no such module\n")
+    assert main([f"output={tmp_path}", "--logs", record.folder.name[:4]]) == 0
+    assert capsys.readouterr().out == f"--- {folder}/7_0_log.err\nno such module\n"
+    (record.folder / "log.txt").write_text("".join(f"line {number}\n" for number in range(500)))
+    assert main([f"output={tmp_path}", "--logs", record.folder.name[:4]]) == 0
+    told = capsys.readouterr().out
+    assert "line 499\n" in told
+    assert "line 399\n" not in told
+    assert "no such module" in told
 
 
-def test_a_local_run_is_watched_cancelled_and_tried_again(tmp_path: Path) -> None:
+def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_finished_runs_again(tmp_path: Path) -> None:
+    options = tmp_path / "my options"
+    options.mkdir()
+    overrides = ["strategy=last_k", "force=true", "output=elsewhere", "seed=0,1", "filter=seed < 1"]
+    told = {"command": read_request(overrides, multirun=True, extra_folder=str(options)).command, "detaches": False}
+    here = (tmp_path / "outputs").resolve()
+    kept = ["-m", "--config-dir", str(options), "strategy=last_k", "seed=0,1", "filter=seed < 1"]
+    assert retry_arguments(told, here) == kept
+    assert retry_arguments(told, tmp_path / "other") == [*kept, f"output={tmp_path / 'other'}"]
+    again = {"command": shlex.join(["python", "-m", "efficient_rl.sweep", *kept, "launcher.detach=true"]), "detaches": True}
+    assert retry_arguments(again, here) == [*kept, "launcher.detach=true"]
+
+
+def test_a_command_is_noted_while_it_works_and_a_killed_one_is_forgotten(tmp_path: Path) -> None:
+    with watching(tmp_path):
+        (me,) = watchers(tmp_path)
+        assert me.here
+        (tmp_path / "watchers" / "far-12.json").write_text('{"host": "far", "pid": 12}')
+        assert [(w.host, w.here) for w in watchers(tmp_path) if not w.here] == [("far", False)]
+    assert [watcher.host for watcher in watchers(tmp_path)] == ["far"]
+    note = tmp_path / "watchers" / f"{me.host}-{2**22 + 1}.json"
+    note.write_text(json.dumps({"host": me.host, "pid": 2**22 + 1, "created": 1.0}))
+    assert [watcher.host for watcher in watchers(tmp_path)] == ["far"]
+    assert not note.exists()
+
+
+def test_a_run_of_another_machine_is_named_not_killed(tmp_path: Path) -> None:
+    (record,) = manifest(tmp_path, "seed=0")
+    record.claim(tiny_run())
+    path = record.folder / "attempts" / "000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "far"}))
+    status = read_status(tmp_path, find_manifest(tmp_path, None))
+    assert [row.state for row in status.rows] == ["running"]
+    (line,) = end_runs(tmp_path, status, status.rows)
+    assert "on far" in line
+    assert "cannot be ended from here" in line
+
+
+def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path: Path) -> None:
     def status(*arguments: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "efficient_rl.status", *arguments]
         return subprocess.run(
             line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200, check=False
         )
 
-    overrides = ["strategy=last_k", "grpo.max_steps=60", "tracking=none", "launcher.workers=1", "name=one"]
+    overrides = ["-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=60", "tracking=none", "launcher.workers=1", "name=one"]
     sweep = subprocess.Popen(
         command(overrides), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -89,19 +130,44 @@ def test_a_local_run_is_watched_cancelled_and_tried_again(tmp_path: Path) -> Non
         while not any(row["step"] >= 2 for r in tmp_path.glob("outputs/runs/*") for row in Record(r).metrics()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        (run,) = json.loads(status("--json").stdout)["runs"]
-        assert run["state"] == "running"
-        cancelled = status("one", "--cancel", run["hash"][:5])
-        assert "to write a checkpoint and end" in cancelled.stdout
-        sweep.wait(timeout=60)
+        told = json.loads(status("--json").stdout)
+        assert [run["state"] for run in told["runs"]] == ["running", "waiting"]
+        assert [watcher.split(" on ")[0] for watcher in told["watchers"]] == [f"process {sweep.pid}"]
+        cancelled = status("--cancel", "output=outputs", "one")
+        assert f"stopped the sweep command (process {sweep.pid}" in cancelled.stdout, cancelled.stdout + cancelled.stderr
+        assert sweep.wait(timeout=30) == 130
     finally:
         if sweep.poll() is None:
             sweep.send_signal(signal.SIGKILL)
             sweep.wait()
-    assert Record(tmp_path / "outputs" / "runs" / run["hash"]).checkpoint() is not None
+    first, second = (Record(tmp_path / "outputs" / "runs" / run["hash"]) for run in told["runs"])
+    assert first.checkpoint() is not None
+    assert not (second.folder / "attempts").exists()  # it never began
     assert "nothing goes on" in status("--cancel").stdout
-    assert "Traceback" not in status("--logs", run["hash"][:5]).stdout
+    assert "there is nothing to end" in status("--cancel", first.folder.name[:6]).stdout
+    assert "--retry does" in status().stdout
+    (tmp_path / "outputs" / "jobs").mkdir()  # of another sweep, on a cluster
     again = status("--retry")
     assert again.returncode == 0, again.stdout + again.stderr
-    (run,) = json.loads(status("--json").stdout)["runs"]
-    assert (run["state"], run["step"]) == ("finished", 60)
+    assert [(run["state"], run["step"]) for run in json.loads(status("--json").stdout)["runs"]] == [("finished", 60)] * 2
+    assert status("--retry").stdout == "nothing to try again: 2 finished\n"
+
+
+def test_one_local_run_is_ended_by_the_beginning_of_its_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = manifest(tmp_path, "seed=0")
+    script = f"import time\n{DIES}print('claimed', flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "runs"), "seed=0"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        assert main([f"output={tmp_path}", "--cancel", record.folder.name[:6]]) == 0
+        assert f"asked process {process.pid} on " in capsys.readouterr().out
+        assert process.wait(timeout=20) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()

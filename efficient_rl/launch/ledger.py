@@ -15,6 +15,7 @@ from pathlib import Path
 
 from efficient_rl.record import Cause
 
+ERROR_CHARACTERS = 4000
 MISSING = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError)
 
 
@@ -93,6 +94,29 @@ class Ledger:
         assignment = self.assignment(key)
         batch = self.batch(assignment.batch) if assignment else None
         return batch.job_id(assignment.task) if assignment and batch else None
+
+    def job_mates(self, key: str) -> list[str]:
+        """All runs of the job that a run is in."""
+        assignment = self.assignment(key)
+        batch = self.batch(assignment.batch) if assignment else None
+        return list(batch.tasks[assignment.task]) if assignment and batch else []
+
+    def assigned_at(self, key: str) -> float:
+        """When a run was last assigned, in Unix seconds; 0 where it never was."""
+        try:
+            return (self.runs / key / "job.json").stat().st_mtime
+        except MISSING:
+            return 0.0
+
+    def error_files(self, assignment: Assignment | None) -> list[Path]:
+        """What the assigned job wrote to its error streams, a file a process."""
+        batch = self.batch(assignment.batch) if assignment else None
+        job = batch.job_id(assignment.task) if assignment and batch else None
+        return sorted(batch.folder.glob(f"{job}_*_log.err")) if batch and job else []
+
+    def error_text(self, assignment: Assignment | None) -> str:
+        """The end of each of those files."""
+        return "\n".join(path.read_text(errors="replace")[-ERROR_CHARACTERS:] for path in self.error_files(assignment))
 
     def intend(self, prefix: str, tasks: Sequence[Sequence[str]], before: dict[str, Assignment]) -> Batch:
         """Write down what is about to be submitted. `before` are the assignments that already had tries."""

@@ -30,20 +30,22 @@ class Ending:
         return self.cause in RETRIED
 
 
-def ending(state: JobState, started: bool, error_text: str, timeout_min: int) -> Ending:
+def ending(state: JobState, started: bool, error_text: str, timeout_min: int | None) -> Ending:
     """The ending that Slurm's state and the job's error stream tell of; `started`: the run was claimed by that job."""
     cause = CAUSES.get(state.word)
     if state.word == "FAILED" and any(sign in error_text for sign in OUT_OF_MEMORY):
         cause = "out_of_memory"
     if cause == "time_limit":
-        return Ending(cause, f"the time limit of {timeout_min} min was reached")
+        limit = "" if timeout_min is None else f" of {timeout_min} min"
+        return Ending(cause, f"the time limit{limit} was reached (launcher.timeout_min)")
     if state.word == VANISHED:
         return Ending("not_started", "Slurm does not know its job")
     if cause in ("cancelled", "preempted", "node_failure") or (cause and started):
         return Ending(cause, WORDS[cause])
     last = next((line for line in reversed(error_text.splitlines()) if line.strip()), "")
     if not started:
-        return Ending("not_started", f"its job ended before it began ({state.word}, {last or state.exit_code})")
+        how = WORDS[cause] if cause else f"{state.word}, {last or state.exit_code}"
+        return Ending("not_started", f"its job ended before it began ({how})")
     if state.word == "COMPLETED" or state.exit_code.startswith("143"):
         return Ending("preempted", WORDS["preempted"])
     return Ending(

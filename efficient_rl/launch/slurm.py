@@ -269,10 +269,7 @@ class SlurmLauncher(SlurmRequest):
 
     def _error_text(self, handle: SlurmHandle) -> str:
         """The end of what the job wrote to its error stream."""
-        assert handle.assignment is not None
-        folder = _ledger(handle.job).jobs / handle.assignment.batch
-        texts = [path.read_text(errors="replace")[-4000:] for path in sorted(folder.glob(f"{handle.job_id}_*_log.err"))]
-        return "\n".join(texts)
+        return _ledger(handle.job).error_text(handle.assignment)
 
 
 def _ledger(job: Job) -> Ledger:
