@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import GRPOConfig
 
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig, to_dict
@@ -23,6 +24,7 @@ from efficient_rl.record import Record
 from efficient_rl.run import Options, Stop, execute
 from efficient_rl.sections import Component, RewardTerm
 from efficient_rl.training.settings import grpo_arguments, split_batch
+from efficient_rl.training.sharding import check_sharding
 from tests.conftest import tiny_run
 
 STEPS = 3
@@ -253,3 +255,24 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["strategy=lisa"], "Lisa changes what trains"),
+        (["strategy=adalora"], "AdaLora changes what trains"),
+        (["strategy=lora_fa"], "LoraFA has an optimizer"),
+        (["strategy=full", "grpo.sampler=vllm_server"], r"grpo\.sampler=own"),
+    ],
+)
+def test_what_needs_whole_tensors_is_not_sharded(overrides: list[str], words: str, tmp_path: Path) -> None:
+    config = tiny_run(*overrides)
+    arguments = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, use_vllm=config.grpo.sampler.startswith("vllm"))
+    with pytest.raises(ValueError, match=words):
+        check_sharding(config.strategy.build(), arguments)
+
+
+def test_static_strategies_and_plain_lora_are_sharded(tmp_path: Path) -> None:
+    for option in ("full", "last_k", "bitfit", "lora", "dora"):
+        check_sharding(tiny_run(f"strategy={option}").strategy.build(), GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
