@@ -22,6 +22,7 @@ BEAT_SECONDS = 1.0
 SILENT_SECONDS = 120.0  # a process without a sign of life for so long is taken for dead
 GRACE_SECONDS = 5.0  # within which a process finds out by itself that another has ended, or hears why
 FAILED, SEEN = "failed", "seen"
+GONE = "process 0 of this run ended without a word; its exit status says how (a signal, out of memory)"
 
 
 class MateLost(RuntimeError):
@@ -43,6 +44,7 @@ class Team:
         self._store = connect() if connect is not None else None
         self._connect = connect
         self._ending = threading.Event()
+        self._lost: MateLost | None = None
         self._watch: threading.Thread | None = None
 
     @property
@@ -146,13 +148,13 @@ class Team:
             return error
         deadline = time.monotonic() + GRACE_SECONDS
         try:
-            while time.monotonic() < deadline:
+            while self._lost is None and time.monotonic() < deadline:
                 if self._store.check([FAILED]):
                     return self._told(self._store)
                 time.sleep(0.1)
         except RuntimeError:
-            return MateLost("process 0 of this run ended without a word; its exit status says how (a signal, out of memory)")
-        return MateLost(
+            return self._lost or MateLost(GONE)
+        return self._lost or MateLost(
             f"another of the {self.size} processes of this run ended without a word ({_words(error)}); "
             "its exit status says how (a signal, out of memory)"
         )
@@ -171,21 +173,24 @@ class Team:
 
     def _look_out(self, on_loss: Callable[[MateLost], None]) -> None:
         assert self._connect is not None
-        lost: MateLost | None = None
         try:
             store, beats = self._connect(), _Beats(self.size)  # a connection of its own: the other may wait
-            while lost is None and not self._ending.wait(BEAT_SECONDS):
+            while self._lost is None and not self._ending.wait(BEAT_SECONDS):
                 store.add(f"beat/{self.rank}", 1)
-                lost = self._told(store) if store.check([FAILED]) else beats.silent(store) if self.is_main else None
+                if store.check([FAILED]):
+                    self._told(store)
+                elif self.is_main:
+                    self._lost = beats.silent(store)
         except RuntimeError:
-            lost = MateLost("process 0 of this run is gone; its exit status says how (a signal, out of memory)")
-        if lost is not None and not self._ending.wait(GRACE_SECONDS):
-            on_loss(lost)
+            self._lost = MateLost(GONE)
+        if self._lost is not None and not self._ending.wait(GRACE_SECONDS):
+            on_loss(self._lost)
 
     def _told(self, store: "Store") -> MateLost:
         words = json.loads(store.get(FAILED))
+        self._lost = MateLost(f"process {words['rank']} of {self.size}: {words['error']}", words["exit_code"])
         store.add(SEEN, 1)
-        return MateLost(f"process {words['rank']} of {self.size}: {words['error']}", words["exit_code"])
+        return self._lost
 
 
 ALONE = Team()

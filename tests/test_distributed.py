@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import GRPOConfig
 
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig, to_dict
@@ -22,7 +23,8 @@ from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_M
 from efficient_rl.record import Record
 from efficient_rl.run import Options, Stop, execute
 from efficient_rl.sections import Component, RewardTerm
-from efficient_rl.training.settings import grpo_arguments
+from efficient_rl.training.settings import grpo_arguments, split_batch
+from efficient_rl.training.sharding import check_sharding
 from tests.conftest import tiny_run
 
 STEPS = 3
@@ -110,8 +112,11 @@ def weights(record: Record) -> dict[str, torch.Tensor]:
     return load_file(next(path for path in (record.folder / "model").iterdir() if path.suffix == ".safetensors"))
 
 
-def assert_same(one: Record, other: Record) -> None:
-    for name in ("train/loss", "train/grad_norm", "train/reward", "train/kl", "train/entropy", "params/active"):
+METRICS = ("train/loss", "train/grad_norm", "train/reward", "train/kl", "params/active")
+
+
+def assert_same(one: Record, other: Record, metrics: Sequence[str] = (*METRICS, "train/entropy")) -> None:
+    for name in metrics:
         assert values(one, name) == pytest.approx(values(other, name), **CLOSE), name
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
@@ -178,7 +183,8 @@ def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_un
 
 def test_cutting_every_pass_into_parts_changes_nothing(tmp_path: Path) -> None:
     config = tiny_run(*FAST, "strategy=last_k", "grpo.loss_type=dapo", "grpo.num_iterations=2")
-    assert_same(alone(tmp_path / "whole", config), alone(tmp_path / "cut", config, micro_batches=4))
+    whole, cut = alone(tmp_path / "whole", config), alone(tmp_path / "cut", config, micro_batches=4)
+    assert_same(whole, cut, METRICS)  # TRL's entropy is a mean over passes
 
 
 def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: Path) -> None:
@@ -221,16 +227,12 @@ def test_a_run_that_another_process_works_on_is_refused_by_both(start: Start, tm
 @pytest.mark.parametrize(
     ("rows", "passes", "processes", "parts"), [(16, 1, 4, 2), (6, 2, 4, 1), (3, 4, 2, 3), (16, 1, 1, 4)]
 )
-def test_processes_and_parts_share_the_batch_of_the_run(
-    rows: int, passes: int, processes: int, parts: int, tmp_path: Path
-) -> None:
+def test_processes_and_parts_share_the_batch_of_the_run(rows: int, passes: int, processes: int, parts: int) -> None:
     settings = (f"grpo.per_device_train_batch_size={rows}", f"grpo.gradient_accumulation_steps={passes}")
     config = tiny_run(*settings, "grpo.num_generations=2")
-    arguments = grpo_arguments(config, tmp_path, 2, processes, parts)
-    each = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    assert each * processes == rows * passes
-    assert arguments.steps_per_generation == arguments.gradient_accumulation_steps  # one generation an update, as before
-    assert each // arguments.gradient_accumulation_steps <= rows // parts
+    shared = asdict(config.grpo) | split_batch(config.grpo, processes, parts)
+    assert shared["per_device_train_batch_size"] * shared["gradient_accumulation_steps"] * processes == rows * passes
+    assert shared["per_device_train_batch_size"] <= rows // parts
 
 
 @pytest.mark.parametrize(
@@ -253,3 +255,24 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["strategy=lisa"], "Lisa changes what trains"),
+        (["strategy=adalora"], "AdaLora changes what trains"),
+        (["strategy=lora_fa"], "LoraFA has an optimizer"),
+        (["strategy=full", "grpo.sampler=vllm_server"], r"grpo\.sampler=own"),
+    ],
+)
+def test_what_needs_whole_tensors_is_not_sharded(overrides: list[str], words: str, tmp_path: Path) -> None:
+    config = tiny_run(*overrides)
+    arguments = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, use_vllm=config.grpo.sampler.startswith("vllm"))
+    with pytest.raises(ValueError, match=words):
+        check_sharding(config.strategy.build(), arguments)
+
+
+def test_static_strategies_and_plain_lora_are_sharded(tmp_path: Path) -> None:
+    for option in ("full", "last_k", "bitfit", "lora", "dora"):
+        check_sharding(tiny_run(f"strategy={option}").strategy.build(), GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))

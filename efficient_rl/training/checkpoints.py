@@ -85,9 +85,10 @@ class CheckpointedTrainer(GRPOTrainer):
         if not (checkpoint / OPTIMIZER_FILE).is_file():
             logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
             return
+        device = self.args.device
+        where = device if device.type != "cpu" else "cpu"  # of several processes it has a number, which torch.load refuses
         # Our own sealed file; methods such as GaLore keep objects of their own in it.
-        device = "cpu" if self.args.device.type == "cpu" else self.args.device  # several processes call theirs cpu:0
-        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=device, weights_only=False)
+        saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=where, weights_only=False)
         for parameter, name in self.parameters.names.items():
             if name in saved["state"]:
                 saved["state"][name] = {key: part_like(value, parameter) for key, value in saved["state"][name].items()}

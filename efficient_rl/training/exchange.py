@@ -14,8 +14,9 @@ BUCKET_BYTES = 64 << 20
 
 @torch.no_grad()
 def take_weights_of_the_first(model: nn.Module) -> None:
-    """All parameters and buffers as they are in process 0."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    """All parameters, and buffers of floating point, as they are in process 0."""
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]  # gloo sends no masks
+    for tensor in (*model.parameters(), *buffers):
         whole = tensor.detach().contiguous()
         distributed.broadcast(whole, src=0)
         if whole.data_ptr() != tensor.data_ptr():

@@ -413,10 +413,12 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             return logps, entropies
         if 0 < len(rows) < len(input_ids):
             logps = constant.to(logps.dtype).index_copy(0, rows, logps)
-        return logps, None if entropies is None else self._with_mean_entropy(entropies, rows, batch["completion_mask"])
+        return logps, None if entropies is None else self._with_mean_entropy(entropies, rows, batch)
 
-    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
         """Entropies of all rows, of those left out the mean of the others: it only enters the metric, NaN where all are."""
+        mask, moving = batch["completion_mask"], _moving(batch["advantages"])[rows]
+        rows, entropies = rows[moving], entropies[moving]
         sums = torch.stack([(entropies * mask[rows]).sum(), mask[rows].sum()]).detach()
         if self._exchanges:
             sums = self.accelerator.reduce(sums, "sum")
@@ -446,7 +448,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         rows = torch.arange(len(advantages), device=advantages.device)
         if self._needs_all_rows:
             return rows
-        moving = rows[advantages.reshape(len(advantages), -1).abs().sum(1) > 0]
+        moving = rows[_moving(advantages)]
         alone = self.accelerator.num_processes == 1 or (self._exchanges and self._shards is None)
         return moving if alone or len(moving) else rows[:1]  # shards are put together by all processes, in every pass
 
@@ -526,6 +528,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             self._weights.note(self.parameters.active)
         self.meter.end()
         self.meter.note("optimizer_state", lambda: optimizer_state_bytes(self._optimizer))
+
+
+def _moving(advantages: torch.Tensor) -> torch.Tensor:
+    """Which completions, shape (rows,), have an advantage anywhere; `advantages` is (rows,) or (rows, tokens)."""
+    return advantages.reshape(len(advantages), -1).abs().sum(1) > 0
 
 
 class _Steps(TrainerCallback):
