@@ -149,7 +149,7 @@ class Sweep:
             )  # fmt: skip
         return self
 
-    def end(self, seconds: float = 240) -> int:
+    def end(self, seconds: float = 400) -> int:
         """Wait for the command; its exit status."""
         assert self.process is not None
         try:
@@ -176,7 +176,7 @@ class Sweep:
         """Its run directories."""
         return [Record(path) for path in sorted((self.folder / "outputs" / "runs").glob("*"))]
 
-    def wait_steps(self, steps: int, runs: int = 1, seconds: float = 120) -> list[str]:
+    def wait_steps(self, steps: int, runs: int = 1, seconds: float = 240) -> list[str]:
         """Wait until so many runs have logged so many steps; their job ids."""
 
         def there() -> list[Record]:
