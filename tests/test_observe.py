@@ -85,7 +85,7 @@ def test_a_job_that_lives_says_whether_a_run_waits_runs_or_waits_again(
     assert (late.state, late.note) == ("running", "job 7 on n1")
     past = time.time() - 2 * HEARTBEAT_SECONDS
     os.utime(record.folder / "attempts" / "000001.json", (past, past))
-    assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note == "job 7 on n1, no sign for 30 min 00 s"
+    assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note.startswith("job 7 on n1, no sign for 30 min")
     assert judged(tmp_path, ledger, JobState("PENDING"), "BeginTime").state == "queued"  # put back into the queue
 
 
