@@ -49,6 +49,7 @@ def test_out_of_memory_is_tried_once_with_twice_the_parts_where_that_is_wanted_a
     assert micro_batches_after("out_of_memory", (), 1, config, oom_retry=False) is None
     assert micro_batches_after("out_of_memory", ("out_of_memory",), 2, config, oom_retry=True) is None
     assert micro_batches_after("out_of_memory", ("preempted",), 2, config, oom_retry=True) is None  # 6 has no 4 parts
+    assert micro_batches_after("out_of_memory", (), 1, config, oom_retry=True, processes=2) is None  # nor have 3 rows two
     assert micro_batches_after("error", (), 1, config, oom_retry=True) is None
 
 

@@ -54,10 +54,10 @@ def ending(state: JobState, started: bool, error_text: str, timeout_min: int | N
 
 
 def micro_batches_after(
-    cause: Cause, tries: Sequence[Cause], now: int, config: Mapping[str, Any], oom_retry: bool
+    cause: Cause, tries: Sequence[Cause], now: int, config: Mapping[str, Any], oom_retry: bool, processes: int = 1
 ) -> int | None:
     """Into how many parts to cut each batch after running out of memory: twice as many, once; None: do not try again."""
-    size = config["grpo"]["per_device_train_batch_size"]
+    size = config["grpo"]["per_device_train_batch_size"] // processes
     if cause != "out_of_memory" or not oom_retry or "out_of_memory" in tries or size % (2 * now):
         return None
     return 2 * now

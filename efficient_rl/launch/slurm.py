@@ -245,7 +245,9 @@ class SlurmLauncher(SlurmRequest):
     def _retry_or_fail(self, handle: SlurmHandle, why: Ending, record: Record) -> None:
         assert handle.assignment is not None
         tries = handle.assignment.tries
-        parts = micro_batches_after(why.cause, tries, handle.assignment.micro_batches, handle.job.config, self.oom_retry)
+        parts = micro_batches_after(
+            why.cause, tries, handle.assignment.micro_batches, handle.job.config, self.oom_retry, self.processes_per_run
+        )
         if why.may_retry and len(tries) < self.retries:
             parts = handle.assignment.micro_batches
         if parts is None:
