@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
+from efficient_rl.flight import POLL_SECONDS
 from efficient_rl.launch import local
 from efficient_rl.launch.worker import Job
 from efficient_rl.run import quiet_libraries
-from efficient_rl.watch import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = len(os.sched_getaffinity(0))

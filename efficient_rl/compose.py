@@ -5,14 +5,15 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,33 +36,88 @@ class Point:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """One override of the command line with all values it takes."""
+class Span:
+    """A range or interval of numbers, both ends included; `step` is None where it has none."""
+
+    low: float
+    high: float
+    step: float | None
+    log: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds whole numbers only."""
+        return all(type(end) is int for end in (self.low, self.high, self.step or 1))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One override of the command line with all values it takes; those of an interval, in `span`, cannot be listed."""
 
     key: str
     values: Sequence[Any]
     composed: bool  # Hydra must compose it: a group choice, or an override with a + or ~ prefix
     text: str
+    swept: bool = False
+    span: Span | None = None
 
 
-@dataclass
-class _Composer:
-    groups: set[str]
-    cache: dict[tuple[str, ...], tuple[Tree, dict[str, str]]] = field(default_factory=dict)
+class Composer:
+    """Composes configurations from the shipped options and those in `extra_folder`; each set of choices once."""
 
-    def compose(self, overrides: tuple[str, ...]) -> tuple[Tree, dict[str, str]]:
-        """The unresolved tree and the choices for a set of group overrides; every set is composed once."""
-        if overrides not in self.cache:
+    def __init__(self, extra_folder: str | None = None) -> None:
+        self._folder = extra_folder
+        self._search = (f"hydra.searchpath=[file://{Path(extra_folder).resolve()}]",) if extra_folder else ()
+        self._cache: dict[tuple[str, ...], tuple[Tree, dict[str, str]]] = {}
+        with _hydra():
+            listed = GlobalHydra.instance().config_loader().list_groups("")
+        self._groups = {group for group in listed if group not in ("hydra", "_internal")}
+        if extra_folder:
+            self.choose(())
+
+    def axes(self, arguments: Sequence[str]) -> list[Axis]:
+        """The overrides with their values; ConfigError for options that no group has."""
+        axes = [_axis(override, self._groups) for override in _parse(arguments)]
+        _check_options(axes, self._groups, self._folder)
+        return axes
+
+    def choose(self, overrides: tuple[str, ...]) -> tuple[Tree, dict[str, str]]:
+        """The unresolved tree and the choices for a set of overrides that Hydra composes."""
+        if overrides not in self._cache:
             try:
-                config = compose("config", list(overrides), return_hydra_config=True)
+                with _hydra():
+                    config = compose("config", [*self._search, *overrides], return_hydra_config=True)
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(str(error).splitlines()[0]) from error
-            choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if k in self.groups}
+            choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if k in self._groups}
             tree = OmegaConf.to_container(config, resolve=False)
             assert isinstance(tree, dict)
             del tree["hydra"]
-            self.cache[overrides] = ({str(key): value for key, value in tree.items()}, choices)
-        return self.cache[overrides]
+            self._cache[overrides] = ({str(key): value for key, value in tree.items()}, choices)
+        return self._cache[overrides]
+
+    def point(self, chosen: Sequence[tuple[Axis, Any]]) -> tuple[Point, set[str]]:
+        """The configuration with one value for each axis, and the keys of the values that it has no place for."""
+        tree, choices = self.choose(tuple(str(value) for axis, value in chosen if axis.composed))
+        config = copy.deepcopy(tree)
+        unused = set()
+        for axis, value in chosen:
+            if not axis.composed and _has(config, axis.key):
+                _set(config, axis.key, value)
+            elif not axis.composed:
+                unused.add(axis.key)
+        return Point(_resolved(config), choices), unused
+
+    def unknown(self, key: str) -> ConfigError:
+        """The error that no option chosen so far has such a key."""
+        return ConfigError(_unknown_key(key, [tree for tree, _ in self._cache.values()]))
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        yield
 
 
 def config_folder(name: str) -> Path:
@@ -77,34 +133,19 @@ def expand(arguments: Sequence[str], extra_folder: str | None = None) -> list[Po
     A value override that no chosen option knows raises ConfigError; one that only some know is inert for the others.
     `extra_folder` is searched for options before the shipped ones.
     """
-    GlobalHydra.instance().clear()
-    search = [f"hydra.searchpath=[file://{Path(extra_folder).resolve()}]"] if extra_folder else []
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        groups = {group for group in loader.list_groups("") if group not in ("hydra", "_internal")}
-        composer = _Composer(groups)
-        if extra_folder:
-            composer.compose(tuple(search))
-        axes = [_axis(override, groups) for override in _parse(arguments)]
-        _check_options(axes, groups, extra_folder)
-        return list(_points(axes, composer, search))
-
-
-def _points(axes: Sequence[_Axis], composer: _Composer, search: list[str]) -> Iterator[Point]:
+    composer = Composer(extra_folder)
+    axes = composer.axes(arguments)
+    if endless := [axis.text for axis in axes if axis.span is not None and not axis.values]:
+        raise ConfigError(f"{endless[0]!r} is no sweep over values; use a,b,c, choice(...) or range(...), or add search=tpe")
     unused = {axis.key for axis in axes if not axis.composed}
     points = []
     for values in itertools.product(*(axis.values for axis in axes)):
-        chosen = list(zip(axes, values, strict=True))
-        tree, choices = composer.compose((*search, *(str(value) for axis, value in chosen if axis.composed)))
-        config = copy.deepcopy(tree)
-        for axis, value in chosen:
-            if not axis.composed and _has(config, axis.key):
-                _set(config, axis.key, value)
-                unused.discard(axis.key)
-        points.append(Point(_resolved(config), choices))
+        point, without = composer.point(list(zip(axes, values, strict=True)))
+        unused &= without
+        points.append(point)
     for key in sorted(unused):
-        raise ConfigError(_unknown_key(key, [tree for tree, _ in composer.cache.values()]))
-    return iter(points)
+        raise composer.unknown(key)
+    return points
 
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
@@ -116,14 +157,19 @@ def _parse(arguments: Sequence[str]) -> list[Override]:
         ) from error
 
 
-def _axis(override: Override, groups: set[str]) -> _Axis:
+def _axis(override: Override, groups: set[str]) -> Axis:
     key = override.key_or_group
     text = str(override.input_line)
     _check_prefix(override, key, text)
     prefixed = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
     if not override.is_sweep_override():
         composed = prefixed or key in groups
-        return _Axis(key, [text if composed else override.value()], composed, text)
+        return Axis(key, [text if composed else override.value()], composed, text)
+    span = _span(override, text)
+    if isinstance(override.value(), IntervalSweep):
+        if prefixed or key in groups:
+            raise ConfigError(f"{text!r}: an interval holds numbers; {key} needs choice(...)")
+        return Axis(key, (), False, text, True, span)
     try:
         names = list(override.sweep_string_iterator())
     except (HydraException, StopIteration, RuntimeError) as error:
@@ -132,9 +178,28 @@ def _axis(override: Override, groups: set[str]) -> _Axis:
         raise ConfigError(f"{text!r} names no value; widen the range")
     if prefixed or key in groups:
         prefix = text.split("=")[0]
-        return _Axis(key, [f"{prefix}={name}" for name in names], True, text)
+        return Axis(key, [f"{prefix}={name}" for name in names], True, text, True)
     parser = OverridesParser.create()
-    return _Axis(key, [parser.parse_override(f"{key}={name}").value() for name in names], False, text)
+    return Axis(key, [parser.parse_override(f"{key}={name}").value() for name in names], False, text, True, span)
+
+
+def _span(override: Override, text: str) -> Span | None:
+    """The numbers of a range or an interval, from small to large."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        ends, step = (value.start, value.end), None
+    elif isinstance(value, RangeSweep):
+        numbers = [*value.range()]
+        if not numbers:
+            return None
+        ends, step = (numbers[0], numbers[-1]), abs(value.step)
+    else:
+        return None
+    if unknown := sorted(value.tags - {"log"}):
+        raise ConfigError(f"{text!r}: unknown tag {unknown[0]!r}; valid: log")
+    return Span(min(ends), max(ends), step, "log" in value.tags)
 
 
 def _check_prefix(override: Override, key: str, text: str) -> None:
@@ -176,7 +241,7 @@ def group_options(folder: str | None = None) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in sorted(options.items())}
 
 
-def _check_options(axes: Iterable[_Axis], groups: set[str], folder: str | None) -> None:
+def _check_options(axes: Iterable[Axis], groups: set[str], folder: str | None) -> None:
     options = group_options(folder)
     for axis in axes:
         for value in axis.values if axis.key in groups else ():

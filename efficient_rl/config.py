@@ -44,7 +44,10 @@ class RunConfig:
     @functools.cached_property
     def config_hash(self) -> str:
         """16 hexadecimal digits over the content; what only serves display and estimates does not count."""
-        content = json.dumps(_content(asdict(self)), sort_keys=True)
+        tree = asdict(self)
+        if self.eval.split == "test":
+            del tree["eval"]["split"]  # as before there was another one: what was run then counts now
+        content = json.dumps(_content(tree), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ STYLES = {
     "failed": "bold red",
     "waiting": "dim",
     "elsewhere": "yellow",
+    "pruned": "magenta",
 }
 
 
@@ -148,7 +149,7 @@ def run_table(rows: Sequence[Row], room: int, columns: Sequence[str] = COLUMNS) 
         right = column in ("step", "reward", "trained", "peak memory", "left")
         whole = column in ("run", "state", "step")
         table.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
-    order = ["running", "failed", "elsewhere", "queued", "finished", "waiting"]
+    order = ["running", "failed", "elsewhere", "queued", "finished", "pruned", "waiting"]
     shown = sorted(rows, key=lambda row: order.index(row.state)) if len(rows) > room else rows
     for row in shown[:room]:
         cells = dict(zip(COLUMNS, row.cells(), strict=True))

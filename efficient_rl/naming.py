@@ -19,11 +19,15 @@ NOT_NAMING = (
     "checkpoint_steps",
     "checkpoint_minutes",
 )
+NOT_NAMING_BELOW = "search."  # a search with more trials is the same search
 
 
 def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:
     """A name for files and reports, from the sweep file and what the overrides say is run; long ones end in a digest."""
-    told = [text for text in overrides if text.split("=")[0].split(".")[0].lstrip("+~") not in NOT_NAMING]
+    keys = {text: text.split("=")[0].lstrip("+~") for text in overrides}
+    told = [
+        text for text, key in keys.items() if key.split(".")[0] not in NOT_NAMING and not key.startswith(NOT_NAMING_BELOW)
+    ]
     told = [file_name, *told] if file_name else told
     name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(told)).replace(",", "-").replace("=", "-").strip("-") or "default"
     if len(name) <= MAX_NAME_CHARACTERS:

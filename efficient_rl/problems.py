@@ -13,6 +13,7 @@ from efficient_rl.tasks.problem import Problem, Task
 logger = logging.getLogger(__name__)
 HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run of a task
 ALL = 0  # of a table
+VALIDATION_SEED = 40_000_003  # and the problems that settings are chosen on
 EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 
 
@@ -20,6 +21,7 @@ EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 class Problems:
     """`held_out` has the run's own task first, under the task's name, then the further evaluation sets.
 
+    With `eval.split=validation` they are not of the held-out sides but of the training sides, and not trained on.
     `contaminated` counts the training problems that were left out because an evaluation set holds them, or eight of their
     words in a row. `examples` are solved problems for the prompt, from the training side.
     """
@@ -40,18 +42,19 @@ def load_problems(config: RunConfig) -> Problems:
             )
     tasks: dict[str, Task] = {part.name: part.build() for part in (*config.eval.sets, config.task)}
     try:
-        held_out = {
-            name: tasks[name].problems("held_out", config.eval.problems, HELD_OUT_SEED)
-            for name in (own, *(name for name in tasks if name != own))
-        }
+        names = (own, *(name for name in tasks if name != own))
+        held_out = {name: _measured(tasks[name], config) for name in names}
         train = tasks[own].problems("train", config.grpo.train_problems, config.seed)
         shots = config.prompt.shots
         solved = tasks[own].problems("train", 2 * shots, EXAMPLES_SEED) if shots else []
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    tables = [task for task in tasks.values() if isinstance(task, Table)]
-    whole = [task.problems("held_out", ALL, HELD_OUT_SEED) for task in tables]  # also what this run does not measure
-    measured = [problem for problems in (*held_out.values(), *whole) for problem in problems]
+    measured = [problem for task in tasks.values() for problem in _whole(task)]  # also what this run does not measure
+    chosen = [problem for problems in held_out.values() for problem in problems]
+    if config.eval.split == "validation":
+        train, solved = decontaminated(train, chosen)[0], decontaminated(solved, chosen)[0]
+    else:
+        measured = [*chosen, *measured]
     kept, dropped = decontaminated(train, measured)
     if dropped:
         logger.warning("%d of %d training problems are in an evaluation set; they are left out", len(dropped), len(train))
@@ -65,3 +68,28 @@ def load_problems(config: RunConfig) -> Problems:
             f"all {len(train)} training problems of task={own} are in an evaluation set or the prompt; use other sets"
         )
     return Problems(kept, held_out, examples, len(dropped))
+
+
+def evaluation_seed(split: str) -> int:
+    """The seed that the problems of an evaluation split are drawn with."""
+    return HELD_OUT_SEED if split == "test" else VALIDATION_SEED
+
+
+def _measured(task: Task, config: RunConfig) -> Sequence[Problem]:
+    """The problems of a task that the run is measured on: of its held-out side, or for validation of its training side.
+
+    Problems for validation share no passage with any for the test.
+    """
+    count, seed = config.eval.problems, evaluation_seed(config.eval.split)
+    if config.eval.split == "test":
+        return task.problems("held_out", count, seed)
+    drawn = task.problems("train", ALL if isinstance(task, Table) else count, seed)[: 2 * count]
+    found = decontaminated(drawn, _whole(task))[0][:count]
+    if len(found) < count:
+        raise ValueError(f"eval.problems={count}, but only {len(found)} can be kept for validation; use at most as many")
+    return found
+
+
+def _whole(task: Task) -> Sequence[Problem]:
+    """The whole held-out side of a table; of a generator, which has no end, nothing: there the sides never share a key."""
+    return task.problems("held_out", ALL, HELD_OUT_SEED) if isinstance(task, Table) else []

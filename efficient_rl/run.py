@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.compose import ConfigError, expand
 from efficient_rl.config import RunConfig, parse_run
 from efficient_rl.evaluate import Evaluation, Examiner
-from efficient_rl.problems import HELD_OUT_SEED, load_problems
+from efficient_rl.problems import evaluation_seed, load_problems
 from efficient_rl.provenance import snapshot
 from efficient_rl.record import Record, RunResult
 from efficient_rl.sections import PromptSettings, require, require_known
@@ -91,6 +91,8 @@ def train(*overrides: str) -> RunResult:
     settings = points[0].config
     if key := next((key for key in ("sweep", "filter", "dry_run") if settings[key]), None):
         raise ConfigError(f"{key}={settings[key]!r} is for sweeps; use python -m efficient_rl.sweep")
+    if settings["search"]["_target_"]:
+        raise ConfigError("search=... is for sweeps; use python -m efficient_rl.sweep")
     config = parse_run(points[0])
     record = Record(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
     finished = record.result()
@@ -152,10 +154,12 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         team=team,
     )
 
+    problems_seed = evaluation_seed(config.eval.split)
+
     def measure(step: int) -> Evaluations:
         with meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
             found = {
-                n: examiner.evaluate(trainer.model, held_out, HELD_OUT_SEED) for n, held_out in problems.held_out.items()
+                n: examiner.evaluate(trainer.model, measured, problems_seed) for n, measured in problems.held_out.items()
             }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
         if team.is_main:

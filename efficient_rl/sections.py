@@ -16,6 +16,7 @@ from efficient_rl.rewards.verify import PLACES
 PROMPTS = ("symbols", "plain", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
+SPLITS = ("test", "validation")
 SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 
@@ -208,18 +209,21 @@ class PromptSettings:
 class EvalSettings:
     """Held-out evaluation: `samples` completions for each of `problems` problems, also every `steps` training steps.
 
-    `sets` are further tasks whose held-out problems are measured too, each under its name.
+    `sets` are further tasks whose held-out problems are measured too, each under its name. `split`: the test problems, or
+    validation problems that are neither tested nor trained on.
     """
 
     problems: int
     samples: int
     steps: int
     sets: tuple[Component, ...] = ()
+    split: str = "test"
 
     def __post_init__(self) -> None:
         check_types("eval", self)
         require(self.problems >= 1, "eval.problems", self.problems, "must be at least 1")
         require(self.samples >= 1, "eval.samples", self.samples, "must be at least 1")
+        require_known("eval.split", self.split, SPLITS)
         require(self.steps >= 0, "eval.steps", self.steps, "must not be negative")
 
 

@@ -41,6 +41,7 @@ EXIT_BAD_REQUEST, EXIT_STOPPED = 2, 130
 SHARED_KEYS = (
     "launcher",
     "tracking",
+    "search",
     "output",
     "dry_run",
     "force",
@@ -74,8 +75,28 @@ class Request:
         return self.outputs / "runs" / run.config_hash
 
 
-def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Request:
-    """Everything that the overrides name, checked; ConfigError says what is wrong with them."""
+@dataclass(frozen=True)
+class Overrides:
+    """The overrides of a command line and of the sweep file that it names.
+
+    `given` are the command line's own, `rules` the filters, `command` is the whole command again.
+    """
+
+    arguments: tuple[str, ...]
+    rules: tuple[str, ...]
+    given: tuple[str, ...]
+    command: str
+    question: str | None
+    file_name: str | None
+
+    @property
+    def searches(self) -> bool:
+        """Whether they name a search."""
+        return any(text.startswith("search=") and text not in ("search=none", "search=null") for text in self.arguments)
+
+
+def read_overrides(overrides: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Overrides:
+    """The overrides put in order; ConfigError where several values are given for what takes one."""
     rules = [argument.removeprefix("filter=") for argument in overrides if argument.startswith("filter=")]
     given = [argument for argument in overrides if not argument.startswith("filter=")]
     filed, file_rules, question, file_name = _sweep_file(given)
@@ -88,15 +109,36 @@ def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | N
         raise ConfigError(f"{swept[0]} takes several values; add -m for a sweep over them")
     if shared := [key for key in swept if key.split(".")[0] in SHARED_KEYS]:
         raise ConfigError(f"{shared[0]} is one for the whole sweep; give it a single value")
-    points = expand(arguments, extra_folder)
-    runs, dropped = _filtered([parse_run(point) for point in points], [*file_rules, *rules])
-    settings = {key: points[0].config[key] for key in SHARED_KEYS}
     options = ["--config-dir", extra_folder] if extra_folder else []
+    return Overrides(
+        arguments=tuple(arguments),
+        rules=(*file_rules, *rules),
+        given=(*given, *(f"filter={rule}" for rule in rules)),
+        command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *options, *overrides]),
+        question=question,
+        file_name=file_name,
+    )
+
+
+def read_request(overrides: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Request:
+    """Everything that the overrides name, checked; ConfigError says what is wrong with them."""
+    return _planned(read_overrides(overrides, multirun, extra_folder), extra_folder)
+
+
+def _planned(asked: Overrides, extra_folder: str | None) -> Request:
+    points = expand(asked.arguments, extra_folder)
+    runs, dropped = _filtered([parse_run(point) for point in points], asked.rules)
+    return make_request(asked, points[0].config, runs, dropped)
+
+
+def make_request(asked: Overrides, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
+    """The request for these runs, with the settings of the composed tree, checked."""
+    settings = {key: tree[key] for key in SHARED_KEYS}
     _check_settings(settings)
     return Request(
-        name=settings["name"] or sweep_name([*given, *(f"filter={rule}" for rule in rules)], file_name),
-        question=question,
-        command=shlex.join(["python", "-m", "efficient_rl.sweep", *(["-m"] if multirun else []), *options, *overrides]),
+        name=settings["name"] or sweep_name(asked.given, asked.file_name),
+        question=asked.question,
+        command=asked.command,
         runs=tuple(runs),
         dropped=dropped,
         settings=settings,
@@ -236,7 +278,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(yaml.safe_dump(dict(point.config), sort_keys=False), end="")
             return 0
         started = time.monotonic()
-        request = read_request(overrides, known.multirun, known.config_dir)
+        asked = read_overrides(overrides, known.multirun, known.config_dir)
+        if asked.searches:
+            from efficient_rl.searching.request import do_search
+
+            return do_search(asked, known.config_dir, console)
+        request = _planned(asked, known.config_dir)
         plan = read_plan(request)
         if request.settings["dry_run"]:
             show_plan(request, plan, console)

@@ -6,6 +6,7 @@ import yaml
 from efficient_rl.compose import config_folder, expand, group_options
 from efficient_rl.config import parse_run
 from efficient_rl.launch import build_launcher
+from efficient_rl.sections import Component
 from efficient_rl.sweep import read_request
 
 RUN_GROUPS = ("model", "prompt", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
@@ -23,6 +24,11 @@ def test_every_option_parses_and_builds(group: str, option: str) -> None:
         assert hasattr(build_launcher(point.config["launcher"]), "launch")
     elif group == "tracking":
         assert "uri" in point.config["tracking"]
+    elif group == "search":
+        settings = dict(point.config["search"])
+        target = settings.pop("_target_")
+        assert (target is None) == (option == "none")
+        assert target is None or hasattr(Component("search", target, settings).build(), "carry_out")
     else:
         assert group in RUN_GROUPS
         assert run.config_hash

@@ -80,6 +80,31 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     assert not (Path(second.folder) / "attempts").exists()
 
 
+def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1)
+    first, waiting, last = job(tmp_path, "grpo.max_steps=500"), job(tmp_path, "seed=1"), job(tmp_path, "seed=2")
+    handles = launcher.launch([first, waiting, last])
+    running(first)
+    launcher.cancel(handles[1])
+    launcher.cancel(handles[0])
+    wait(launcher, 3)
+    assert [handle.stage for handle in handles] == ["stopped", "stopped", "finished"]
+    assert Record(Path(first.folder)).checkpoint() is not None
+    assert Record(Path(first.folder)).state() == "pending"
+    assert not (Path(waiting.folder) / "attempts").exists()
+
+
+def test_a_cancelled_job_that_does_not_end_is_killed_and_still_only_stopped(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1, grace_seconds=0)
+    stuck = job(tmp_path, "grpo.max_steps=500")
+    (handle,) = launcher.launch([stuck])
+    os.kill(running(stuck), signal.SIGSTOP)
+    launcher.cancel(handle)
+    wait(launcher, 1)
+    assert handle.stage == "stopped"
+    assert Record(Path(stuck.folder)).failure() is None
+
+
 def test_no_more_jobs_than_workers_run_at_once(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1)
     handles = launcher.launch([job(tmp_path, f"seed={seed}", "grpo.max_steps=1") for seed in range(3)])

@@ -14,7 +14,7 @@ class Launcher(Protocol):
     """Starts jobs and says how they ended; `local.LocalLauncher` is one.
 
     `detaches`: its jobs go on without the process that launched them; `detach`: leave at once. `gpus_per_run`: what a run
-    occupies, for estimates.
+    occupies, for estimates; `slots`: how many may run at once.
     """
 
     detaches: bool
@@ -28,6 +28,9 @@ class Launcher(Protocol):
     @property
     def gpus_per_run(self) -> float: ...
 
+    @property
+    def slots(self) -> int: ...
+
     def launch(self, jobs: "Sequence[Job]") -> "list[Handle]":
         """Start the jobs, now or as soon as there is room."""
 
@@ -39,6 +42,9 @@ class Launcher(Protocol):
 
     def requeue(self, handle: "Handle") -> None:
         """End a job that does not go on and start it again from its last checkpoint."""
+
+    def cancel(self, handle: "Handle") -> None:
+        """End one job after a checkpoint; `poll` tells of it, as stopped, or as finished where that was quicker."""
 
     def stop(self) -> None:
         """Drop what waits; let what runs write a checkpoint and end."""

@@ -20,6 +20,7 @@ class DebugLauncher(Supervision):
     detaches = detach = False
     gpus_per_run = 1.0
     sharding = "ddp"
+    slots = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +52,9 @@ class DebugLauncher(Supervision):
 
     def requeue(self, handle: Handle) -> None:
         """Nothing: a job that runs here is not looked at while it runs."""
+
+    def cancel(self, handle: Handle) -> None:
+        """Nothing: a job is over before anybody can cancel it."""
 
     def stop(self) -> None:
         """Drop what waits; nothing else runs."""

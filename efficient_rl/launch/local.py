@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.processes import distributed_environment
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
+from efficient_rl.record import Record
 from efficient_rl.run import quiet_libraries
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell
@@ -35,6 +37,7 @@ class LocalHandle(Handle):
     exit_code: int | None = None
     again: bool = False  # it is ended only to be started again
     broken_since: float | None = None  # when the first of several processes ended badly
+    kill_at: float | None = None  # when it was asked to end, and how long it may take
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class LocalLauncher(Supervision):
     detaches = detach = False
     _waiting: deque[LocalHandle] = field(default_factory=deque)
     _running: list[LocalHandle] = field(default_factory=list)
+    _dropped: list[LocalHandle] = field(default_factory=list)
     _context: multiprocessing.context.ForkServerContext | None = None
     _stopping: bool = False
     _started: int = 0
@@ -79,6 +83,11 @@ class LocalLauncher(Supervision):
         self._gpus = visible_gpus()
         places = len(self._gpus) or len(os.sched_getaffinity(0))
         self._slots = self.workers or max(1, places // self.processes_per_run)
+
+    @property
+    def slots(self) -> int:
+        """Runs at once."""
+        return self._slots
 
     @property
     def gpus_per_run(self) -> float:
@@ -99,10 +108,12 @@ class LocalLauncher(Supervision):
     def poll(self, timeout: float = 0) -> list[Handle]:
         """Start what can start and wait up to `timeout` seconds for one to end; the handles that ended since."""
         self._start_waiting()
+        self._kill_overdue()
         if not self._running:
             time.sleep(timeout)
         connection.wait([process.sentinel for handle in self._running for process in _alive(handle)], timeout)
-        ended: list[Handle] = []
+        ended: list[Handle] = [*self._dropped]
+        self._dropped.clear()
         for handle in list(self._running):
             codes = [process.exitcode for process in handle.processes]
             if all(code is not None for code in codes):
@@ -126,8 +137,9 @@ class LocalLauncher(Supervision):
 
     def _settle(self, handle: LocalHandle, ended: list[Handle]) -> None:
         died = handle.exit_code not in TELLING
-        if died and (self._stopping or (self.in_cluster_job and handle.exit_code == EXIT_SERVER_LOST)):
-            handle.stage = "stopped"
+        ended_here = died and (self._stopping or (self.in_cluster_job and handle.exit_code == EXIT_SERVER_LOST))
+        if ended_here or (handle.kill_at is not None and Record(Path(handle.job.folder)).result() is None):
+            handle.stage = "stopped"  # also where it had to be killed: its last checkpoint is older then
         else:
             settle(handle, handle.exit_code)
         if handle.again and handle.stage in ("stopped", "failed"):
@@ -143,6 +155,25 @@ class LocalLauncher(Supervision):
             handle.again = True
             for process in _alive(handle):
                 process.kill()
+
+    def cancel(self, handle: Handle) -> None:
+        """Drop the job if it waits, else ask it to write a checkpoint and end; it is killed if it does not."""
+        assert isinstance(handle, LocalHandle)
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+            handle.stage = "stopped"
+            self._dropped.append(handle)
+        elif handle in self._running and handle.kill_at is None:
+            handle.again = False
+            handle.kill_at = time.monotonic() + self.grace_seconds
+            for process in _alive(handle):
+                process.terminate()
+
+    def _kill_overdue(self) -> None:
+        for handle in self._running:
+            if handle.kill_at is not None and time.monotonic() > handle.kill_at:
+                for process in _alive(handle):
+                    process.kill()
 
     def stop(self) -> None:
         """Drop what waits, ask what runs to write a checkpoint and end, kill what does not."""

@@ -55,6 +55,11 @@ class SlurmLauncher(SlurmRequest):
         self._states: dict[str, JobState] = {}
         self._asked_states = self._asked_controller = self._looked = 0.0
 
+    @property
+    def slots(self) -> int:
+        """Runs that the cluster is given at the same time."""
+        return self.array_parallelism
+
     # What the watcher calls
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
@@ -112,6 +117,20 @@ class SlurmLauncher(SlurmRequest):
                 scheduler.requeue(handle.job_id)
         except SchedulerError as error:
             logger.warning("run %s could not be started again: %s", handle.job.key[:8], error)
+
+    def cancel(self, handle: Handle) -> None:
+        """Forget the run; its job is cancelled, which lets it write a checkpoint, unless it does other runs too."""
+        assert isinstance(handle, SlurmHandle)
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+        elif handle in self._live:
+            self._live.remove(handle)
+            if handle.job_id and all(other.job_id != handle.job_id for other in self._live):
+                scheduler.cancel([handle.job_id])
+        else:
+            return
+        handle.stage = "stopped"
+        self._ended.append(handle)
 
     def stop(self) -> None:
         """Cancel every job of this launcher."""

@@ -1,0 +1,1 @@
+"""Search: Optuna proposes runs, the launchers do them, and what they measured decides what is proposed next."""
