@@ -97,8 +97,7 @@ class SweepData:
 
 def load_sweep(outputs: Path, name: str | None) -> SweepData:
     """The sweep `name` of the folder `outputs`, or its newest one for None; ReportError where there is no such sweep."""
-    folder = outputs / "sweeps"
-    names = sorted(path.parent.name for path in folder.glob("*/sweep.json"))
+    folder, names = outputs / "sweeps", sweep_names(outputs)
     if not names:
         raise ReportError(f"no sweep in {folder}; make one with: {EXAMPLE}")
     if name is not None and name not in names:
@@ -110,6 +109,17 @@ def load_sweep(outputs: Path, name: str | None) -> SweepData:
         raise ReportError(f"damaged: {files}; the command that made a sweep writes its file anew")
     newest = max(sweeps, key=lambda sweep: (sweep.created, sweep.name))
     return replace(newest, runs=tuple(_with_result(run, outputs / "runs" / run.hash) for run in newest.runs))
+
+
+def sweep_names(outputs: Path) -> list[str]:
+    """All sweeps of an output folder, damaged ones too."""
+    return sorted(path.parent.name for path in (outputs / "sweeps").glob("*/sweep.json"))
+
+
+def read_params(outputs: Path) -> dict[str, Mapping[str, Any]]:
+    """The parameters of every run that any sweep names, by its hash."""
+    sweeps = (_read_sweep(outputs, name) for name in sweep_names(outputs))
+    return {run.hash: run.params for sweep in sweeps if sweep is not None for run in sweep.runs}
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

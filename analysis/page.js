@@ -105,8 +105,7 @@ function scatter(box, panel) {
     if (b - a > 5e-4) add(plot.svg, "rect", { class: "band", x: plot.x0, width: plot.x1 - plot.x0, y: y(b), height: y(a) - y(b) });
     const at = y((a + b) / 2);
     add(plot.svg, "line", { class: "before", x1: plot.x0, x2: plot.x1, y1: at, y2: at });
-    const text = add(plot.svg, "text", { class: "tick", x: plot.x0 + 6, y: y(b) - 5 }, "before training " + written((a + b) / 2, "share"));
-    taken.push(text.getBBox(), { x: plot.x0, y: at - 1, width: plot.x1 - plot.x0, height: 2 });
+    taken.push({ x: plot.x0, y: at - 1, width: plot.x1 - plot.x0, height: 2 });
   }
   let path = "";
   panel.front.forEach(([cost, value], index) => {
@@ -124,9 +123,26 @@ function scatter(box, panel) {
     group.dataset.tip = `${p.label}\n${panel.y_label} ${interval(p.y, panel.y_unit)}\n${panel.x_label} ${interval(p.x, panel.x_unit)}${chance}`;
     taken.push({ x: x(p.x.value) - 7, y: y(p.y.value) - 7, width: 14, height: 14 });
   }
+  for (const p of panel.points.filter((each) => each.shown)) {
+    if (p.x.low !== null) taken.push({ x: x(p.x.low), y: y(p.y.value) - 1, width: x(p.x.high) - x(p.x.low), height: 2 });
+    if (p.y.low !== null) taken.push({ x: x(p.x.value) - 1, y: y(p.y.high), width: 2, height: y(p.y.low) - y(p.y.high) });
+  }
+  if (panel.before) nameBefore(plot, panel.before, y, taken);
   const shown = panel.points.filter((p) => p.shown);
   const missing = shown.filter((p) => !label(plot, p.label + (p.front_probability ? ` ${Math.round(100 * p.front_probability)}%` : ""), x(p.x.value), y(p.y.value), color(p.label), taken));
   if (missing.length) legend(box, missing.map((p) => p.label));
+}
+
+function nameBefore(plot, before, y, taken) {
+  const text = add(plot.svg, "text", { class: "tick" }, "before training " + written((before[0] + before[1]) / 2, "share"));
+  const size = text.getBBox();
+  const room = plot.x1 - plot.x0 - size.width - 12;
+  const spots = [0, 0.2, 0.4, 0.6, 0.8, 1].flatMap((share) => [y(before[1]) - 5 - size.height, y(before[0]) + 5].map((top) => ({
+    x: plot.x0 + 6 + share * room, y: top, width: size.width, height: size.height })));
+  const spot = spots.find((each) => !taken.some((other) => overlaps(each, other))) || spots[0];
+  text.setAttribute("x", spot.x);
+  text.setAttribute("y", spot.y - size.y);
+  taken.push(spot);
 }
 
 function label(plot, text, px, py, fill, taken) {

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MultipleLocator, NullFormatter
 
 from analysis.figure_data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
 from analysis.labelling import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
@@ -95,7 +96,7 @@ def draw_lines(ax: Axes, data: Lines, style: Mapping[str, Style]) -> None:
     if data.names:
         ax.set_xticks(range(len(data.names)), [plain(name) for name in data.names])
     _labels(ax, data.x_label, data.y_label)
-    ax.yaxis.set_major_formatter(lambda value, _: written(value, data.y_unit))
+    _ticks(ax.yaxis, data.y_unit)
     ax.margins(x=0.05 if data.names else 0.01)
     _plain_frame(ax)
     _legend(ax, len(data.lines))
@@ -112,8 +113,7 @@ def draw_bars(ax: Axes, data: Bars) -> None:
         ax.plot(data.marks, rows, "|", color=GREY, markersize=16, markeredgewidth=2, label=data.mark_label)
     _rows(ax, data.labels)
     _labels(ax, data.x_label, "")
-    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 4, 5, 8, 10]))
-    ax.xaxis.set_major_formatter(lambda value, _: written(value, data.x_unit))
+    _ticks(ax.xaxis, data.x_unit)
     _plain_frame(ax)
     _legend(ax, len(data.parts) + 1)
 
@@ -203,6 +203,13 @@ def _log_axis(ax: Axes, unit: str) -> None:
     ax.xaxis.set_major_formatter(lambda value, _: written(value, unit))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_minor_locator(FixedLocator([]))
+
+
+def _ticks(axis: Axis, unit: str) -> None:
+    low, high = axis.get_view_interval()
+    if unit == "bytes" and high > low:
+        axis.set_major_locator(MultipleLocator(2.0 ** np.ceil(np.log2((high - low) / 6))))
+    axis.set_major_formatter(lambda value, _: written(value, unit))
 
 
 def _labels(ax: Axes, x_label: str, y_label: str) -> None:
