@@ -88,8 +88,8 @@ def _best_so_far(study: "Study", trials: "Sequence[FrozenTrial]", name: str) -> 
 
 
 def _importances(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> Figure | None:
-    """Optuna's importances, a panel for each objective; None where no parameter varied in every trial or trials are few."""
-    from optuna.importance import get_param_importances
+    """Importances by fANOVA (Hutter et al. 2014), a panel for each objective; None where nothing varied."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     common = set.intersection(*(set(trial.params) for trial in trials))
     varied = sorted(name for name in common if len({str(trial.params[name]) for trial in trials}) > 1)
@@ -98,10 +98,11 @@ def _importances(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequenc
     panels: dict[str, Data] = {}
     for index, name in enumerate(names):
         if len({trial.values[index] for trial in trials}) > 1:
-            found = get_param_importances(study, params=varied, target=_value(index))
+            forest = FanovaImportanceEvaluator(seed=0)
+            found = get_param_importances(study, evaluator=forest, params=varied, target=_value(index))
             panels[name] = Bars("importance", "share", tuple(found), {"importance": tuple(map(float, found.values()))})
     caption = (
-        "Which share of an objective's variance each parameter explains, by Optuna, over the parameters that all trials "
+        "Which share of an objective's variance each parameter explains, by fANOVA, over the parameters that all trials "
         "have. It says nothing about parameters that were not searched, and little with few trials."
     )
     return Figure("search_importances", "Which parameters mattered", caption, panels) if panels else None

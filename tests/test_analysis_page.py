@@ -33,9 +33,10 @@ const second = document.querySelector('section[data-figure="pareto_seconds"]');
 document.querySelector("table.sortable th:nth-child(3)").click();
 document.querySelector("table.sortable th:nth-child(3)").click();
 const names = [...document.querySelectorAll("table.sortable")][0].tBodies[0].rows[0].cells[0].textContent;
-document.querySelector("[data-tip]").dispatchEvent(new PointerEvent("pointerover", { bubbles: true, clientX: 5, clientY: 5 }));
-document.body.insertAdjacentHTML("beforeend", `<p id="found">panels ${panels.length} empty ${empty} labels ${boxes.length} ` +
-  `clashes ${clashes} second ${!second.hidden && second.querySelectorAll("circle").length} lowest ${names} ` +
+document.querySelector("[data-tip]").dispatchEvent(new PointerEvent("pointerover", { bubbles: true, clientX: 5 }));
+document.body.insertAdjacentHTML("beforeend", `<p id="found">panels ${panels.length} empty ${empty} ` +
+  `labels ${boxes.length} clashes ${clashes} second ${!second.hidden && second.querySelectorAll("circle").length} ` +
+  `lowest ${names} ` +
   `tip ${!document.getElementById("tip").hidden} paper ${getComputedStyle(document.body).backgroundColor} ` +
   `wide ${document.documentElement.scrollWidth > innerWidth}</p>`);
 </script>
