@@ -14,6 +14,7 @@ from analysis.load import DIFFICULTY, REWARD, SweepData
 from analysis.pareto import hypervolume, pareto_front
 from analysis.statistics import Estimate, Fit, scaling_fit
 
+FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
 WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its steps
 
 
@@ -90,7 +91,7 @@ def _curves(sweep: SweepData, summaries: Sequence[Summary]) -> list[Figure | Non
 
 
 def _fits(settings: Mapping[str, Sequence[Summary]]) -> dict[str, Fit]:
-    """Of all configurations of a setting, and of the variants of one strategy where three sizes of it were trained."""
+    """Of all configurations of a setting, and of the variants of one strategy where enough sizes of it were trained."""
     fits = {}
     for setting, members in settings.items():
         strategies = dict.fromkeys(summary.strategy for summary in members)
@@ -98,7 +99,8 @@ def _fits(settings: Mapping[str, Sequence[Summary]]) -> dict[str, Fit]:
         families |= {name: [s for s in members if s.strategy == name] for name in strategies if len(strategies) > 1}
         for name, family in families.items():
             sizes = np.array([float(s.trainable_params) for s in family])
-            fit = scaling_fit(sizes, np.array([s.accuracy for s in family]))
+            enough = len(set(sizes)) >= FEWEST_SIZES
+            fit = scaling_fit(sizes, np.array([s.accuracy for s in family])) if enough else None
             if fit is not None:
                 fits[f"{name}, {setting}" if setting else name] = fit
     return fits

@@ -27,6 +27,11 @@ def shown_labels(summaries: Sequence[Summary]) -> list[str]:
     return [summary.label for summary in ranked[:MOST_SHOWN]]
 
 
+def named_labels(summaries: Sequence[Summary]) -> set[str]:
+    """The configurations that the plots of any setting name: only they need a look of their own."""
+    return {label for members in by_setting(summaries).values() for label in shown_labels(members)}
+
+
 def pareto_figures(summaries: Sequence[Summary], groups: Sequence[Group]) -> tuple[list[Figure], list[str]]:
     """A figure for every cost that differs between configurations, and a sentence on each that does not."""
     figures, left_out = [], []

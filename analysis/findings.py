@@ -138,7 +138,7 @@ def _across(answer: Answer) -> list[str]:
 
 def _fits(answer: Answer) -> list[str]:
     return [
-        f"Accuracy against trained parameters ({name}, {fit.points} configurations): {points_text(fit.slope)} a tenfold, "
+        f"Accuracy against trained parameters ({name}, n={fit.points}): {points_text(fit.slope)} a tenfold, "
         f"{fit.r_squared:.0%} of the variance explained"
         + ("; the data do not decide whether more parameters help." if _holds_zero(fit.slope) else ".")
         for name, fit in answer.fits.items()

@@ -112,6 +112,7 @@ function scatter(box, panel) {
     const next = index + 1 < panel.front.length ? x(panel.front[index + 1][0]) : plot.x1;
     path += `${index ? "V" : `M${x(cost)},`}${y(value)}H${next}`;
     taken.push({ x: x(cost), y: y(value) - 1, width: next - x(cost), height: 2 });
+    if (index) taken.push({ x: x(cost) - 1, y: y(value), width: 2, height: y(panel.front[index - 1][1]) - y(value) });
   });
   add(plot.svg, "path", { class: "front", d: path });
   for (const p of [...panel.points].sort((a, b) => a.shown - b.shown)) {

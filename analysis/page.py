@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from analysis.answer import Answer
 from analysis.figure_data import Figure
-from analysis.figures import in_points
+from analysis.figures import in_points, named_labels
 from analysis.findings import code_versions, findings, points_text
 from analysis.looks import styles
 from analysis.tables import HEADER, date_text, finite, reproduction, table_row
@@ -62,8 +62,7 @@ def to_html(answer: Answer) -> str:
 
 def _data(answer: Answer) -> str:
     """The figures for the script, harmless inside HTML."""
-    labels = [summary.label for summary in answer.summaries]
-    looks = {label: asdict(style) for label, style in styles(labels).items()}
+    looks = {label: asdict(style) for label, style in styles(named_labels(answer.summaries)).items()}
     content = {"figures": [asdict(figure) for figure in answer.figures], "styles": looks}
     return json.dumps(finite(content), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from analysis.answer import Answer, analyse
+from analysis.figures import named_labels
 from analysis.load import ReportError, SweepData, load_sweep, suggest
 from analysis.looks import styles
 from analysis.page import to_html
@@ -123,7 +124,7 @@ def write_report(
 
 def _images(answer: Answer) -> dict[str, bytes]:
     """Every figure twice, by file name."""
-    looks = styles(summary.label for summary in answer.summaries)
+    looks = styles(named_labels(answer.summaries))
     images: dict[str, bytes] = {}
     for figure in answer.figures:
         canvas = draw_figure(figure, looks)
