@@ -149,7 +149,7 @@ function nameBefore(plot, before, y, taken) {
 function label(plot, text, px, py, fill, taken) {
   const node = add(plot.svg, "text", { class: "label", style: `fill:${fill}` }, text);
   const size = node.getBBox();
-  for (const distance of [10, 16, 24, 36]) {
+  for (const distance of [10, 16, 24, 36, 54, 76]) {
     for (const [dx, dy] of [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]) {
       const spot = {
         x: px + dx * distance - (dx === 0 ? size.width / 2 : dx < 0 ? size.width : 0),

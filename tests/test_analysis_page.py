@@ -24,6 +24,7 @@ addEventListener("error", (event) => document.body.setAttribute("data-error", ev
 ASK = """
 <script>
 const boxes = [...document.querySelectorAll("section:not([hidden]) .label")].map((each) => each.getBoundingClientRect());
+const named = boxes.length + document.querySelectorAll('[data-figure="pareto"] .legend .key').length;
 const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
 const clashes = boxes.flatMap((a, i) => boxes.slice(0, i).filter((b) => !apart(a, b))).length;
 const panels = document.querySelectorAll("section:not([hidden]) .panel");
@@ -35,7 +36,7 @@ document.querySelector("table.sortable th:nth-child(3)").click();
 const names = [...document.querySelectorAll("table.sortable")][0].tBodies[0].rows[0].cells[0].textContent;
 document.querySelector("[data-tip]").dispatchEvent(new PointerEvent("pointerover", { bubbles: true, clientX: 5 }));
 document.body.insertAdjacentHTML("beforeend", `<p id="found">panels ${panels.length} empty ${empty} ` +
-  `labels ${boxes.length} clashes ${clashes} second ${!second.hidden && second.querySelectorAll("circle").length} ` +
+  `named ${named} clashes ${clashes} second ${!second.hidden && second.querySelectorAll("circle").length} ` +
   `lowest ${names} ` +
   `tip ${!document.getElementById("tip").hidden} paper ${getComputedStyle(document.body).backgroundColor} ` +
   `wide ${document.documentElement.scrollWidth > innerWidth}</p>`);
@@ -69,7 +70,7 @@ def browse(page: Path, *options: str) -> tuple[str, str]:
         BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1100,900",
         f"--user-data-dir={page.parent / 'profile'}", *options, "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -87,7 +88,7 @@ def test_the_page_draws_every_figure_without_an_error(tmp_path: Path, scheme: st
     assert found is not None
     words = html.unescape(found[1])
     # Shown: the first of the costs, differences, reward, difficulty over time and by difficulty, memory twice, blocks.
-    assert "panels 8 empty 0 labels 5 clashes 0 second 5 " in words
+    assert "panels 8 empty 0 named 5 clashes 0 second 5 " in words
     assert "lowest <b>$x$</b> tip true" in words
     assert f"paper {paper} wide false" in words
 

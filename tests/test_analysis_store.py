@@ -65,7 +65,7 @@ def server(finished: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urlopen(url, timeout=5) as answer:
