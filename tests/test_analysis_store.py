@@ -61,7 +61,7 @@ def server(finished: Path, tmp_path: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
