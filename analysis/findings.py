@@ -1,24 +1,32 @@
 """Writes sentences that follow from the numbers, and only those."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 from analysis.aggregate import Summary
+from analysis.answer import Answer
+from analysis.comparisons import Difference, Price
+from analysis.figures import by_setting, in_points
 from analysis.load import SweepData
+from analysis.looks import written
 from analysis.pareto import pareto_front
+from analysis.statistics import Estimate
 
 ONE_SEED = "There is one seed per configuration: differences between configurations may be noise. Add seeds: seed=0,1,2"
+MOST_NAMED = 12
 
 
-def findings(sweep: SweepData, summaries: Sequence[Summary]) -> list[str]:
-    """What the runs of a sweep say, and what they leave open; comparisons stay within one setting.
-
-    `summaries` are those of summarize, at least one.
-    """
-    sentences = [_progress(sweep)]
-    for setting in dict.fromkeys(summary.setting for summary in summaries):
-        found = _of_setting([summary for summary in summaries if summary.setting == setting])
+def findings(answer: Answer) -> list[str]:
+    """What the runs of a sweep say, and what they leave open; comparisons stay within one setting."""
+    sentences = [_progress(answer.sweep)]
+    for setting, members in by_setting(answer.summaries).items():
+        found = [
+            *_of_setting(members),
+            *_decisions(members, [d for d in answer.differences if d.setting == setting]),
+            *_prices(members, [price for price in answer.prices if price.setting == setting]),
+        ]
         sentences += [f"{setting}: {sentence}" if setting else sentence for sentence in found]
-    return [*sentences, *_caution(summaries), *_code(sweep)]
+    return [*sentences, *_across(answer), *_fits(answer), *answer.left_out, *_caution(answer), *_code(answer.sweep)]
 
 
 def accuracy_text(summary: Summary) -> str:
@@ -30,6 +38,12 @@ def accuracy_text(summary: Summary) -> str:
 def points(share: float) -> str:
     """A difference of shares in percentage points, with its sign."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"  # adding 0.0 turns -0.0 into 0.0
+
+
+def points_text(share: Estimate) -> str:
+    """`+3.1 points [-0.4, +6.6]`; without an interval where there is none."""
+    interval = "" if share.low is None or share.high is None else f" [{points(share.low)}, {points(share.high)}]"
+    return f"{points(share.value)} points{interval}"
 
 
 def share_text(share: float) -> str:
@@ -53,20 +67,16 @@ def _of_setting(summaries: Sequence[Summary]) -> list[str]:
     """Sentences on summaries of one setting, which come from high to low accuracy."""
     best = summaries[0]
     sentences = [
-        f"Best accuracy: {best.label} with {accuracy_text(best)}; that is {points(best.gain)} points against the "
+        f"Best accuracy: {best.label} with {accuracy_text(best)}; that is {points(best.gain.value)} points against the "
         f"{best.accuracy_before:.1%} before training, with {share_text(best.share)} of the parameters trained."
     ]
     if len(summaries) > 1:
-        sentences += [_front(summaries), *_overlaps(best, summaries[1:])]
-    measured = [(s, s.accuracy_low, s.accuracy_high) for s in summaries]
-    level = [
-        s.label for s, low, high in measured if low is not None and high is not None and low <= s.accuracy_before <= high
-    ]
+        sentences.append(_front(summaries))
+    measured = [(s.label, s.gain.low, s.gain.high) for s in summaries if s.gain.low is not None and s.gain.high is not None]
+    level = [label for label, low, high in measured if low is not None and high is not None and low <= 0 <= high]
     if level:
-        sentences.append(
-            f"The interval holds the accuracy before training, so the data do not show a change: {_names(level)}."
-        )
-    worse = [s.label for s, _, high in measured if high is not None and high < s.accuracy_before]
+        sentences.append(f"The interval of the gain holds 0, so the data do not show a change by training: {_names(level)}.")
+    worse = [label for label, _, high in measured if high is not None and high < 0]
     if worse:
         sentences.append(f"Below the accuracy before training, interval included: {_names(worse)}.")
     return sentences
@@ -84,38 +94,77 @@ def _front(summaries: Sequence[Summary]) -> str:
     )
 
 
-def _overlaps(best: Summary, others: Sequence[Summary]) -> list[str]:
-    """Which of the others the intervals do not tell from the best; nothing where there are no intervals to compare."""
-    compared = [(other.label, other.accuracy_high) for other in others if other.accuracy_high is not None]
-    if best.accuracy_low is None or not compared:
+def _decisions(summaries: Sequence[Summary], found: Sequence[Difference]) -> list[str]:
+    """Which of the others the data tell from the most accurate one, on common seeds; nothing where none can be compared."""
+    best = summaries[0].label
+    against = [d for d in found if best in (d.first, d.second)]
+    if not against:
         return []
-    undecided = [label for label, high in compared if high >= best.accuracy_low]
-    if undecided:
-        return [
-            f"These intervals overlap that of {best.label}, so the data do not decide between them: {_names(undecided)}."
-        ]
-    return [f"No other interval overlaps that of {best.label}."]
-
-
-def _caution(summaries: Sequence[Summary]) -> list[str]:
-    """What limits the numbers: few seeds, and the choice of held-out problems, which no interval covers."""
-    single = [summary.name for summary in summaries if summary.seeds == 1]
+    worse: list[str] = []
+    open_: list[str] = []
+    for difference in against:
+        other = difference.second if difference.first == best else difference.first
+        gap = in_points(difference.accuracy, 1.0 if difference.first == best else -1.0)
+        text = f"{other} ({points(gap.value / 100)} points [{_signed(gap.low)}, {_signed(gap.high)}])"
+        (worse if difference.decided else open_).append(text)
     sentences = []
+    if worse:
+        sentences.append(f"{best} is more accurate than {_names(worse)}: told apart after Holm's correction for all pairs.")
+    if open_:
+        sentences.append(f"The data do not decide between {best} and {_names(open_)}.")
+    decided = sum(difference.decided for difference in found)
+    return [*sentences, f"Of all {len(found)} pairs on common seeds the data decide {decided}."]
+
+
+def _prices(summaries: Sequence[Summary], found: Sequence[Price]) -> list[str]:
+    """What it took to come near the best; nothing where fewer than two configurations came there."""
+    reached = sorted((p for p in found if isfinite(p.seconds) and isfinite(p.tokens)), key=lambda price: price.seconds)
+    if len(summaries) < 2 or len(reached) < 2:
+        return []
+    first = reached[0]
+    return [
+        f"{len(reached)} of {len(found)} configurations reached {first.target:.1%} in most seeds; in the fewest seconds of "
+        f"training {first.label}: {written(first.seconds, 'seconds')} and {written(first.tokens, 'count')} tokens (medians "
+        "over seeds, at the first measurement that shows it)."
+    ]
+
+
+def _across(answer: Answer) -> list[str]:
+    if len(answer.across) < 2:
+        return []
+    each = [f"{a.label} {a.accuracy.value:.1%}" + _percent_interval(a.accuracy) for a in answer.across[:MOST_NAMED]]
+    return [f"Mean over all {answer.across[0].settings} settings, each a stratum: {_names(each)}."]
+
+
+def _fits(answer: Answer) -> list[str]:
+    return [
+        f"Accuracy against trained parameters ({name}, n={fit.points}): {points_text(fit.slope)} a tenfold, "
+        f"{fit.r_squared:.0%} of the variance explained"
+        + ("; the data do not decide whether more parameters help." if _holds_zero(fit.slope) else ".")
+        for name, fit in answer.fits.items()
+    ]
+
+
+def _caution(answer: Answer) -> list[str]:
+    """What limits the numbers."""
+    summaries = answer.summaries
+    single = [summary.name for summary in summaries if summary.seeds == 1]
     if len(single) == len(summaries):
-        sentences.append(ONE_SEED)
-    elif single:
+        return [ONE_SEED]
+    sentences = []
+    if single:
         sentences.append(f"With one seed there is no interval, and differences may be noise: {_names(single)}.")
-    for count in sorted({summary.seeds for summary in summaries} & {2, 3}):
-        # Up to 3 values the interval ends at the extremes (a resample of one value has a chance of n**-n > 2.5%). n values
-        # lie all on one side of the centre with a chance of 2**(1 - n).
+    fewest = min(summary.seeds for summary in summaries if summary.seeds > 1)
+    if fewest < 5:
         sentences.append(
-            f"With {count} seeds an interval spans the lowest to the highest seed: if seeds scatter evenly about the true "
-            f"mean, it holds that mean in {1 - 2 ** (1 - count):.0%} of cases, not 95%."
+            f"Intervals are Student's, over seeds and problems together. With {fewest} seeds they are wide: they hold the "
+            "truth as often as they say, and more seeds narrow them (seed=0,1,2,3,4)."
         )
-    widest = max(summaries, key=lambda summary: summary.standard_error)
-    error = f"over {widest.problems} problems the standard error of one run's accuracy is up to"
-    start = error.capitalize() if len(single) == len(summaries) else f"Intervals cover the choice of seed only: {error}"
-    return [*sentences, f"{start} {100 * widest.standard_error:.1f} points."]
+    if any(not difference.over_problems for difference in answer.differences):
+        sentences.append(
+            "Some runs did not record which problems they solved: differences with them cover the choice of seeds only."
+        )
+    return sentences
 
 
 def _code(sweep: SweepData) -> list[str]:
@@ -125,5 +174,21 @@ def _code(sweep: SweepData) -> list[str]:
     return [f"The runs come from {len(versions)} versions of the code, so differences may too: {', '.join(versions)}."]
 
 
+def _percent_interval(estimate: Estimate) -> str:
+    return "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1%}, {estimate.high:.1%}]"
+
+
+def _signed(percent: float | None) -> str:
+    return "?" if percent is None else points(percent / 100)
+
+
+def _holds_zero(estimate: Estimate) -> bool:
+    return estimate.low is not None and estimate.high is not None and estimate.low <= 0 <= estimate.high
+
+
 def _names(labels: Sequence[str]) -> str:
-    return "; ".join(labels) if any("," in label for label in labels) else ", ".join(labels)
+    """The labels in a row, at most MOST_NAMED."""
+    shown = list(labels[:MOST_NAMED])
+    if len(labels) > MOST_NAMED:
+        shown.append(f"{len(labels) - MOST_NAMED} more")
+    return "; ".join(shown) if any("," in label for label in shown) else ", ".join(shown)

@@ -1,170 +1,225 @@
-"""Draws what was computed: trained parameters against accuracy, and reward over steps."""
+"""Draws the figures for papers with matplotlib: one function for each kind of data, nothing is computed here."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.ticker import FixedLocator, LogLocator, MultipleLocator, NullFormatter
 
-from analysis.aggregate import Curve, Summary
-from analysis.pareto import pareto_front
+from analysis.figure_data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
+from analysis.labelling import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
+from analysis.looks import LINES, MARKERS, PALETTE, Style, written
+from analysis.statistics import Estimate
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color), without its yellow.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
-LINES = ("-", "--", ":", "-.")
-MOST_LABELS = 10  # beyond these a legend names the points
 GREY = "#555555"
-# Where a point's label may stand, nearest first: its place from the point in typographic points, and its side there.
-BESIDE = [
-    {
-        "position": (x * distance, y * distance),
-        "ha": ("right", "center", "left")[x + 1],
-        "va": ("top", "center", "bottom")[y + 1],
-    }
-    for distance in (7, 12, 18)
-    for x, y in ((1, 0), (-1, 0), (0, -1), (1, -1), (-1, -1), (0, 1), (1, 1), (-1, 1))
-]
-ABOVE_OR_BELOW = [{"position": (0, 3), "va": "bottom"}, {"position": (0, -4), "va": "top"}]
+PANEL_INCHES = (9.0, 5.0)
+ROW_INCHES, MARGIN_INCHES = 0.36, 1.5  # of figures with a row for each configuration
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one configuration looks in every plot."""
-
-    color: str
-    marker: str
-    line: str
-
-
-def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for every label, which depends on nothing but the set of labels.
-
-    Strategies differ in colour and their variants in line; where there are too many for that, all differ in colour first.
-    """
-    variants: dict[str, list[str]] = {}
-    for name in sorted(set(labels)):
-        variants.setdefault(name.partition(" ")[0], []).append(name)
-    names = [name for own in variants.values() for name in own]
-    if 1 < len(variants) <= len(PALETTE) and max(map(len, variants.values())) <= len(LINES):
-        looks = [(color, line) for color, own in enumerate(variants.values()) for line in range(len(own))]
-    else:
-        looks = [(index % len(PALETTE), index // len(PALETTE) % len(LINES)) for index in range(len(names))]
-    return {
-        name: Style(PALETTE[color], MARKERS[index % len(MARKERS)], LINES[line])
-        for index, (name, (color, line)) in enumerate(zip(names, looks, strict=True))
-    }
+def draw_figure(figure: Figure, style: Mapping[str, Style]) -> Canvas:
+    """All panels of a figure, one below the other."""
+    width = PANEL_INCHES[0]
+    heights = [_height(data) for data in figure.panels.values()]
+    canvas = Canvas(figsize=(width, sum(heights)), facecolor="white")
+    FigureCanvasAgg(canvas)
+    # The panels have their final places before anything is drawn: labels are placed by pixels.
+    axes = canvas.subplots(len(heights), squeeze=False, height_ratios=heights).flat
+    left = 0.22 if any(isinstance(data, Bars | Intervals) for data in figure.panels.values()) else 0.1
+    gap = 1.2 / (sum(heights) / len(heights))
+    canvas.subplots_adjust(left=left, right=0.97, bottom=0.6 / sum(heights), top=1 - 0.6 / sum(heights), hspace=gap)
+    for ax, (name, data) in zip(axes, figure.panels.items(), strict=True):
+        ax.set_title(plain(name), loc="left", fontsize=10)
+        draw(ax, data, style)
+    return canvas
 
 
-def draw_pareto(ax: Axes, summaries: Sequence[Summary]) -> None:
-    """Trained parameters (log) against accuracy with 95% intervals, the Pareto front and the accuracy before training.
+def draw(ax: Axes, data: Data, style: Mapping[str, Style]) -> None:
+    """One panel. Give the axes their final place in the figure first: labels are placed by pixels."""
+    match data:
+        case Scatter():
+            draw_scatter(ax, data, style)
+        case Lines():
+            draw_lines(ax, data, style)
+        case Bars():
+            draw_bars(ax, data)
+        case Heat():
+            draw_heat(ax, data)
+        case Intervals():
+            draw_intervals(ax, data, style)
 
-    The summaries share one setting. Give the axes their final place in the figure first: labels are placed by pixels.
-    """
-    style = styles(summary.label for summary in summaries)
-    for summary in summaries:
-        _draw_point(ax, summary, style[summary.label])
+
+def draw_scatter(ax: Axes, data: Scatter, style: Mapping[str, Style]) -> None:
+    """Costs (log) against accuracies with intervals both ways, the front, and the accuracy before training."""
+    for point in data.points:
+        _draw_point(ax, point, style.get(point.label))
     ax.set_xscale("log")
     ax.margins(x=0.14, y=0.16)
-    before, before_label = _draw_before(ax, summaries)
-    front = _draw_front(ax, summaries)
-    _format_axes(ax)
-    ax.autoscale_view()  # the boxes below are in pixels
-    taken = [*(_point_box(ax, summary) for summary in summaries), *_line_boxes(before), *_line_boxes(front)]
-    _place(before_label, ABOVE_OR_BELOW, ax, taken)
-    taken.append(before_label.get_window_extent())
-    if len(summaries) <= MOST_LABELS and _label_points(ax, summaries, style, taken):
-        end = pareto_front(summaries)[-1].accuracy
-        _label_line(ax, "Pareto\nfront", 1.0, end, xytext=(5, 0), va="center")
-    else:
-        _legend(ax, len(summaries) + 1)
-
-
-def draw_reward_curves(ax: Axes, curves: Sequence[Curve]) -> None:
-    """Mean training reward by step, with the 95% interval over seeds as a band where there are several seeds."""
-    style = styles(curve.label for curve in curves)
-    for curve in curves:
-        look = style[curve.label]
-        ax.plot(curve.steps, curve.mean, color=look.color, linestyle=look.line, linewidth=1.8, label=plain(curve.label))
-        if curve.low is not None and curve.high is not None:
-            ax.fill_between(curve.steps, curve.low, curve.high, color=look.color, alpha=0.13, linewidth=0)
-    window = max((curve.window for curve in curves), default=1)
-    ax.set_xlabel("training step")
-    ax.set_ylabel("reward" if window == 1 else f"reward, mean of the last {window} steps")
-    ax.margins(x=0.01)
+    lines, taken_text = [], []
+    if data.before is not None:
+        line, label = _draw_before(ax, data.before)
+        lines.append(line)
+        taken_text.append(label)
+    lines.append(_draw_front(ax, data))
+    _log_axis(ax, data.x_unit)
+    _labels(ax, data.x_label, data.y_label)
+    ax.yaxis.set_major_formatter(lambda value, _: written(value, data.y_unit))
     _plain_frame(ax)
-    if curves:
-        _legend(ax, len(curves))
-    else:
-        ax.text(0.5, 0.5, "no rewards recorded", transform=ax.transAxes, ha="center", va="center", color=GREY)
+    ax.autoscale_view()  # the boxes below are in pixels
+    taken = [*(box for p in data.points for box in point_boxes(ax, p)), *(box for line in lines for box in line_boxes(line))]
+    for label in taken_text:
+        place(label, ABOVE_OR_BELOW, ax, taken)
+        taken.append(label.get_window_extent())
+    shown = [point for point in data.points if point.shown]
+    if not label_points(ax, shown, style, taken):
+        _legend(ax, len(shown) + 1)
 
 
-def _draw_point(ax: Axes, summary: Summary, style: Style) -> None:
-    error = None
-    if summary.accuracy_low is not None and summary.accuracy_high is not None:
-        below, above = summary.accuracy - summary.accuracy_low, summary.accuracy_high - summary.accuracy
-        error = np.maximum([[below], [above]], 0.0)  # with equal seeds the mean can lie a rounding error outside
+def draw_lines(ax: Axes, data: Lines, style: Mapping[str, Style]) -> None:
+    """A line for each configuration, with its interval as a band, or as bars where x are names."""
+    for index, line in enumerate(data.lines):
+        look = style.get(line.label)
+        color, dash = (PALETTE[look.color], LINES[look.line]) if look else (GREY, "--")
+        marker = (MARKERS[look.marker] if look else "") if data.names else ""
+        x = np.array(line.x) + (0.02 * (index - len(data.lines) / 2) if data.names else 0.0)  # so that bars stand apart
+        ax.plot(x, line.y, color=color, linestyle=dash, marker=marker, linewidth=1.8, label=plain(line.label))
+        if line.low is not None and line.high is not None:
+            if data.names:
+                ax.vlines(x, line.low, line.high, color=color, alpha=0.6, linewidth=1.2)
+            else:
+                ax.fill_between(x, line.low, line.high, color=color, alpha=0.13, linewidth=0)
+    if data.names:
+        ax.set_xticks(range(len(data.names)), [plain(name) for name in data.names])
+    _labels(ax, data.x_label, data.y_label)
+    _ticks(ax.yaxis, data.y_unit)
+    ax.margins(x=0.05 if data.names else 0.01)
+    _plain_frame(ax)
+    _legend(ax, len(data.lines))
+
+
+def draw_bars(ax: Axes, data: Bars) -> None:
+    """A stacked bar for each label, the first on top, with the marks as short lines."""
+    rows = np.arange(len(data.labels))
+    start = np.zeros(len(data.labels))
+    for index, (name, values) in enumerate(data.parts.items()):
+        ax.barh(rows, values, left=start, height=0.7, color=PALETTE[index % len(PALETTE)], label=plain(name))
+        start += np.array(values)
+    if data.marks:
+        ax.plot(data.marks, rows, "|", color=GREY, markersize=16, markeredgewidth=2, label=data.mark_label)
+    _rows(ax, data.labels)
+    _labels(ax, data.x_label, "")
+    _ticks(ax.xaxis, data.x_unit)
+    _plain_frame(ax)
+    _legend(ax, len(data.parts) + 1)
+
+
+def draw_heat(ax: Axes, data: Heat) -> None:
+    """Rows from the top, columns from the first step on; white is 0, the darkest 1."""
+    edges = (min(data.steps) - 0.5, max(data.steps) + 0.5, len(data.rows) - 0.5, -0.5)
+    ax.imshow(data.values, aspect="auto", extent=edges, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+    ax.set_yticks(range(len(data.rows)), data.rows)
+    _labels(ax, data.x_label, data.y_label)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_intervals(ax: Axes, data: Intervals, style: Mapping[str, Style]) -> None:
+    """A row for each difference, filled where it is decided, and a line at no difference."""
+    ax.axvline(0.0, color=GREY, linestyle="--", linewidth=1.2)
+    for row, (label, value, decided) in enumerate(zip(data.labels, data.values, data.decided, strict=True)):
+        color = PALETTE[style[label].color] if label in style else GREY
+        face = color if decided else "white"
+        ax.errorbar([value.value], [row], xerr=_error(value), fmt="o", color=color, markerfacecolor=face, capsize=3)
+    _rows(ax, data.labels)
+    _labels(ax, data.x_label, "")
+    _plain_frame(ax)
+
+
+def _height(data: Data) -> float:
+    if isinstance(data, Bars | Intervals):
+        return MARGIN_INCHES + ROW_INCHES * len(data.labels)
+    return MARGIN_INCHES + 0.25 * len(data.rows) if isinstance(data, Heat) else PANEL_INCHES[1]
+
+
+def _draw_point(ax: Axes, point: Point, style: Style | None) -> None:
+    named = point.shown and style is not None
     ax.errorbar(
-        [summary.trainable_params],
-        [summary.accuracy],
-        yerr=error,
-        fmt=style.marker,
-        color=style.color,
-        markersize=8,
+        [point.x.value],
+        [point.y.value],
+        xerr=_error(point.x),
+        yerr=_error(point.y),
+        fmt=MARKERS[style.marker] if style is not None else "o",
+        color=PALETTE[style.color] if named and style is not None else "#bbbbbb",
+        markersize=8 if named else 4,
         markeredgecolor="white",
-        capsize=3,
-        elinewidth=1.4,
-        zorder=3,
-        label=plain(summary.label),
+        capsize=3 if named else 0,
+        elinewidth=1.4 if named else 0.6,
+        zorder=3 if named else 1,
+        label=plain(point.label) if named else None,
     )
 
 
-def _draw_before(ax: Axes, summaries: Sequence[Summary]) -> tuple[Line2D, Annotation]:
+def _error(estimate: Estimate) -> Any:
+    """matplotlib's shape of an interval; rounding may put the value outside by a hair."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return np.maximum([[estimate.value - estimate.low], [estimate.high - estimate.value]], 0.0)
+
+
+def _draw_before(ax: Axes, before: tuple[float, float]) -> tuple[Line2D, Annotation]:
     """The accuracy before training: a dashed line, and a band where the configurations measured different ones."""
-    before = [summary.accuracy_before for summary in summaries]
-    low, high = min(before), max(before)
+    low, high = before
     differ = f"{low:.1%}" != f"{high:.1%}"
     if differ:
         ax.axhspan(low, high, color=GREY, alpha=0.12, linewidth=0, zorder=0)
-    line = ax.axhline(sum(before) / len(before), color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+    line = ax.axhline((low + high) / 2, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     text = f"before training {low:.1%} to {high:.1%}" if differ else f"before training {low:.1%}"
-    return line, _label_line(ax, text, 0.01, high)
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (0, 0)}
+    return line, ax.annotate(text, (0.01, high), color=GREY, fontsize=9, **where)
 
 
-def _label_line(ax: Axes, text: str, x: float, y: float, **place: Any) -> Annotation:
-    """A label of the line at the height `y`, at `x` as a share of the width."""
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (0, 0), **place}
-    return ax.annotate(text, (x, y), color=GREY, fontsize=9, **where)
-
-
-def _draw_front(ax: Axes, summaries: Sequence[Summary]) -> Line2D:
+def _draw_front(ax: Axes, data: Scatter) -> Line2D:
     """A step line from the cheapest configuration of the front to the right edge."""
-    front = pareto_front(summaries)
     ax.autoscale_view()
     left, right = ax.get_xlim()
-    x = np.repeat([*(summary.trainable_params for summary in front), right], 2)[1:-1]
-    y = np.repeat([summary.accuracy for summary in front], 2)
+    x = np.repeat([*(cost for cost, _ in data.front), right], 2)[1:-1]
+    y = np.repeat([value for _, value in data.front], 2)
     (line,) = ax.plot(x, y, color=GREY, linewidth=1.4, alpha=0.8, zorder=2, label="Pareto front")
     ax.set_xlim(left, right)
     return line
 
 
-def _format_axes(ax: Axes) -> None:
-    ax.set_xlabel("trained parameters")
-    ax.set_ylabel("held-out accuracy")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    count = EngFormatter(sep="")
-    ax.xaxis.set_major_formatter(lambda value, _: count(value).replace("G", "B"))  # parameters are counted in billions
+def _log_axis(ax: Axes, unit: str) -> None:
+    left, right = ax.get_xlim()
+    wide = right / left
+    if wide < 2.5:  # a decade's 1, 2 and 5 may all lie outside
+        ax.xaxis.set_major_locator(FixedLocator(np.linspace(left, right, 6)[1:-1].tolist()))
+    else:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide < 1e4 else (1.0,), numticks=12))
+    ax.xaxis.set_major_formatter(lambda value, _: written(value, unit))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
-    _plain_frame(ax)
+    ax.xaxis.set_minor_locator(FixedLocator([]))
+
+
+def _ticks(axis: Axis, unit: str) -> None:
+    low, high = axis.get_view_interval()
+    if unit == "bytes" and high > low:
+        axis.set_major_locator(MultipleLocator(2.0 ** np.ceil(np.log2((high - low) / 6))))
+    axis.set_major_formatter(lambda value, _: written(value, unit))
+
+
+def _labels(ax: Axes, x_label: str, y_label: str) -> None:
+    ax.set_xlabel(plain(x_label))
+    ax.set_ylabel(plain(y_label))
+
+
+def _rows(ax: Axes, labels: Sequence[str]) -> None:
+    ax.set_yticks(range(len(labels)), [plain(label if len(label) <= 34 else f"{label[:33]}…") for label in labels])
+    ax.set_ylim(len(labels) - 0.4, -0.6)
 
 
 def _plain_frame(ax: Axes) -> None:
@@ -175,54 +230,3 @@ def _plain_frame(ax: Axes) -> None:
 
 def _legend(ax: Axes, entries: int) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9, ncols=-(-entries // 20))
-
-
-def _label_points(ax: Axes, summaries: Sequence[Summary], style: dict[str, Style], taken: Sequence[Bbox]) -> bool:
-    """Write every label beside its point, clear of all else; False, and none written, where one has no room."""
-    written: list[Annotation] = []
-    for summary in sorted(summaries, key=lambda summary: (-summary.accuracy, summary.trainable_params, summary.label)):
-        label = ax.annotate(
-            plain(summary.label),
-            (summary.trainable_params, summary.accuracy),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=10,
-            color=tuple(0.75 * part for part in to_rgb(style[summary.label].color)),  # darker: text is thin
-        )
-        written.append(label)
-        if not _place(label, BESIDE, ax, [*taken, *(other.get_window_extent() for other in written[:-1])]):
-            for label in written:
-                label.remove()
-            return False
-    return True
-
-
-def _place(label: Annotation, places: Sequence[dict[str, Any]], ax: Axes, taken: Sequence[Bbox]) -> bool:
-    """Move a label to the first place inside the axes where it overlaps nothing taken; False where there is none."""
-    frame = ax.get_window_extent()
-    for place in places:
-        label.set(**place)
-        box = label.get_window_extent()
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        if inside and not any(box.overlaps(other) for other in taken):
-            return True
-    return False
-
-
-def _point_box(ax: Axes, summary: Summary) -> Bbox:
-    """The box of a point with its error bar, in pixels."""
-    low = summary.accuracy if summary.accuracy_low is None else summary.accuracy_low
-    high = summary.accuracy if summary.accuracy_high is None else summary.accuracy_high
-    corners = ax.transData.transform([(summary.trainable_params, low), (summary.trainable_params, high)])
-    return Bbox(corners).padded(5 * ax.figure.dpi / 72)
-
-
-def _line_boxes(line: Line2D) -> list[Bbox]:
-    """A box around every part of a line, in pixels."""
-    corners = line.get_transform().transform(line.get_xydata())
-    return [Bbox([start, end]).padded(1) for start, end in pairwise(corners)]
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return text.replace("$", r"\$")

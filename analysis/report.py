@@ -3,41 +3,47 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
-from analysis.aggregate import reward_curves, summarize
-from analysis.findings import findings
+from analysis.answer import Answer, analyse
+from analysis.figures import named_labels
 from analysis.load import ReportError, SweepData, load_sweep, suggest
-from analysis.pareto import pareto_front
-from analysis.plots import draw_pareto, draw_reward_curves, plain
-from analysis.render import Report, to_csv, to_html, to_markdown
+from analysis.looks import styles
+from analysis.page import to_html
+from analysis.plots import draw_figure
+from analysis.study import study_figures
+from analysis.tables import differences_csv, to_csv, to_json, to_latex, to_markdown
+from efficient_rl.tracking import attach, resolve_uri
 
-USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports]
+USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
+                                 [tracking=URI]
 
-Writes the report of a sweep to REPORTS/NAME: report.html (one file to send around), report.md, results.csv,
-pareto.png and reward_curves.png. Without sweep=NAME: of the newest sweep. Runs that are not finished are counted.
+Writes the report of a sweep to REPORTS/NAME: report.html (one interactive file to send around), report.md, results.csv,
+differences.csv, results.tex, report.json, and every figure as PNG and PDF. Without sweep=NAME: of the newest sweep. Runs
+that are not finished are counted.
+
+read=store reads the tracking store instead of the run directories. accuracy=0.5 asks what it took to reach 50%.
+The files also become artifacts of the sweep's run in the tracking store, if that knows it; tracking=none turns that off.
 """
-WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its steps
 PNG_DPI = 150
-PANEL_INCHES = (9.0, 5.0)
-T = TypeVar("T")
+READ = ("directories", "store")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line says; `sweep` is None for the newest."""
+    """What the command line says; `sweep` is None for the newest, `tracking` None for the default store."""
 
     sweep: str | None = None
     output: str = "outputs"
     reports: str = "reports"
+    accuracy: str | None = None
+    read: str = READ[0]
+    tracking: str | None = None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,13 +53,29 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         wanted = parse_arguments(arguments)
-        paths = write_report(load_sweep(Path(wanted.output), wanted.sweep), Path(wanted.reports))
+        uri = resolve_uri(wanted.tracking)
+        sweep = load(wanted, uri)
+        paths = write_report(sweep, Path(wanted.reports), _target(wanted), Path(wanted.output) / "sweeps" / sweep.name)
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path in paths:
         print(path)
+    trouble = attach(uri, sweep.name, paths[0].parent) if uri is not None else None
+    if trouble is not None:
+        print(f"not in the tracking store: {trouble}", file=sys.stderr)
     return 0
+
+
+def load(wanted: Arguments, uri: str | None) -> SweepData:
+    """The sweep, from where the arguments say. ReportError where that is not possible."""
+    if wanted.read == "directories":
+        return load_sweep(Path(wanted.output), wanted.sweep)
+    if uri is None:
+        raise ReportError("read=store needs a store and tracking=none names none; use tracking=sqlite:///mlflow.db")
+    from analysis.store import load_stored
+
+    return load_stored(uri, wanted.sweep)
 
 
 def parse_arguments(arguments: Sequence[str]) -> Arguments:
@@ -67,23 +89,31 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         if not equals or not value:
             raise ReportError(f"{argument!r} has no value; write {key}=VALUE")
         values[key] = value
+    if values.get("read", READ[0]) not in READ:
+        raise ReportError(f"read={values['read']!r} is not known; {suggest(values['read'], READ)}")
     return Arguments(**values)
 
 
-def write_report(sweep: SweepData, reports: Path) -> list[Path]:
+def write_report(
+    sweep: SweepData, reports: Path, target: float | None = None, study_folder: Path | None = None
+) -> list[Path]:
     """Write all files of the report into `reports`/<sweep>, each whole or not at all, and return their paths.
 
-    ReportError where no run of the sweep is finished.
+    `study_folder` may hold an Optuna study. ReportError where no run of the sweep is finished.
     """
     if not sweep.finished:
         raise ReportError(f"no run of sweep {sweep.name!r} is finished (0 of {len(sweep.runs)}); to go on: {sweep.command}")
-    report, figures = build_report(sweep)
-    images = {name: _image(figure, "svg") for name, figure in figures.items()}
+    answer = analyse(sweep, target)
+    if study_folder is not None:
+        answer = replace(answer, figures=[*answer.figures, *study_figures(study_folder)])
     contents = {
-        "report.html": to_html(report, images).encode(),
-        "report.md": to_markdown(report).encode(),
-        "results.csv": to_csv(report).encode(),
-        **{f"{name}.png": _image(figure, "png") for name, figure in figures.items()},
+        "report.html": to_html(answer).encode(),
+        "report.md": to_markdown(answer).encode(),
+        "results.csv": to_csv(answer).encode(),
+        "differences.csv": differences_csv(answer).encode(),
+        "results.tex": to_latex(answer).encode(),
+        "report.json": to_json(answer).encode(),
+        **_images(answer),
     }
     folder = reports / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,39 +122,34 @@ def write_report(sweep: SweepData, reports: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def build_report(sweep: SweepData) -> tuple[Report, dict[str, Figure]]:
-    """The numbers, sentences and plots of a sweep with at least one finished run."""
-    summaries = summarize(sweep.runs)
-    shortest = min((len(run.rewards) for run in sweep.runs if run.rewards), default=0)
-    curves = reward_curves(sweep.runs, window=max(1, shortest // WINDOWS))
-    settings = list(dict.fromkeys(summary.setting for summary in summaries))
-    summaries_of = {setting: [s for s in summaries if s.setting == setting] for setting in settings}
-    curves_of = {setting: [c for c in curves if c.setting == setting] for setting in settings}
-    front = frozenset(summary.name for setting in settings for summary in pareto_front(summaries_of[setting]))
-    figures = {"pareto": _draw(draw_pareto, summaries_of), "reward_curves": _draw(draw_reward_curves, curves_of)}
-    return Report(sweep, summaries, front, findings(sweep, summaries)), figures
+def _images(answer: Answer) -> dict[str, bytes]:
+    """Every figure twice, by file name."""
+    looks = styles(named_labels(answer.summaries))
+    images: dict[str, bytes] = {}
+    for figure in answer.figures:
+        canvas = draw_figure(figure, looks)
+        images |= {f"{figure.name}.{kind}": _image(canvas, kind) for kind in ("png", "pdf")}
+    return images
 
 
-def _draw(draw: Callable[[Axes, list[T]], None], panels: Mapping[str, list[T]]) -> Figure:
-    """A figure with one panel for each setting, one below the other."""
-    width, height = PANEL_INCHES
-    figure = Figure(figsize=(width, height * len(panels)), facecolor="white")
-    FigureCanvasAgg(figure)
-    # The panels have their final places before anything is drawn: labels are placed by pixels.
-    margin = 0.6 / (height * len(panels))
-    figure.subplots_adjust(left=0.1, right=0.97, bottom=margin, top=1 - margin, hspace=0.27)
-    for ax, (setting, drawn) in zip(figure.subplots(len(panels), squeeze=False).flat, panels.items(), strict=True):
-        ax.set_title(plain(setting), loc="left", fontsize=10)
-        draw(ax, drawn)
-    return figure
-
-
-def _image(figure: Figure, kind: str) -> bytes:
+def _image(canvas: Canvas, kind: str) -> bytes:
     stream = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else None  # the same numbers give the same bytes
-    with matplotlib.rc_context({"svg.hashsalt": "analysis"}):
-        figure.savefig(stream, format=kind, dpi=PNG_DPI, bbox_inches="tight", metadata=metadata)
+    metadata = {"CreationDate": None} if kind == "pdf" else None  # the same numbers give the same bytes
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
+        canvas.savefig(stream, format=kind, dpi=PNG_DPI, bbox_inches="tight", metadata=metadata)
     return stream.getvalue()
+
+
+def _target(wanted: Arguments) -> float | None:
+    if wanted.accuracy is None:
+        return None
+    try:
+        target = float(wanted.accuracy)
+    except ValueError:
+        target = -1.0
+    if not 0.0 <= target <= 1.0:
+        raise ReportError(f"accuracy={wanted.accuracy!r} must be a share from 0 to 1, such as accuracy=0.5")
+    return target
 
 
 def _write_whole(path: Path, content: bytes) -> None:

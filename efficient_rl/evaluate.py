@@ -28,7 +28,8 @@ class Evaluation:
 
     `accuracy` is pass@1 estimated as avg@k; `low` and `high` bound its 95% interval over problems, `standard_error` is its
     error over problems; both for this one model. `majority_accuracy` is maj@k, `pass_at` the unbiased pass@k by k, and
-    `pass_at_k` that of all `samples`. `seed` is the one that the problems were drawn with.
+    `pass_at_k` that of all `samples`. `right` counts the right samples of every problem, in the order of the
+    problems; `seed` is the one that they were drawn with.
     """
 
     accuracy: float
@@ -43,6 +44,7 @@ class Evaluation:
     by_source: dict[str, float]
     problems: int
     samples: int
+    right: list[int]
     seed: int
     tokens: int
 
@@ -108,6 +110,7 @@ class Examiner:
             by_source=_by(sorted(set(sources)), sources, shares),
             problems=len(problems),
             samples=self.samples,
+            right=right,
             seed=seed,
             tokens=greedy_tokens + tokens,
         )

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
+EVALUATIONS = {"right": "evaluation", "right_before": "evaluation_before"}  # tag of a run -> part of its result
 LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -66,6 +67,35 @@ def resolve_uri(uri: str | None) -> str | None:
     if chosen.startswith("sqlite:///") and not chosen.startswith("sqlite:////"):
         return f"sqlite:///{Path(chosen.removeprefix('sqlite:///')).resolve()}"
     return chosen if urlsplit(chosen).scheme else Path(chosen).resolve().as_uri()
+
+
+def open_client(uri: str) -> "MlflowClient":
+    """MLflow's client, quiet, and impatient with a store that is away."""
+    for name, value in LIBRARY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def attach(uri: str, sweep: str, folder: Path) -> str | None:
+    """Log a folder's files as artifacts of the sweep's parent run, under `report`; None, or why that was not possible."""
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.exists():
+        return f"there is no database {database}"
+    try:
+        client = open_client(uri)
+        experiment = client.get_experiment_by_name(sweep)
+        conditions = f"tags.sweep_parent = '{sweep}'"
+        found = client.search_runs([experiment.experiment_id], conditions, max_results=1) if experiment is not None else []
+        if not found:
+            return f"{uri} does not know the sweep {sweep}"
+        client.log_artifacts(found[0].info.run_id, str(folder), "report")
+    except Exception as error:  # noqa: BLE001 the store may fail in any way; the report's files are written already
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 class Collector:
@@ -110,15 +140,9 @@ class Collector:
 
     def _opened(self) -> "MlflowClient":
         if self._client is None:
-            for name, value in LIBRARY_SETTINGS.items():
-                os.environ.setdefault(name, value)
-            from mlflow import MlflowClient
-
-            logging.getLogger("alembic").setLevel(logging.WARNING)
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
             self._outputs.mkdir(parents=True, exist_ok=True)
             with FileLock(_store_lock(self.uri, self._outputs)):  # the first use by several processes breaks a database
-                client = MlflowClient(tracking_uri=self.uri)
+                client = open_client(self.uri)
                 self._experiment = self._find_experiment(client)
                 self._parent = self._find_run(client, f"tags.sweep_parent = '{self._sweep}'") or self._new_parent(client)
             self._client = client
@@ -210,6 +234,10 @@ class Collector:
             metrics = [Metric(key, value, stamp, result.steps) for key, value in _summary(asdict(result)).items()]
             commit = result.code_version.split("-")[0]
             tags = [RunTag("code_version", result.code_version), RunTag("mlflow.source.git.commit", commit)]
+            counts = {tag: json.dumps(getattr(result, part).get("right")) for tag, part in EVALUATIONS.items()}
+            tags += [
+                RunTag(tag, text) for tag, text in counts.items() if text != "null" and len(text) <= MAX_PARAM_CHARACTERS
+            ]
             for name in ("changes.diff", "packages.txt"):
                 path = self._outputs / "code" / result.code_version / name
                 if path.is_file() and path.stat().st_size:
@@ -326,6 +354,8 @@ def _summary(result: Mapping[str, Any]) -> dict[str, float]:
         "accuracy_before": result["accuracy_before"],
         "accuracy_gain": result["accuracy"] - result["accuracy_before"],
         "greedy_accuracy": result["evaluation"]["greedy_accuracy"],
+        "problems": result["evaluation"]["problems"],
+        "samples": result["evaluation"]["samples"],
         "memory/total_peak_bytes": max(result["peak_memory_bytes"].values(), default=0),
         "time/train_seconds": result["train_seconds"],
         "time/total_seconds": result["total_seconds"],

@@ -1,33 +1,35 @@
 """The report: what it computes, what it says, and that it can be trusted with damaged, partial and hostile input."""
 
-import base64
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Annotation
 
-from analysis.aggregate import MEASURE, Summary, bootstrap_interval, reward_curves, summarize
+from analysis.aggregate import MEASURE, Summary, curves, summarize
+from analysis.answer import analyse
+from analysis.figure_data import Bars, Figure, Heat, Intervals, Line, Lines, Point, Scatter
 from analysis.findings import ONE_SEED, findings, points, share_text
 from analysis.labels import make_labels, make_setting_labels
-from analysis.load import Result, Run, SweepData, load_sweep
+from analysis.load import REWARD, Result, Run, SweepData, load_sweep, make_series
+from analysis.looks import styles, written
 from analysis.pareto import pareto_front
-from analysis.plots import draw_pareto, draw_reward_curves, styles
+from analysis.plots import draw_figure, draw_lines, draw_scatter
 from analysis.report import main
+from analysis.statistics import Estimate
 from efficient_rl.compose import expand
 from efficient_rl.config import parse_run
 from efficient_rl.record import Record, RunResult
@@ -82,8 +84,16 @@ def result(accuracy: float, trainable: int = 1000, **changes: Any) -> Result:
         "train_seconds": 12.5,
         "tokens": 1234,
         "code_version": "abc",
+        "samples": 4,
+        "phase_peaks_bytes": {"generation": 2**20, "backward": 3 * 2**20},
+        "parts_bytes": {"parameters": 2**19},
     }
     return Result(**{**known, **changes})
+
+
+def rewarded(run: Run, *values: float) -> Run:
+    """The run with these rewards at steps 1, 2, ..."""
+    return replace(run, series={REWARD: make_series(enumerate(values, 1))})
 
 
 def runs_of(strategy: str, accuracies: Sequence[float | None], trainable: int = 1000, **changes: Any) -> list[Run]:
@@ -99,7 +109,7 @@ def runs_of(strategy: str, accuracies: Sequence[float | None], trainable: int = 
 
 
 def sentences(*runs: Run) -> list[str]:
-    return findings(SweepData("s", 0.0, "c", None, runs), summarize(runs))
+    return findings(analyse(SweepData("s", 0.0, "c", None, runs)))
 
 
 def write_run(outputs: Path, key: str, rewards: Sequence[float] = (0.1, 0.2, 0.3), **changes: Any) -> Path:
@@ -152,21 +162,27 @@ def run_script(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_summary_of_three_seeds_has_the_numbers_worked_out_by_hand() -> None:
-    [summary] = summarize(runs_of("lora", [0.40, 0.50, 0.63], trainable=1000))
+    [summary] = summarize(runs_of("lora", [0.40, 0.50, 0.63], trainable=1000, standard_error=0.0))
     assert summary.seeds == 3
     assert summary.accuracy == pytest.approx(0.51)  # 1.53 / 3
-    # All three draws hit the lowest seed with a chance of 1/27 > 2.5%, so the interval ends at the extremes.
-    assert summary.accuracy_low == pytest.approx(0.40)
-    assert summary.accuracy_high == pytest.approx(0.63)
-    assert summary.gain == pytest.approx(0.31)  # 0.51 - 0.20
+    # Deviations -0.11, -0.01, 0.12: variance 0.0266 / 2 = 0.0133, error sqrt(0.0133 / 3) = 0.066583; t(2 free) = 4.302653
+    assert summary.accuracy_low == pytest.approx(0.51 - 4.302653 * 0.0665833, abs=1e-5)
+    assert summary.accuracy_high == pytest.approx(0.51 + 4.302653 * 0.0665833, abs=1e-5)
+    assert summary.gain.value == pytest.approx(0.31)  # 0.51 - 0.20
     assert summary.share == pytest.approx(0.25)  # 1000 / 4000
+
+
+def test_the_interval_of_an_accuracy_widens_with_the_error_over_problems() -> None:
+    [sure] = summarize(runs_of("lora", [0.5, 0.5, 0.5], standard_error=0.0))
+    [unsure] = summarize(runs_of("lora", [0.5, 0.5, 0.5], standard_error=0.1))
+    assert (sure.accuracy_low, sure.accuracy_high) == (0.5, 0.5)
+    # The seeds agree, so all of the error is that of the 200 problems: t with 199 degrees of freedom is 1.971957.
+    assert unsure.accuracy_low == pytest.approx(0.5 - 1.971957 * 0.1, abs=1e-6)
 
 
 def test_one_seed_has_no_interval() -> None:
     [summary] = summarize(runs_of("lora", [0.4]))
     assert (summary.accuracy_low, summary.accuracy_high) == (None, None)
-    with pytest.raises(ValueError, match="at least 2"):
-        bootstrap_interval(np.array([[0.4]]))
 
 
 def test_unfinished_seeds_do_not_count() -> None:
@@ -180,58 +196,30 @@ def test_summaries_come_from_high_to_low_accuracy_and_equal_ones_from_cheap_to_d
     assert [summary.label for summary in summarize(runs)] == ["first_k", "lora", "full"]
 
 
-def test_peak_memory_is_the_highest_and_time_the_mean_over_seeds() -> None:
+def test_peak_memory_and_time_are_means_over_seeds() -> None:
     runs = [*runs_of("lora", [0.5], peak_memory_bytes=100, train_seconds=10.0)]
     runs += [Run("other", {**runs[0].params, "seed": 1}, result(0.5, peak_memory_bytes=300, train_seconds=20.0))]
     [summary] = summarize(runs)
-    assert (summary.peak_memory_bytes, summary.train_seconds) == (300, 15.0)
-
-
-def test_the_bootstrap_interval_is_that_of_scipy() -> None:
-    values = np.array([0.41, 0.44, 0.45, 0.47, 0.52, 0.55, 0.61, 0.72])
-    low, high = bootstrap_interval(values[:, None])
-    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(1))
-    interval = theirs.confidence_interval
-    assert low[0] == pytest.approx(interval.low, abs=0.003)  # the spread of a quantile of 10,000 draws
-    assert high[0] == pytest.approx(interval.high, abs=0.003)
-
-
-def test_bootstrap_intervals_of_many_columns_are_those_of_each_column() -> None:
-    values = np.random.default_rng(0).normal(size=(4, 600))  # more columns than are worked on at once
-    low, high = bootstrap_interval(values, 500)
-    for column in (0, 255, 256, 599):
-        alone = bootstrap_interval(values[:, [column]], 500)
-        assert (low[column], high[column]) == (pytest.approx(alone[0][0]), pytest.approx(alone[1][0]))
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
-@settings(max_examples=25, deadline=None)
-def test_the_bootstrap_interval_holds_the_mean_and_stays_within_the_values(values: list[float]) -> None:
-    low, high = (float(end[0]) for end in bootstrap_interval(np.array(values)[:, None], 400))
-    rounding = 1e-12
-    assert min(values) - rounding <= low <= np.mean(values) + rounding
-    assert np.mean(values) - rounding <= high <= max(values) + rounding
+    assert (summary.peak_memory_bytes, summary.train_seconds) == (200, 15.0)
 
 
 def test_a_reward_curve_is_the_mean_over_seeds_of_the_last_steps() -> None:
-    runs = runs_of("lora", [0.4, 0.5])
-    rewards = [((1, 0.0), (2, 0.2), (3, 0.4)), ((1, 0.4), (2, 0.4), (3, 0.8))]
-    runs = [Run(run.hash, run.params, run.result, own) for run, own in zip(runs, rewards, strict=True)]
-    [curve] = reward_curves(runs, window=2)
-    # Means over steps 1-2 and 2-3: 0.1, 0.3 for one seed and 0.4, 0.6 for the other.
+    first, second = runs_of("lora", [0.4, 0.5])
+    [curve] = curves([rewarded(first, 0.0, 0.2, 0.4), rewarded(second, 0.4, 0.4, 0.8)], REWARD, window=2)
+    # Means over steps 1-2 and 2-3: 0.1, 0.3 for one seed and 0.4, 0.6 for the other; both 0.15 from their mean.
     assert curve.steps.tolist() == [2, 3]
     assert curve.mean == pytest.approx([0.25, 0.45])
-    assert curve.low == pytest.approx([0.1, 0.3])
-    assert curve.high == pytest.approx([0.4, 0.6])
+    half = 12.706205 * 0.15  # t with one degree of freedom, error 0.15 sqrt(2) / sqrt(2)
+    assert curve.low == pytest.approx([0.25 - half, 0.45 - half], abs=1e-5)
+    assert curve.high == pytest.approx([0.25 + half, 0.45 + half], abs=1e-5)
 
 
 def test_a_reward_curve_has_only_the_steps_of_every_seed_and_no_band_with_one_seed() -> None:
-    both = [
-        Run(run.hash, run.params, run.result, ((1, 0.5), (2 + index, 0.5))) for index, run in enumerate(runs_of("a", [1, 1]))
-    ]
-    [curve] = reward_curves(both)
+    runs = runs_of("a", [1, 1])
+    both = [replace(run, series={REWARD: make_series([(1, 0.5), (2 + i, 0.5)])}) for i, run in enumerate(runs)]
+    [curve] = curves(both, REWARD)
     assert curve.steps.tolist() == [1]
-    [single] = reward_curves(both[:1])
+    [single] = curves(both[:1], REWARD)
     assert (single.low, single.high) == (None, None)
 
 
@@ -359,39 +347,58 @@ def test_a_single_seed_among_several_is_named() -> None:
     assert "With one seed there is no interval, and differences may be noise: lora." in said
 
 
-def test_overlapping_intervals_are_called_undecided() -> None:
-    said = sentences(*runs_of("full", [0.5, 0.7]), *runs_of("lora", [0.4, 0.55]), *runs_of("last_k", [0.3, 0.4]))
-    assert "These intervals overlap that of full, so the data do not decide between them: lora." in said
+def test_what_the_data_do_not_tell_apart_is_called_undecided() -> None:
+    said = sentences(*runs_of("full", [0.5, 0.7, 0.6]), *runs_of("lora", [0.6, 0.5, 0.55]))
+    assert any(text.startswith("The data do not decide between full and lora (+5.0 points [") for text in said)
+    assert "Of all 1 pairs on common seeds the data decide 0." in said
 
 
-def test_intervals_apart_are_called_so() -> None:
-    assert "No other interval overlaps that of full." in sentences(
-        *runs_of("full", [0.6, 0.7]), *runs_of("lora", [0.4, 0.5])
+def test_what_the_data_tell_apart_is_said_with_its_interval() -> None:
+    said = sentences(*runs_of("full", [0.60, 0.70, 0.65]), *runs_of("lora", [0.41, 0.50, 0.45]))
+    # Differences 0.19, 0.20, 0.20: mean 0.19667, error 0.0057735 / sqrt(3) = 0.0033333; t(2 free) = 4.302653
+    assert (
+        "full is more accurate than lora (+19.7 points [+18.2, +21.1]): told apart after Holm's correction for all pairs."
+        in said
     )
 
 
+def test_configurations_without_common_seeds_are_not_compared() -> None:
+    one, other = runs_of("full", [0.6, 0.7]), runs_of("lora", [None, None, 0.4, 0.5])
+    assert not any("decide" in text for text in sentences(*one, *other))
+
+
 def test_no_change_against_the_accuracy_before_training_is_said() -> None:
-    said = sentences(*runs_of("full", [0.1, 0.3]), *runs_of("lora", [0.05, 0.1]))  # 0.2 before training
-    assert "The interval holds the accuracy before training, so the data do not show a change: full." in said
+    said = sentences(*runs_of("full", [0.1, 0.3]), *runs_of("lora", [0.05, 0.0501], standard_error=0.001))  # 0.2 before
+    assert "The interval of the gain holds 0, so the data do not show a change by training: full." in said
     assert "Below the accuracy before training, interval included: lora." in said
 
 
 def test_the_best_and_the_cheapest_come_with_their_numbers() -> None:
-    said = sentences(*runs_of("full", [0.6, 0.7], 4000), *runs_of("lora", [0.4, 0.5], 500))
+    known = {"standard_error": 0.0}
+    said = sentences(*runs_of("full", [0.64, 0.66], 4000, **known), *runs_of("lora", [0.44, 0.46], 500, **known))
+    # Two seeds 0.01 from their mean: error 0.01, t(1 free) = 12.706, so 12.7 points either way.
     assert (
-        "Best accuracy: full with 65.0% [60.0%, 70.0%], n=2; that is +45.0 points against the 20.0% before training, with "
+        "Best accuracy: full with 65.0% [52.3%, 77.7%], n=2; that is +45.0 points against the 20.0% before training, with "
         "100% of the parameters trained."
     ) in said
     assert (
         "Cheapest on the Pareto front (2 of 2 configurations): lora with 500 trained parameters (12.5%) reaches 45.0% "
-        "[40.0%, 50.0%], n=2, 20.0 points below the best."
+        "[32.3%, 57.7%], n=2, 20.0 points below the best."
     ) in said
 
 
-def test_few_seeds_are_said_to_give_narrow_intervals() -> None:
-    assert any("With 2 seeds" in text and "50% of cases" in text for text in sentences(*runs_of("full", [0.6, 0.7])))
-    assert any("With 3 seeds" in text and "75% of cases" in text for text in sentences(*runs_of("full", [0.6, 0.7, 0.8])))
-    assert not any("lowest to the highest" in text for text in sentences(*runs_of("full", [0.5, 0.6, 0.7, 0.8])))
+def test_few_seeds_are_said_to_give_wide_intervals() -> None:
+    assert any("With 2 seeds they are wide" in text for text in sentences(*runs_of("full", [0.6, 0.7])))
+    assert not any("they are wide" in text for text in sentences(*runs_of("full", [0.5, 0.6, 0.7, 0.8, 0.9])))
+
+
+def test_an_axis_on_which_all_are_equal_is_left_out_with_a_sentence() -> None:
+    runs = [*runs_of("full", [0.5, 0.6], train_seconds=1.0), *runs_of("lisa", [0.4, 0.5], train_seconds=2.0)]
+    answer = analyse(SweepData("s", 0.0, "c", None, tuple(runs)))
+    names = {figure.name for figure in answer.figures}
+    assert "pareto" not in names
+    assert "pareto_seconds" in names
+    assert "All configurations have the same trained parameters: that axis is left out." in findings(answer)
 
 
 def test_settings_are_not_compared_with_each_other() -> None:
@@ -401,7 +408,7 @@ def test_settings_are_not_compared_with_each_other() -> None:
     said = sentences(*small, *large)
     assert any(text.startswith("model=nano: Best accuracy: full with 35.0%") for text in said)
     assert any(text.startswith("model=large: Best accuracy: full with 85.0%") for text in said)
-    assert not any("overlap" in text or "Pareto" in text for text in said)
+    assert not any("decide" in text or "Pareto" in text for text in said)
 
 
 def test_unfinished_runs_are_counted_and_mixed_code_versions_are_named() -> None:
@@ -433,7 +440,7 @@ def test_the_report_reads_what_the_record_writes(tmp_path: Path) -> None:
     write_sweep(tmp_path, "s", {key: config.flat()})
     [run] = load_sweep(tmp_path, "s").runs
     assert run.result == result(0.5)
-    assert run.rewards == ((1, 0.25), (2, 0.5))
+    assert run.series[REWARD] == make_series([(1, 0.25), (2, 0.5)])
 
 
 @pytest.mark.parametrize(
@@ -474,7 +481,7 @@ def test_of_a_step_recorded_twice_the_first_line_counts_and_damaged_lines_are_sk
     text = "\n".join([*lines[:2], "{half", "[]", '{"step": 4, "metrics": 5}', *lines[2:]]) + "\n" + lines[0][:-3]
     (outputs / "runs" / "lora0" / "metrics.jsonl").write_text(text)
     [run] = [run for run in load_sweep(outputs, "demo").runs if run.hash == "lora0"]
-    assert run.rewards == ((1, 0.1), (2, 0.2), (3, 0.3))
+    assert run.series[REWARD] == make_series([(1, 0.1), (2, 0.2), (3, 0.3)])
 
 
 def test_without_a_name_the_newest_undamaged_sweep_is_taken(outputs: Path) -> None:
@@ -488,18 +495,32 @@ def test_without_a_name_the_newest_undamaged_sweep_is_taken(outputs: Path) -> No
 
 
 def empty_axes() -> Axes:
-    figure = Figure(figsize=(9, 5))
-    FigureCanvasAgg(figure)
-    return figure.subplots()
+    canvas = Canvas(figsize=(9, 5))
+    FigureCanvasAgg(canvas)
+    return canvas.subplots()
+
+
+def scatter_of(*places: tuple[float, float]) -> Scatter:
+    """Points s0, s1, ... at these places, in one setting, as the report would draw them."""
+    summaries = summaries_at(*((round(x), y) for x, y in places))
+    front = pareto_front(summaries)
+    points = [Point(s.label, s.costs["trainable_params"], Estimate(s.accuracy), s in front, None, True) for s in summaries]
+    line = tuple((float(s.trainable_params), s.accuracy) for s in front)
+    return Scatter("trained parameters", "count", "held-out accuracy", "share", tuple(points), line, (0.2, 0.2))
+
+
+def drawn(data: Scatter) -> Axes:
+    ax = empty_axes()
+    draw_scatter(ax, data, styles(point.label for point in data.points))
+    return ax
 
 
 def test_the_front_is_a_step_line_and_the_accuracy_before_training_a_dashed_one() -> None:
-    ax = empty_axes()
-    draw_pareto(ax, summaries_at((10, 0.5), (100, 0.4), (1000, 0.7)))
+    ax = drawn(scatter_of((10, 0.5), (100, 0.4), (1000, 0.7)))
     right = ax.get_xlim()[1]
-    drawn = [(line.get_linestyle(), np.asarray(line.get_xydata()).tolist()) for line in ax.lines]
-    assert ("-", [[10, 0.5], [1000, 0.5], [1000, 0.7], [right, 0.7]]) in drawn
-    assert ("--", [[0, pytest.approx(0.2)], [1, pytest.approx(0.2)]]) in drawn
+    found = [(line.get_linestyle(), np.asarray(line.get_xydata()).tolist()) for line in ax.lines]
+    assert ("-", [[10, 0.5], [1000, 0.5], [1000, 0.7], [right, 0.7]]) in found
+    assert ("--", [[0, pytest.approx(0.2)], [1, pytest.approx(0.2)]]) in found
     assert ax.get_xscale() == "log"
     assert "before training 20.0%" in {text.get_text() for text in ax.texts}
 
@@ -510,10 +531,9 @@ crowds = st.lists(st.tuples(st.integers(10, 10**6), st.floats(0.0, 1.0)), min_si
 @given(crowds)
 @settings(max_examples=15, deadline=None)
 def test_labels_of_points_never_overlap_and_every_configuration_is_named(crowd: list[tuple[int, float]]) -> None:
-    ax = empty_axes()
-    summaries = summaries_at(*crowd)
-    draw_pareto(ax, summaries)
-    names = {summary.label for summary in summaries}
+    data = scatter_of(*crowd)
+    ax = drawn(data)
+    names = {point.label for point in data.points}
     boxes = [text.get_window_extent() for text in ax.texts if isinstance(text, Annotation) and text.get_text() in names]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     legend = ax.get_legend()
@@ -524,11 +544,10 @@ def test_labels_of_points_never_overlap_and_every_configuration_is_named(crowd: 
 
 
 def test_a_label_does_not_stand_on_the_front_line() -> None:
-    ax = empty_axes()
-    summaries = summaries_at((61_440, 0.602), (107_136, 0.586), (323_776, 0.554))
-    draw_pareto(ax, summaries)
+    data = scatter_of((61_440, 0.602), (107_136, 0.586), (323_776, 0.554))
+    ax = drawn(data)
     x, y = ax.transData.transform((61_440, 0.602))
-    labels = [text for text in ax.texts if text.get_text() in {summary.label for summary in summaries}]
+    labels = [text for text in ax.texts if text.get_text() in {point.label for point in data.points}]
     assert len(labels) == 3
     for text in labels:
         box = text.get_window_extent()
@@ -537,9 +556,41 @@ def test_a_label_does_not_stand_on_the_front_line() -> None:
 
 def test_bands_are_drawn_where_there_are_several_seeds_only() -> None:
     ax = empty_axes()
-    runs = [*runs_of("full", [0.5, 0.6]), *runs_of("lora", [0.5])]
-    draw_reward_curves(ax, reward_curves([Run(r.hash, r.params, r.result, ((1, 0.1), (2, 0.2))) for r in runs]))
+    with_band = Line("full", (1.0, 2.0), (0.1, 0.2), (0.0, 0.1), (0.2, 0.3))
+    data = Lines("step", "reward", "number", (with_band, Line("lora", (1.0, 2.0), (0.1, 0.2))))
+    draw_lines(ax, data, styles(["full", "lora"]))
     assert (len(ax.lines), len(ax.collections)) == (2, 1)
+
+
+def test_every_kind_of_figure_is_drawn_with_all_its_names() -> None:
+    half = Estimate(0.5, 0.4, 0.6)
+    kinds = {
+        "bars": Bars("memory", "bytes", ("full", "lora"), {"weights": (2.0**20, 2.0**21)}, (2.0**21, 2.0**22), "peak"),
+        "heat": Heat("step", "block", (1, 2), ("0", "1"), ((0.0, 1.0), (1.0, 0.5))),
+        "gaps": Intervals("points", "points", ("full", "lora"), (half, half), (True, False)),
+    }
+    canvas = draw_figure(Figure("f", "t", "c", kinds), styles(["full", "lora"]))
+    ticks = [[text.get_text() for text in ax.get_yticklabels()] for ax in canvas.axes]
+    assert ticks == [["full", "lora"], ["0", "1"], ["full", "lora"]]
+    assert [ax.get_title(loc="left") for ax in canvas.axes] == ["bars", "heat", "gaps"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.4544, "share", "45.44%"),
+        (107_136, "count", "107k"),
+        (999_700, "count", "1M"),
+        (494_000_000, "count", "494M"),
+        (63 * 2**20, "bytes", "63 MiB"),
+        (90, "seconds", "1.5 min"),
+        (0.02, "seconds", "20 ms"),
+        (0, "bytes", "0 B"),
+        (-2.5, "points", "-2.5"),
+    ],
+)
+def test_numbers_are_written_with_their_units(value: float, unit: str, text: str) -> None:
+    assert written(value, unit) == text
 
 
 def test_strategies_differ_in_colour_and_their_variants_in_line() -> None:
@@ -593,14 +644,19 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_a_report_is_five_whole_files(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+FIGURES = ("pareto", "differences", "reward_curves", "memory", "memory_by_phase")
+TEXTS = ("report.html", "report.md", "results.csv", "differences.csv", "results.tex", "report.json")
+
+
+def test_a_report_is_whole_files_and_every_figure_twice(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(outputs, "sweep=demo") == 0
     folder = outputs.parent / "reports" / "demo"
-    names = {"report.html", "report.md", "results.csv", "pareto.png", "reward_curves.png"}
+    names = {*TEXTS, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))}
     assert {path.name for path in folder.iterdir()} == names  # and no drafts
     assert set(capsys.readouterr().out.splitlines()) == {str(folder / name) for name in names}
-    for name in ("pareto.png", "reward_curves.png"):
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    for name in FIGURES:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(outputs: Path) -> None:
@@ -608,16 +664,49 @@ def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(outputs: Path)
     text = (outputs.parent / "reports" / "demo" / "report.html").read_text()
     page = Page(text)
     assert not re.search(r"https?://", text)
-    assert len(page.links) == 2
-    for link in page.links:
-        kind, _, content = link.partition(";base64,")
-        assert kind == "data:image/svg+xml"
-        picture = ElementTree.fromstring(base64.b64decode(content))
-        references = [v for node in picture.iter() for k, v in node.attrib.items() if k.endswith("href") or "url(" in v]
-        assert references
-        assert all(value.removeprefix("url(").startswith("#") for value in references)
+    assert page.links == []
+    assert "default-src 'none'" in text
     assert "prefers-color-scheme: dark" in text
     assert "Is it worth it?" in page.text
+
+
+def test_the_json_has_every_number_and_figure(outputs: Path) -> None:
+    assert report(outputs) == 0
+    content = json.loads((outputs.parent / "reports" / "demo" / "report.json").read_text())
+    assert content["format"] == "efficient_rl report 1"
+    full, lora = content["summaries"]
+    assert (full["label"], full["accuracy"], full["trainable_params"], full["on_front"]) == ("full", 0.6, 4000, True)
+    assert (lora["label"], lora["accuracy"], lora["train_seconds"]) == ("lora", 0.45, 12.5)
+    [difference] = content["differences"]
+    assert (difference["first"], difference["second"]) == ("full", "lora")
+    assert difference["accuracy"]["value"] == pytest.approx(0.15)  # 0.5 - 0.4 and 0.7 - 0.5
+    assert [figure["name"] for figure in content["figures"]] == list(FIGURES)
+
+
+def test_the_latex_table_escapes_what_tex_would_obey(tmp_path: Path) -> None:
+    params = {key: {"strategy.name": "first_k", "strategy.k": k} for key, k in (("a", "50%_$x$"), ("b", "\\input{a}&~"))}
+    write_sweep(tmp_path, "t", params)
+    for key in params:
+        write_run(tmp_path, key)
+    assert main([f"output={tmp_path}", f"reports={tmp_path}", "sweep=t"]) == 0
+    table = (tmp_path / "t" / "results.tex").read_text()
+    assert r"first\_k k=50\%\_\$x\$" in table
+    assert r"\textbackslash{}input\{a\}\&\textasciitilde{}" in table
+
+
+def test_the_commands_to_reproduce_begin_with_the_commit_and_its_changes(outputs: Path) -> None:
+    for key in ("full0", "full1", "lora0", "lora1"):
+        path = outputs / "runs" / key / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "code_version": "0123456789ab-dirty-89abcdef"}))
+    assert report(outputs) == 0
+    lines = (outputs.parent / "reports" / "demo" / "report.md").read_text().splitlines()
+    assert lines[-5:] == [
+        "    git checkout 0123456789ab",
+        "    git apply outputs/code/0123456789ab-dirty-89abcdef/changes.diff",
+        "    pip install -c constraints.txt -e .",
+        "    python -m efficient_rl.sweep",
+        "    python -m analysis.report sweep=demo",
+    ]
 
 
 def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
@@ -635,13 +724,14 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert question in page.text
     assert "<b>$x_ k=$\\oops$</td>" in page.text
     assert "<i>'\"` && python" in page.text
-    assert not {"script", "b", "m", "i", "u"} & set(page.tags)
+    assert not {"b", "m", "i", "u"} & set(page.tags)
+    assert page.tags.count("script") == 2  # the data and the code
     markdown = (tmp_path / "s" / "report.md").read_text()
     assert not re.search(r"(?<!\\)<(script|b|u|m)", markdown)
     assert "\\| $" in markdown
     assert "[x\\](y)" in markdown
     table = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {12}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {14}
 
 
 def test_the_table_says_one_seed_and_marks_the_front(outputs: Path) -> None:
@@ -651,16 +741,24 @@ def test_the_table_says_one_seed_and_marks_the_front(outputs: Path) -> None:
     assert report(outputs) == 0
     rows = (outputs.parent / "reports" / "demo" / "report.md").read_text().splitlines()
     full = next(row for row in rows if row.startswith("| full |"))
-    assert full == "| full | 4,000 (100%) | 30.0% [one seed] | 4.9 | +10.0 | 60.0% | 0.700 | 3 | 12.5 | 1 |  |"
+    shared = "60.0% | 0.700 | 0.200 | 3 | 12.5 | 1.23k"
+    assert full == f"| full | 4,000 (100%) | 30.0% [one seed] | 30.0% | +10.0 | {shared} | 1 |  |"
     lora = next(row for row in rows if row.startswith("| lora |"))
-    assert lora == "| lora | 500 (12.5%) | 45.0% [40.0%, 50.0%] | 4.9 | +25.0 | 60.0% | 0.700 | 3 | 12.5 | 2 | yes |"
+    # Errors of 0.05 over seeds and 0.025 over problems; t with 1.562 degrees of freedom is 5.69: 31.8 points
+    assert lora.startswith("| lora | 500 (12.5%) | 45.0% [13.2%, 76.8%] | 45.0% | +25.0 | ")
+    assert lora.endswith(f"{shared} | 2 | yes |")
 
 
 def test_the_csv_has_every_summary_unrounded(outputs: Path) -> None:
     assert report(outputs) == 0
     header, first, second = (outputs.parent / "reports" / "demo" / "results.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
-    assert (row["label"], float(row["accuracy"]), float(row["accuracy_low"]), row["on_front"]) == ("full", 0.6, 0.5, "True")
+    assert (row["label"], float(row["accuracy"]), float(row["trainable_params"]), row["on_front"]) == (
+        "full",
+        0.6,
+        4000.0,
+        "True",
+    )
     assert second.startswith("lora,")
 
 
@@ -699,12 +797,27 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
     [
         (["sweep=dem"], "unknown sweep 'dem'; did you mean 'demo'? valid: demo, other"),
         (["sweep=../demo"], "unknown sweep '../demo'; did you mean 'demo'? valid: demo, other"),
-        (["swep=demo"], "unknown key 'swep'; did you mean 'sweep'? valid: output, reports, sweep"),
+        (["swep=demo"], "unknown key 'swep'; did you mean 'sweep'? valid: accuracy, output, read, reports, sweep, tracking"),
         (["sweep"], "'sweep' has no value; write sweep=VALUE"),
+        (["read=everything"], "read='everything' is not known; valid: directories, store"),
+        (["accuracy=50"], "accuracy='50' must be a share from 0 to 1, such as accuracy=0.5"),
+        (["read=store", "tracking=none"], "read=store needs a store and tracking=none names none"),
+        (["read=store"], "no database"),
         (["output=nowhere"], "no sweep in nowhere/sweeps; make one with: python -m efficient_rl.sweep"),
         (["sweep=other"], "other/sweep.json; the command that made a sweep writes its file anew"),
     ],
-    ids=["unknown sweep", "no path", "unknown key", "no value", "no folder", "damaged sweep"],
+    ids=[
+        "unknown sweep",
+        "no path",
+        "unknown key",
+        "no value",
+        "unknown source",
+        "no share",
+        "no store",
+        "no database",
+        "no folder",
+        "damaged sweep",
+    ],
 )
 def test_a_bad_request_ends_in_status_1_and_a_remedy(
     outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from efficient_rl.team import ALONE, Team
 from efficient_rl.training.memory import PhaseMeter
+from efficient_rl.training.trained_blocks import TrainedBlocks
 
 COMPLETIONS_KEPT = 8
 COMPLETION_STEPS = 10
@@ -50,6 +51,7 @@ class Journal(TrainerCallback):
         self._rename = rename
         self._meter = meter
         self._trainer = trainer
+        self._blocks = TrainedBlocks()
         self._wants_stop = wants_stop
         self._measure = measure
         self._measure_steps = measure_steps
@@ -83,6 +85,7 @@ class Journal(TrainerCallback):
         metrics |= {f"memory/{name}_bytes": float(value) for name, value in self._meter.take_bytes().items()}
         if not self._team.is_main:
             return
+        metrics |= self._blocks.changes(self._trainer.model, self._trainer.parameters)
         self._record.append(state.global_step, metrics)
         if state.global_step == 1 or state.global_step % COMPLETION_STEPS == 0:
             self._keep_completions(state.global_step)

@@ -1,0 +1,135 @@
+"""The tracking store and the run directories give the same numbers; reports become artifacts of the sweep's run."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from analysis.aggregate import summarize
+from analysis.load import BLOCKS, ReportError, Result, SweepData, load_sweep
+from analysis.report import main
+from analysis.store import load_stored
+from efficient_rl.tracking import attach
+from tests.conftest import Sweep, environment
+
+
+def assert_same(one: SweepData, other: SweepData) -> None:
+    runs = {run.hash: run for run in other.runs}
+    assert runs.keys() == {run.hash for run in one.runs}
+    for run in one.runs:
+        stored = runs[run.hash]
+        assert stored.params == run.params
+        assert stored.series == run.series
+        assert run.result is not None
+        assert stored.result is not None
+        for field in fields(Result):
+            expected = getattr(run.result, field.name)
+            found = getattr(stored.result, field.name)
+            assert found == (pytest.approx(expected) if isinstance(expected, float | int) else expected), field.name
+    assert [s.label for s in summarize(one.runs)] == [s.label for s in summarize(other.runs)]
+
+
+def test_the_store_gives_what_the_run_directories_give(finished: Path) -> None:
+    directories = load_sweep(finished / "outputs", "all")
+    stored = load_stored(f"sqlite:///{finished / 'mlflow.db'}", "all")
+    assert (stored.name, stored.command) == ("all", directories.command)
+    assert len(directories.finished) == 8
+    assert len(directories.finished[0].result.right) == 12  # type: ignore[union-attr]
+    assert_same(directories, stored)
+
+
+@pytest.fixture
+def server(finished: Path, tmp_path: Path) -> Iterator[str]:
+    """A tracking server on the database of the finished sweep."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
+    store = ["--backend-store-uri", f"sqlite:///{finished / 'mlflow.db'}", "--artifacts-destination", str(tmp_path / "a")]
+    with (tmp_path / "server.log").open("w") as log:
+        command = [sys.executable, "-m", "mlflow", *arguments, *store]
+        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=120)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except (URLError, OSError):
+            time.sleep(0.3)
+    raise AssertionError(f"no answer from {url}")
+
+
+def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.server.POINTS_A_REQUEST", 5)  # so that answers are cut off and asked for in halves
+    assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
+
+
+def test_the_report_reads_the_store_and_becomes_artifacts_of_the_sweeps_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    assert main([f"tracking={uri}", "read=store", f"reports={tmp_path}", f"output={tmp_path / 'nothing'}"]) == 0
+    assert capsys.readouterr().err == ""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("all")
+    assert experiment is not None
+    [parent] = client.search_runs([experiment.experiment_id], "tags.sweep_parent = 'all'")
+    names = {Path(file.path).name for file in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report.html", "report.json", "results.csv", "pareto.pdf"} <= names
+
+
+def test_a_report_without_its_store_is_written_and_says_so(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep=all", f"output={finished / 'outputs'}", f"reports={tmp_path}"]) == 0
+    assert "not in the tracking store: there is no database" in capsys.readouterr().err
+    assert (tmp_path / "all" / "report.html").is_file()
+    assert main(["sweep=all", f"output={finished / 'outputs'}", f"reports={tmp_path}", "tracking=none"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_store_without_the_sweep_is_named(finished: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    assert attach(uri, "other", tmp_path) == f"{uri} does not know the sweep other"
+    with pytest.raises(ReportError, match="unknown sweep 'al'; did you mean 'all'"):
+        load_stored(uri, "al")
+    with pytest.raises(ReportError, match=r"file:/x cannot be read; use sqlite, postgresql, http, https"):
+        load_stored("file:/x", None)
+    (tmp_path / "text.db").write_text("no database at all, but a text that is long enough to be looked at")
+    with pytest.raises(ReportError, match="cannot be read"):
+        load_stored(f"sqlite:///{tmp_path / 'text.db'}", None)
+
+
+def test_what_a_dynamic_strategy_trained_is_recorded_when_it_changes_and_reaches_the_store(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    done = sweep("strategy=badam", "strategy.interval=2", "strategy.order=ascending", "grpo.max_steps=5", "name=blocks")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = load_sweep(tmp_path / "outputs", "blocks")
+    [run] = data.runs
+    blocks = {key: series for key, series in run.series.items() if key.startswith(BLOCKS)}
+    assert set(blocks) == {f"blocks/{index:02d}" for index in range(6)}  # badam never trains the rest
+    # Two steps each: block 0 in steps 1 and 2, block 1 in 3 and 4, block 2 in 5.
+    assert (blocks["blocks/00"].steps.tolist(), blocks["blocks/00"].values.tolist()) == ([1, 3], [1.0, 0.0])
+    assert (blocks["blocks/01"].steps.tolist(), blocks["blocks/01"].values.tolist()) == ([1, 3, 5], [0.0, 1.0, 0.0])
+    assert (blocks["blocks/02"].steps.tolist(), blocks["blocks/02"].values.tolist()) == ([1, 5], [0.0, 1.0])
+    assert_same(data, load_stored(f"sqlite:///{tmp_path / 'mlflow.db'}", None))
