@@ -296,7 +296,7 @@ class Record:
         kept = self.folder / "earlier" / f"before-attempt-{self.attempt}"
         kept.mkdir(parents=True, exist_ok=True)
         for path in list(self.folder.iterdir()):
-            if path.name not in ("attempts", "earlier", "log.txt"):
+            if path.name not in ("attempts", "earlier", "log.txt", "job.json"):
                 path.rename(kept / path.name)
 
     def _attempt_path(self, attempt: int) -> Path:

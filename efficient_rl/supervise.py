@@ -1,5 +1,6 @@
 """Looks after a sweep that nobody looks at: reports stalled runs, tells a command or a URL of failures and of the end."""
 
+import http.client
 import json
 import logging
 import subprocess
@@ -83,5 +84,5 @@ def notify(target: str, message: Mapping[str, Any]) -> None:
             urllib.request.urlopen(request, timeout=NOTIFY_SECONDS).close()
         else:
             subprocess.run(target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
-    except (urllib.error.URLError, OSError, ValueError, subprocess.SubprocessError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, subprocess.SubprocessError) as error:
         logger.warning("launcher.notify could not be told of %s: %s", message["event"], error)

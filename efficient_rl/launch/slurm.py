@@ -27,7 +27,15 @@ BLOCKED_SECONDS = 30.0
 MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start goes on where the last one was
 MARGIN_SECONDS = 10
 AWAY = ("Unable to contact", "connect failure", "did not answer", "timed out", "temporarily unable")
-LIMITS = ("limit", "MaxSubmit", "QOSMax", "AssocMax", "Resource temporarily unavailable", "MaxJobCount")
+LIMITS = (
+    "MaxSubmit",
+    "SubmitJobsLimit",
+    "SubmitLimit",
+    "QOSMax",
+    "AssocMax",
+    "Resource temporarily unavailable",
+    "MaxJobCount",
+)
 
 
 @dataclass(eq=False)
@@ -230,9 +238,9 @@ class SlurmLauncher(SlurmRequest):
         self._asked_states = now
         ids = {handle.job_id for handle in self._live if handle.job_id}
         try:
-            vanished = {name: state for name, state in self._states.items() if state.word == scheduler.VANISHED}
-            self._states = vanished | scheduler.accounted(ids)
-            if len(self._states) - len(vanished) < len(ids) and now - self._asked_controller >= SQUEUE_SECONDS:
+            known = scheduler.accounted(ids)
+            self._states |= known  # what only the controller told stays until it is asked again
+            if len(known) < len(ids) and now - self._asked_controller >= SQUEUE_SECONDS:
                 self._asked_controller = now
                 self._states = scheduler.job_states(ids)
         except SchedulerError as error:  # a controller that restarts
@@ -247,9 +255,9 @@ class SlurmLauncher(SlurmRequest):
         elif handle.over_since is None:
             handle.over_since = time.monotonic()
         started = _owner_job(record) == handle.job_id
-        if record.result() is not None:
-            if handle.job.force_before is None or (record.newest_attempt() or 0) > handle.job.force_before:
-                self._end(handle, "finished")
+        forced = handle.job.force_before is not None and (record.newest_attempt() or 0) <= handle.job.force_before
+        if record.result() is not None and not forced:
+            self._end(handle, "finished")
         elif started and (failure := record.failure()) is not None:
             self._retry_or_fail(handle, Ending(failure.cause, failure.error), record)
         elif state is not None and handle.over_since is not None and time.monotonic() - handle.over_since >= SACCT_SECONDS:
