@@ -81,6 +81,11 @@ class LocalLauncher(Supervision):
         self._slots = self.workers or max(1, places // self.processes_per_run)
 
     @property
+    def runs_at_once(self) -> int:
+        """Runs that go on side by side."""
+        return self._slots
+
+    @property
     def gpus_per_run(self) -> float:
         """GPUs that one run occupies."""
         return min(float(self.processes_per_run), len(self._gpus) / self._slots)
