@@ -1,7 +1,7 @@
 """Counts the bytes of a training step without doing it: on tensors that have shapes and no contents."""
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,10 +73,11 @@ class Step:
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that operations make: bytes that live now, and the most that ever did."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Iterable[torch.Tensor]) -> None:
+        """What is `held` already counts nothing: views of weights show up among the results too."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in held}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -124,15 +125,15 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
         active = _active(run, model, strategy, trainable)
         total = max(total, sum(p.numel() for p in model.parameters()))
         model.train()
-        tally = stack.enter_context(Tally())
+        held = [*model.parameters(), *model.buffers()]
+        tally = stack.enter_context(Tally(held))
         if autocast:
             stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
         activations, backward = _backward(model, causal, load, active, tally)
         with torch.no_grad(), merged(model):
             model.eval()
             cache, sampling = _sampling(model, load, load.sampled, tally) if load.sampled else (0, 0)
-            evaluating = _sampling(model, load, load.evaluated, tally)[1] if load.evaluated else 0
-        held = [*model.parameters(), *model.buffers()]
+            evaluating = _sampling(model, load, load.evaluated, tally)[1]
     copied = sum(p.nbytes for p in trainable.values())
     active_bytes = sum(trainable[name].nbytes for name in active)
     return Step(
