@@ -5,24 +5,29 @@ python -m efficient_rl.doctor [-m] [overrides as for efficient_rl.sweep]
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig
-from efficient_rl.doctor import batches, cluster, folders, gpus, host, memory, services, versions
-from efficient_rl.doctor.finding import Finding
+from efficient_rl.doctor import batches, cluster, folders, gpus, host, places, services, versions
+from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.doctor.places import Place
 from efficient_rl.launch import build_launcher
+from efficient_rl.launch.local import LocalLauncher, visible_gpus
 from efficient_rl.launch.slurm import SlurmLauncher
 from efficient_rl.sweep import Request, read_request
 
 EXIT_FAILS, EXIT_WARNINGS = 1, 2
 SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "failure": "[bold red]FAILURE[/]"}
 MOST_PROBES = 3
+CHECKPOINTS = 3  # of a run at work: two that are kept, and the one being written
 
 
 def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Finding]:
@@ -30,23 +35,29 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     launcher = build_launcher(request.settings["launcher"])
     slurm = launcher if isinstance(launcher, SlurmLauncher) else None
     runs = request.runs
-    seen = gpus.visible()
-    machine = host.this_host()
-    installed = versions.installed_versions()
+    seen, machine = gpus.usable(visible_gpus()), host.this_host()
+    installed, cuda = versions.installed_versions(), versions.torch_cuda()
     yield from versions.check_versions(installed, versions.requirements())
-    yield from versions.check_driver(seen[0].driver if seen else None, versions.torch_cuda())
-    for model in {run.model for run in runs}:
-        yield from gpus.check_gpus(seen, model.dtype, model.attn_implementation)
-        yield from services.check_model(model)
+    yield from versions.check_driver(seen[0].driver if seen else None, cuda)
     if slurm is None:
-        yield from host.check_host(machine, getattr(launcher, "workers", None) or 1)
+        yield from _each(runs, lambda run: (run.model.dtype, run.model.attn_implementation),
+                         lambda run: gpus.check_gpus(seen, run.model.dtype, run.model.attn_implementation, cuda,
+                                                     "flash-attn" in installed))  # fmt: skip
+    yield from _each(runs, lambda run: run.model, lambda run: services.check_model(run.model))
+    if any(not services.is_here(run.model) or services.loads_from_hub(run) for run in runs) and not services.reach_hub():
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # what is cached loads, the rest fails at once
+    processes = getattr(launcher, "processes_per_run", 1)
+    at_once = min(len(runs), slurm.at_once if slurm else launcher.slots if isinstance(launcher, LocalLauncher) else 1)
+    if slurm is None:
+        yield from host.check_host(machine, at_once, processes)
     yield from folders.check_folder(request.outputs)
     if slurm is not None:
         yield from cluster.check_cluster(slurm)
     yield from services.check_tracking(request.settings["tracking"]["uri"])
-    processes = getattr(launcher, "processes_per_run", 1)
-    yield from _each(runs, lambda run: (run.grpo, processes), lambda run: batches.check_batch(run, processes))
-    yield from _each(runs, _memory_key, lambda run: _memory(run, slurm, seen, machine))
+    yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
+    place = places.place_of(launcher, at_once, seen, machine)
+    parallel = min(len(runs), slurm.array_parallelism * slurm.at_once) if slurm else at_once
+    yield from _memory(runs, place, slurm, request.outputs, parallel)
     yield from _learning(runs, probe and slurm is None, probe_seconds)
 
 
@@ -55,44 +66,70 @@ def _each(
 ) -> Iterator[Finding]:
     """The findings of one run of every kind."""
     first = {repr(key(run)): run for run in reversed(runs)}
-    for run in first.values():
+    for run in reversed(first.values()):
         try:
             yield from check(run)
         except (ConfigError, ValueError) as error:
             yield Finding("failure", "configuration", str(error), "the run would end so", "change what the message names")
 
 
-def _memory_key(run: RunConfig) -> object:
-    return run.model, run.strategy, run.grpo
+def _batch_key(run: RunConfig) -> object:
+    grpo = run.grpo
+    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations
 
 
-def _memory(run: RunConfig, slurm: SlurmLauncher | None, seen: Sequence[gpus.Gpu], machine: host.Host) -> list[Finding]:
-    try:
-        shape = memory.shape_of(run)
-    except (OSError, NotImplementedError, RuntimeError) as error:
-        what = f"model={run.model.name} strategy={run.strategy.name} could not be estimated ({str(error).splitlines()[0]})"
-        return [Finding("warning", "memory", what, "it may not fit", "the first run tells")]
-    if slurm is not None and slurm.gpus_per_node:
-        return memory.check_memory(run, shape, None, "the nodes' GPU memory")
-    if slurm is not None:
-        return memory.check_memory(run, shape, int(slurm.mem_gb * 2**30 / slurm.at_once), "launcher.mem_gb gives a run")
-    if seen:
-        return memory.check_memory(run, shape, seen[0].free_bytes, f"on {seen[0].name}")
-    return memory.check_memory(run, shape, machine.memory_bytes, "of this machine's memory")
+def _memory(
+    runs: Sequence[RunConfig], place: Place, slurm: SlurmLauncher | None, outputs: Path, parallel: int
+) -> Iterator[Finding]:
+    """Memory of every kind of run, and the disk that all of them take."""
+    from efficient_rl.doctor import memory
+
+    sizes: list[int] = []
+
+    def check(run: RunConfig) -> list[Finding]:
+        if not services.is_here(run.model) and os.environ.get("HF_HUB_OFFLINE") == "1":
+            return []  # said already
+        name = f"model={run.model.name} strategy={run.strategy.name}"
+        try:
+            verdict = memory.check_memory(run, place)
+        except (OSError, NotImplementedError, RuntimeError) as error:
+            what = f"{name} could not be estimated ({str(error).splitlines()[0]})"
+            return [Finding("warning", "memory", what, "it may not fit", "grpo.max_steps=1 tells")]
+        sizes.append(verdict.step.saved + verdict.step.optimizer_state)
+        loading = memory.check_loading(name, verdict.step, slurm) if slurm is not None else []
+        return [verdict.finding, *loading]
+
+    yield from _each(runs, lambda run: (run.model, run.strategy, run.prompt, run.task, run.grpo, run.eval), check)
+    if sizes:
+        yield from folders.check_room(outputs, max(sizes) * (len(runs) + CHECKPOINTS * parallel))
 
 
 def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterator[Finding]:
     from efficient_rl.doctor import learning
 
-    yield from _each(runs, lambda run: (run.task, run.reward, run.prompt), learning.check_golden)
-    if probe:
-        chosen = {repr((run.model, run.task, run.reward, run.prompt)): run for run in reversed(runs)}
-        yield from _each(list(chosen.values())[:MOST_PROBES], repr, lambda run: learning.check_probe(run, seconds))
+    golden: list[Finding] = []
+
+    def check(run: RunConfig) -> list[Finding]:
+        golden.extend(found := learning.check_golden(run))
+        return found
+
+    yield from _each(runs, lambda run: (run.task, run.reward, run.prompt.place), check)
+    if not probe or any(finding.level == "failure" for finding in golden):
+        return
+    kinds = {
+        repr((run.model, run.task, run.reward, run.prompt)): run for run in reversed(runs) if services.is_here(run.model)
+    }
+    yield from _each(list(kinds.values())[-MOST_PROBES:], repr, lambda run: learning.check_probe(run, seconds))
+    if len(kinds) > MOST_PROBES:
+        yield ok("probe", f"{len(kinds) - MOST_PROBES} more kinds of run were not tried; give their overrides alone")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and print what they find; 0, 1 where something will fail, 2 for warnings with --strict."""
-    known, overrides = _parser().parse_known_args(arguments)
+    parser = _parser()
+    known, overrides = parser.parse_known_args(arguments)
+    if bad := next((argument for argument in overrides if argument.startswith("-")), None):
+        parser.error(f"unknown option {bad}")
     console = Console()
     try:
         request = read_request(overrides, known.multirun, known.config_dir)
@@ -134,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
     parser.add_argument("--strict", action="store_true", help="exit status 2 where there are warnings")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
-    parser.add_argument("--no-probe", action="store_true", help="do not try one step on eight prompts")
+    parser.add_argument(
+        "--no-probe", action="store_true", help="do not try one step on eight prompts (the only check that loads the model)"
+    )
     parser.add_argument("--probe-seconds", type=float, default=120, help="how long a probe may take")
     return parser
 

@@ -11,10 +11,21 @@ from filelock import FileLock, Timeout
 from efficient_rl.doctor.finding import Finding, ok
 
 CLOCK_SECONDS = 60.0
-LEAST_BYTES = 5 << 30
 
 
-def check_folder(outputs: Path, needed_bytes: int = LEAST_BYTES) -> list[Finding]:
+def check_room(outputs: Path, needed_bytes: int) -> list[Finding]:
+    """Whether the folder's file system has room for checkpoints and models."""
+    free = shutil.disk_usage(outputs).free
+    what = (
+        f"checkpoints and trained models take up to {needed_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} are free in {outputs}"
+    )
+    if free >= needed_bytes:
+        return [ok("room", what)]
+    why = "a run whose disk is full fails (and goes on later, with room)"
+    return [Finding("warning", "room", what, why, "output=<a folder with more room>, or fewer runs at a time")]
+
+
+def check_folder(outputs: Path) -> list[Finding]:
     """Try in the folder what a run does in it."""
     remedy = "output=<a folder that you may write, with room, on a file system that locks>"
     try:
@@ -29,16 +40,12 @@ def check_folder(outputs: Path, needed_bytes: int = LEAST_BYTES) -> list[Finding
         if problem
         else []
     )
-    free = shutil.disk_usage(outputs).free
-    if free < needed_bytes:
-        what = f"{free / 2**30:.1f} GiB free in {outputs}, about {needed_bytes / 2**30:.1f} needed"
-        findings.append(Finding("warning", "folder", what, "a run whose disk is full fails (and goes on later)", remedy))
     skew = _clock_skew(outputs)
     if abs(skew) > CLOCK_SECONDS:
         what = f"the file server's clock is {skew:+.0f} s off this machine's"
         why = "what wrote nothing for 15 minutes is taken for dead, by these clocks"
         findings.append(Finding("warning", "folder", what, why, "chronyc makestep, or tell the administrators"))
-    return findings or [ok("folder", f"{outputs} can be written, renamed in and locked; {free / 2**30:.0f} GiB free")]
+    return findings or [ok("folder", f"{outputs} can be written, renamed in and locked")]
 
 
 def _try_out(folder: Path) -> str | None:

@@ -1,20 +1,22 @@
 """Checks that the GPUs can do what the run asks of them: data type, attention, memory in use."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from efficient_rl.doctor.finding import Finding, ok
 
 AMPERE = (8, 0)
-QUERY = "name,compute_cap,memory.total,memory.free,driver_version"
+OLDEST_CAPABILITIES = {"12": (5, 0), "13": (7, 5)}  # that CUDA compiles for, by its major version (NVIDIA's release notes)
+QUERY = "index,uuid,name,compute_cap,memory.total,memory.free,driver_version"
 BUSY_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as nvidia-smi tells of it; memory in bytes."""
+    """A GPU as nvidia-smi tells of it; memory in bytes, `names` are those that CUDA_VISIBLE_DEVICES may call it by."""
 
+    names: tuple[str, str]
     name: str
     capability: tuple[int, int]
     total_bytes: int
@@ -22,7 +24,13 @@ class Gpu:
     driver: str
 
 
-def visible() -> list[Gpu]:
+def usable(names: Collection[str]) -> list[Gpu]:
+    """Those of this machine's GPUs that go by these names (see `launch.local.visible_gpus`)."""
+    return [gpu for gpu in all_gpus() if any(own.startswith(name) if name.startswith("GPU-") else own == name
+                                             for own in gpu.names for name in names)]  # fmt: skip
+
+
+def all_gpus() -> list[Gpu]:
     """The GPUs of this machine; none where there is no nvidia-smi."""
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
     try:
@@ -37,33 +45,51 @@ def parse_gpus(text: str) -> list[Gpu]:
     gpus = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 5 and cells[2].isdigit():
-            major, minor = (int(part) for part in cells[1].split("."))
-            gpus.append(Gpu(cells[0], (major, minor), int(cells[2]) << 20, int(cells[3]) << 20, cells[4]))
+        if len(cells) == 7 and cells[4].isdigit() and cells[5].isdigit():
+            index, uuid, name, capability, total, free, driver = cells
+            major, minor = (int(part) for part in capability.split("."))
+            gpus.append(Gpu((index, uuid), name, (major, minor), int(total) << 20, int(free) << 20, driver))
     return gpus
 
 
-def check_gpus(gpus: Sequence[Gpu], dtype: str, attention: str) -> list[Finding]:
-    """Whether data type and attention of a model run on every GPU."""
-    findings = []
+def check_gpus(gpus: Sequence[Gpu], dtype: str, attention: str, cuda: str | None, has_flash: bool) -> list[Finding]:
+    """Whether data type and attention of a model run on every GPU, with the CUDA that torch was built for."""
+    findings = _of_the_model(dtype, attention, bool(gpus), has_flash)
+    oldest = OLDEST_CAPABILITIES.get((cuda or "").split(".")[0], (0, 0))
     for gpu in gpus:
         name = f"{gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]})"
+        if gpu.capability < oldest:
+            what = f"{name} is older than {oldest[0]}.{oldest[1]}, the least that CUDA {cuda} compiles for"
+            why = "torch finds no kernel for it"
+            findings.append(Finding("failure", "gpu", what, why, "install torch for an older CUDA"))
         if attention == "flash_attention_2" and gpu.capability < AMPERE:
             what = f"{name} cannot run flash_attention_2, which needs 8.0"
-            findings.append(
-                Finding("failure", "gpu", what, "the first forward pass fails", "model.attn_implementation=sdpa")
-            )
+            why, remedy = "the first forward pass fails", "model.attn_implementation=sdpa"
+            findings.append(Finding("failure", "gpu", what, why, remedy))
         if dtype == "bfloat16" and gpu.capability < AMPERE:
             what = f"{name} has no bfloat16, which needs 8.0"
             findings.append(Finding("failure", "gpu", what, "it is emulated, slowly, or fails", "model.dtype=float32"))
         if gpu.free_bytes < (1 - BUSY_SHARE) * gpu.total_bytes:
             what = f"{name} has {gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
             findings.append(Finding("warning", "gpu", what, "another process uses it", "nvidia-smi shows which one"))
-    if dtype == "float16":
-        findings.append(
-            Finding("warning", "gpu", "model.dtype=float16 keeps weights in half precision",
-                    "GRPO's small updates vanish in it", "model.dtype=auto")
-        )  # fmt: skip
     if findings or not gpus:
         return findings or [ok("gpu", "no GPU here: training runs on the CPU")]
     return [ok("gpu", ", ".join(gpu.name for gpu in gpus))]
+
+
+def _of_the_model(dtype: str, attention: str, has_gpu: bool, has_flash: bool) -> list[Finding]:
+    """What fails on any GPU, or without one."""
+    findings = []
+    if attention == "flash_attention_2":
+        why, remedy = "the model cannot be loaded", "model.attn_implementation=auto"
+        if not has_flash:
+            findings.append(Finding("failure", "gpu", "flash_attention_2 without the package flash-attn", why, remedy))
+        elif not has_gpu:
+            findings.append(Finding("failure", "gpu", "flash_attention_2 without a GPU", why, remedy))
+        elif dtype == "float32":
+            what = "flash_attention_2 with model.dtype=float32, which it does not compute in"
+            findings.append(Finding("failure", "gpu", what, "the first forward pass fails", "model.dtype=auto"))
+    if dtype == "float16":
+        what, why = "model.dtype=float16 keeps weights in half precision", "GRPO's small updates vanish in it"
+        findings.append(Finding("warning", "gpu", what, why, "model.dtype=auto"))
+    return findings

@@ -16,6 +16,7 @@ from efficient_rl.tasks.problem import Problem
 
 PROMPTS = 8
 WRONG = "no idea"
+ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of user's functions
 REPEATED_SHARE = 0.5
 CLIPPED_SHARE = 0.9
 FORMS = {
@@ -29,12 +30,21 @@ FORMS = {
 
 def check_golden(run: RunConfig) -> list[Finding]:
     """Give the reward right and wrong answers in the form that the prompt asks for: the right ones must earn more."""
-    problems = [p for p in run.task.build().problems("train", PROMPTS, HELD_OUT_SEED) if p.solution]
+    try:
+        problems = [p for p in run.task.build().problems("train", PROMPTS, HELD_OUT_SEED) if p.solution]
+    except ValueError as error:
+        why, remedy = "every run fails when it loads it", "what the message names, or another task=..."
+        return [Finding("failure", "task", f"task={run.task.name}: {error}", why, remedy)]
     if not problems:
         return [ok("reward", f"task={run.task.name} knows no solutions to try out")]
     form = FORMS[run.prompt.place]
     golden = [form.format(steps=" ".join(p.steps), answer=p.solution) for p in problems]
-    right, wrong = (total_reward(run, problems, texts) for texts in (golden, [WRONG] * len(problems)))
+    try:
+        right, wrong = (total_reward(run, problems, texts) for texts in (golden, [WRONG] * len(problems)))
+    except ERRORS as error:
+        names = ", ".join(term.function.name for term in run.reward)
+        what = f"the reward ({names}) fails on a right answer: {type(error).__name__}: {error}"
+        return [Finding("failure", "reward", what, "the first step of every run fails", "mend the function that raises")]
     if right <= wrong:
         what = f"a right answer earns {right:.2f} and {WRONG!r} earns {wrong:.2f}, e.g. for {golden[0]!r}"
         why = "the reward does not read the answer where the prompt puts it: nothing would be learned"
@@ -123,8 +133,9 @@ def judge_probe(metrics: Mapping[str, float], completions: Sequence[str]) -> lis
                     "a reward that is never the same may be noise (length, format) instead of the answer",
                     "look at the reward's terms: python -m efficient_rl.sweep ... --cfg job")
         )  # fmt: skip
-    if completions and (share := max(map(repeated_share, completions))) > REPEATED_SHARE:
-        what = f"a completion is {share:.0%} one repeated piece, such as {completions[0][:40]!r}"
+    worst = max(completions, key=repeated_share, default="")
+    if (share := repeated_share(worst)) > REPEATED_SHARE:
+        what = f"a completion is {share:.0%} one repeated piece: {worst[:40]!r}"
         why = "broken weights, data type or attention write such text, and training on it is lost time"
         findings.append(Finding("warning", "probe", what, why, "model.dtype=float32 model.attn_implementation=eager"))
     if (clipped := metrics.get("train/completion_clipped_ratio", 0.0)) > CLIPPED_SHARE:

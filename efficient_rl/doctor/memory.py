@@ -1,153 +1,187 @@
-"""Estimates a run's memory from the model's configuration and the strategy, and finds the first change that makes it fit.
+"""Says whether a run fits into the memory there is, and finds the first change that makes it fit."""
 
-Weights, gradients, optimizer state and reference are counted exactly, on a model without storage to which the strategy was
-applied. Activations are those that autograd keeps of a Llama-like block; benchmarks/results/doctor.json says how far off.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
-from efficient_rl.config import RunConfig
+from efficient_rl.compose import ConfigError, expand
+from efficient_rl.config import RunConfig, parse_run
+from efficient_rl.display import bytes_text
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.doctor.places import Place
+from efficient_rl.launch.slurm import SlurmLauncher
 
-PROMPT_TOKENS = 128  # where the tokenizer is not asked
-BYTES = {"auto": 4, "float32": 4, "bfloat16": 2, "float16": 2}
-ADAM_STATES = 2
+if TYPE_CHECKING:
+    from efficient_rl.doctor.dry_step import Load, Step
+
+PROMPT_TOKENS = 128  # of a model whose tokenizer is not here
+PROMPTS_ENCODED = 64
 HEADROOM = 0.9  # the allocator's fragments, CUDA's own context
+PROCESS_BYTES = 1 << 30  # Python and its libraries, of each run in a CPU's memory
+ROWS_EVALUATED = 512
+FEWEST_EVALUATED = 16
+SMALLER_STRATEGIES = ("lora", "last_k")
+GPU_GIB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
+VLLM_SHARE = 0.3  # of a GPU, which TRL lets vLLM reserve beside the trainer
+WHY = "the run dies of it, perhaps only after an hour"
+Measure = Callable[[RunConfig], "Step"]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the estimate needs of a model: its sizes, and how many blocks the backward pass walks through."""
+class Verdict:
+    """What was found, and the bytes that it rests on."""
 
-    total: int
-    trainable: int
-    backward_blocks: int
-    blocks: int
-    hidden: int
-    inner: int
-    key_value: int  # width of keys, and of values
-    vocabulary: int
+    finding: Finding
+    step: "Step"
 
 
-@dataclass(frozen=True)
-class Need:
-    """Bytes by what holds them; `activations` and `logits` of the largest pass, `cache` while sampling."""
+def prompt_tokens(run: RunConfig) -> int:
+    """Tokens of the longest of some prompts, where the tokenizer is on this machine."""
+    if run.model.folder is None:
+        return PROMPT_TOKENS
+    from efficient_rl.models import load_tokenizer
+    from efficient_rl.problems import load_problems
+    from efficient_rl.prompts import Prompts
 
-    parameters: int
-    gradients: int
-    optimizer_state: int
-    reference: int
-    activations: int
-    logits: int
-    cache: int
-
-    @property
-    def peak(self) -> int:
-        """The larger of the two phases that can be the peak: sampling, and the backward pass."""
-        held = self.parameters + self.optimizer_state + self.reference
-        return held + max(self.cache, self.gradients + self.activations + self.logits)
-
-    def __str__(self) -> str:
-        named = (f"{name.replace('_', ' ')} {size / 2**30:.2f}" for name, size in vars(self).items() if size)
-        return f"{self.peak / 2**30:.2f} GiB ({', '.join(named)})"
+    few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))
+    problems = load_problems(few)
+    prompts = Prompts(run.model, run.prompt, load_tokenizer(run.model), problems.examples)
+    return max(len(prompts.encode(prompts.write(problem))) for problem in problems.train)
 
 
-def shape_of(run: RunConfig) -> Shape:
-    """The shape of a run's model under its strategy, without its weights; OSError where its configuration cannot be had."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def load_of(run: RunConfig, place: Place, prompt: int) -> "Load":
+    """What each of the run's processes does at a time; ConfigError where the batch cannot be shared by them."""
+    from efficient_rl.doctor.dry_step import Load
+    from efficient_rl.training.settings import split_batch
 
-    from efficient_rl.strategies.blocks import names_by_block
-
-    extra = {"gguf_file": run.model.gguf_file} if run.model.gguf_file else {}
-    config = AutoConfig.from_pretrained(str(run.model.folder or run.model.path), **extra)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        blocks = [set(names) for names in names_by_block(model)]
-        total = sum(p.numel() for p in model.parameters())
-        strategy: Strategy = run.strategy.build()
-        model = strategy.apply(model)
-    text = config.get_text_config()
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    lowest = next((index for index, names in enumerate(blocks) if _touches(names, trained)), len(blocks))
-    if any("embed" in name for name in trained):
-        lowest = 0
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Shape(
-        total=sum(p.numel() for p in model.parameters()) or total,
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        backward_blocks=len(blocks) - lowest,
-        blocks=len(blocks),
-        hidden=text.hidden_size,
-        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        key_value=heads * width,
-        vocabulary=text.vocab_size,
-    )
+    grpo = run.grpo
+    split = split_batch(grpo, place.processes, 1)
+    rows = split.get("per_device_train_batch_size", grpo.per_device_train_batch_size)
+    passes = split.get("gradient_accumulation_steps", grpo.gradient_accumulation_steps)
+    evaluated = min(ROWS_EVALUATED, -(-run.eval.problems // place.processes) * run.eval.samples)
+    sampled = rows * passes if grpo.sampler == "own" else 0
+    return Load(rows, passes, sampled, evaluated, prompt, grpo.max_completion_length, grpo.gradient_checkpointing)
 
 
-def _touches(block: set[str], trained: set[str]) -> bool:
-    """Whether something in the block trains; adapters put their names inside or around those of the block."""
-    stems = {name.rsplit(".", 1)[0] for name in block}
-    return any(stem in name for name in trained for stem in stems)
+def measured(run: RunConfig, place: Place, prompt: int) -> "Step":
+    """The bytes of one step of the run, in each of its processes; OSError where the model's configuration is not here."""
+    from efficient_rl.doctor.dry_step import dry_step
+
+    step = dry_step(run, load_of(run, place, prompt), place.half and run.model.dtype != "float32")
+    if not (place.sharded and place.processes > 1):
+        return step
+    shared = {"parameters": step.parameters, "optimizer_state": step.optimizer_state, "reference": step.reference}
+    parts = {name: ceil(size / place.processes) for name, size in shared.items()}
+    return replace(step, **parts)
 
 
-def need(run: RunConfig, shape: Shape, prompt_tokens: int = PROMPT_TOKENS) -> Need:
-    """The bytes that a run holds at most, by what holds them."""
-    grpo, size = run.grpo, BYTES[run.model.dtype]
-    rows = grpo.per_device_train_batch_size
-    batch = rows * grpo.gradient_accumulation_steps
-    tokens = prompt_tokens + grpo.max_completion_length
-    block = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.inner  # numbers that autograd keeps of a token in a block
-    kept = shape.hidden * shape.backward_blocks + block if grpo.gradient_checkpointing else block * shape.backward_blocks
-    return Need(
-        parameters=shape.total * size,
-        gradients=shape.trainable * size,
-        optimizer_state=shape.trainable * size * ADAM_STATES,
-        reference=shape.trainable * size if grpo.beta else 0,
-        activations=rows * tokens * kept * size,
-        logits=2 * 4 * rows * grpo.max_completion_length * shape.vocabulary,
-        cache=batch * tokens * 2 * shape.key_value * shape.blocks * size + 2 * 4 * batch * shape.vocabulary,
-    )
-
-
-def first_fit(run: RunConfig, shape: Shape, available_bytes: int, prompt_tokens: int = PROMPT_TOKENS) -> str | None:
-    """The overrides of the fewest changes with which the run fits, in the order of `changes`; None where none do."""
-    changed, overrides = run, dict[str, object]()
-    for values in changes(run):
-        changed = replace(changed, grpo=replace(changed.grpo, **values))
+def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple[str, "Step"] | None:
+    """The overrides of the fewest changes with which the run fits, in the order of `changes`, and what it needs then."""
+    overrides = dict[str, object]()
+    changed, before = run, measure(run)
+    for values, changed in changes(run, also_evaluation=before.held + before.evaluating > available_bytes):
         overrides |= values
-        if need(changed, shape, prompt_tokens).peak <= available_bytes * HEADROOM:
-            return " ".join(f"grpo.{name}={str(value).lower()}" for name, value in overrides.items())
+        guess = _scaled(before, run, changed)
+        if guess is not None and guess > available_bytes:
+            continue
+        try:
+            after = measure(changed)
+        except ConfigError:  # such a batch cannot be shared by the processes
+            continue
+        if after.peak <= available_bytes:
+            return " ".join(f"{name}={str(value).lower()}" for name, value in overrides.items()), after
     return None
 
 
-def changes(run: RunConfig) -> Iterator[dict[str, Any]]:
-    """Changes of GRPO's settings in the order in which they hurt least: what only costs time comes first."""
-    rows, steps = run.grpo.per_device_train_batch_size, run.grpo.gradient_accumulation_steps
-    while rows % 2 == 0:
-        rows, steps = rows // 2, 2 * steps
-        yield {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
+def _scaled(before: "Step", run: RunConfig, changed: RunConfig) -> float | None:
+    """Where only the rows of a pass differ, the least that the run needs then: activations follow the rows."""
+    rows = "per_device_train_batch_size"
+    same = replace(run.grpo, **{name: getattr(changed.grpo, name) for name in (rows, "gradient_accumulation_steps")})
+    if replace(run, grpo=same) != changed:
+        return None
+    share = changed.grpo.per_device_train_batch_size / run.grpo.per_device_train_batch_size
+    held = before.held
+    return held + max(share * (before.backward - before.gradients), before.sampling, before.evaluating)
+
+
+def changes(run: RunConfig, also_evaluation: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    """Overrides, and the run with these and all before them: what costs only time comes first, another question last."""
+
+    def grpo(**values: Any) -> tuple[dict[str, Any], RunConfig]:
+        nonlocal run
+        run = replace(run, grpo=replace(run.grpo, **values))
+        return {f"grpo.{name}": value for name, value in values.items()}, run
+
+    while also_evaluation and run.eval.problems > FEWEST_EVALUATED:
+        run = replace(run, eval=replace(run.eval, problems=run.eval.problems // 2))
+        yield {"eval.problems": run.eval.problems}, run
+    while run.grpo.per_device_train_batch_size % 2 == 0:
+        half = run.grpo.per_device_train_batch_size // 2
+        yield grpo(per_device_train_batch_size=half, gradient_accumulation_steps=2 * run.grpo.gradient_accumulation_steps)
     if not run.grpo.gradient_checkpointing:
-        yield {"gradient_checkpointing": True}
+        yield grpo(gradient_checkpointing=True)
     if run.grpo.beta:
-        yield {"beta": 0.0}
-    for halvings in (1, 2, 3):
-        yield {"max_completion_length": max(1, run.grpo.max_completion_length >> halvings)}
+        yield grpo(beta=0.0)
+    for name in SMALLER_STRATEGIES:
+        if name != run.strategy.name:
+            run = replace(run, strategy=parse_run(expand([f"strategy={name}"])[0]).strategy)
+            yield {"strategy": name}, run
+    while run.grpo.max_completion_length > 1:
+        yield grpo(max_completion_length=run.grpo.max_completion_length // 2)
 
 
-def check_memory(run: RunConfig, shape: Shape, available_bytes: int | None, where: str) -> list[Finding]:
-    """Whether the run fits into what there is; None: nobody here can see what there is."""
-    wanted = need(run, shape)
-    name = f"model={run.model.name} strategy={run.strategy.name}"
-    if available_bytes is None:
-        return [ok("memory", f"{name} needs about {wanted}; {where} cannot be seen from here")]
-    if wanted.peak <= available_bytes * HEADROOM:
-        return [ok("memory", f"{name} needs about {wanted} of {available_bytes / 2**30:.1f} GiB {where}")]
-    change = first_fit(run, shape, available_bytes)
-    remedy = change or "a smaller model (model=...), or strategy=lora or last_k, which keep no optimizer state of the rest"
-    what = f"{name} needs about {wanted}, and {where} has {available_bytes / 2**30:.1f} GiB"
-    return [Finding("failure", "memory", what, "the run dies of it, perhaps only after an hour", remedy)]
+def check_memory(run: RunConfig, place: Place) -> Verdict:
+    """Whether the run fits; where it does not, the first change with which it would."""
+    tokens = prompt_tokens(run)
+    step = measured(run, place, tokens)
+    base = 0 if place.on_gpu else PROCESS_BYTES
+    what = f"model={run.model.name} strategy={run.strategy.name} needs {_in_words(step, base)}"
+    if place.available_bytes is None:
+        return Verdict(_smallest_gpu(what, step), step)
+    reserved = VLLM_SHARE if run.grpo.sampler == "vllm_colocate" else 0.0
+    room = (HEADROOM - reserved) * place.available_bytes
+    has = f"{place.name} has {bytes_text(place.available_bytes)}" + (" each" if "processes" in place.name else "")
+    if base + step.peak <= room:
+        return Verdict(ok("memory", f"{what}; {has}"), step)
+    change = first_fit(run, room - base, lambda changed: measured(changed, place, tokens))
+    remedy = f"{change[0]} (then {bytes_text(base + change[1].peak)})" if change else "a smaller model (model=...)"
+    return Verdict(Finding("failure", "memory", f"{what}, and {has}", WHY, remedy), step)
+
+
+def _smallest_gpu(what: str, step: "Step") -> Finding:
+    """For nodes that cannot be seen from here: the smallest GPU that is sold on which the run fits."""
+    fitting = [size for size in GPU_GIB if step.peak <= HEADROOM * size * 2**30]
+    if fitting:
+        return ok("memory", f"{what}: fits a GPU of {fitting[0]} GiB")
+    remedy = "grpo.per_device_train_batch_size=... (with more grpo.gradient_accumulation_steps), launcher.sharding=fsdp"
+    return Finding("warning", "memory", f"{what}: more than a GPU of {GPU_GIB[-1]} GiB has", WHY, remedy)
+
+
+def check_loading(name: str, step: "Step", launcher: SlurmLauncher) -> list[Finding]:
+    """Whether a node's memory, beside its GPUs', holds the weights that every process loads."""
+    if not launcher.gpus_per_node:
+        return []
+    here = min(launcher.at_once, launcher.runs_per_job) * max(1, launcher.processes_per_run // launcher.nodes)
+    needed = here * (PROCESS_BYTES + step.parameters)
+    if needed <= launcher.mem_gb * 2**30:
+        return []
+    what = f"{name}: {here} process{'es' if here > 1 else ''} of a node load {bytes_text(needed)} into launcher.mem_gb="
+    remedy = f"launcher.mem_gb={ceil(needed / HEADROOM / 2**30)}"
+    return [Finding("failure", "memory", f"{what}{launcher.mem_gb:g}", "Slurm kills what exceeds its memory", remedy)]
+
+
+def _in_words(step: "Step", base: int) -> str:
+    """The peak, and what holds a twentieth of it or more."""
+    phase, most = max((("training", step.backward), ("sampling", step.sampling), ("evaluation", step.evaluating)),
+                      key=lambda each: each[1])  # fmt: skip
+    parts = {"libraries": base, "weights": step.parameters, "optimizer": step.optimizer_state,
+             "reference": step.reference, "trunk": step.trunk}  # fmt: skip
+    if phase == "training":
+        parts |= {"gradients": step.gradients, "activations": step.activations,
+                  "backward pass": most - step.gradients - step.activations}  # fmt: skip
+    else:
+        parts |= {"cache": most}
+    peak = base + step.peak
+    named = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts.items() if size >= peak / 20)
+    return f"{bytes_text(peak)} in {phase} ({named})"

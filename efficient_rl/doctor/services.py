@@ -1,10 +1,12 @@
 """Checks what a run needs from elsewhere: the model's files, and the tracking store."""
 
 import os
-import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+from efficient_rl.config import RunConfig
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.sections import ModelConfig
 from efficient_rl.tracking import resolve_uri, store_trouble
@@ -30,23 +32,73 @@ def check_model(model: ModelConfig) -> list[Finding]:
         return [
             Finding("failure", "model", what, "it cannot be loaded", f"hf download {model.path} where there is a network")
         ]
-    endpoint = os.environ.get("HF_ENDPOINT", HUB)
-    try:
-        urllib.request.urlopen(f"{endpoint}/api/models/{model.path}", timeout=SECONDS).close()
-    except (urllib.error.URLError, OSError) as error:
-        what = f"{model.path} is not here, and {endpoint} does not give it ({error})"
-        remedy = (
-            f"hf download {model.path} where there is a network, then model.path=<folder>; `hf auth login` for a gated one"
-        )
-        return [Finding("failure", "model", what, "every run fails when it loads it", remedy)]
+    if (refusal := _refusal(model.path)) is not None:
+        return [Finding("failure", "model", refusal[0], "every run fails when it loads it", refusal[1])]
     why = "many runs that start at once fetch it at once; nodes often have no network"
     return [Finding("warning", "model", f"{model.path} is still on the hub", why, f"hf download {model.path}")]
 
 
+def is_here(model: ModelConfig) -> bool:
+    """Whether the model can be loaded without a network."""
+    return model.folder is not None or _cached(model.path)
+
+
+def loads_from_hub(run: RunConfig) -> bool:
+    """Whether a task of the run names a data set of the hub."""
+    return any(_names_dataset(part.arguments) for part in (run.task, *run.eval.sets))
+
+
+def _names_dataset(tree: object) -> bool:
+    if isinstance(tree, Mapping):
+        here = bool(tree.get("dataset")) and not tree.get("path")
+        return here or any(map(_names_dataset, tree.values()))
+    return isinstance(tree, list | tuple) and any(map(_names_dataset, tree))
+
+
+def reach_hub() -> bool:
+    """Whether the hub answers at all, whatever it says."""
+    try:
+        urlopen(Request(_endpoint(), method="HEAD"), timeout=SECONDS).close()
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", HUB)
+
+
+def _refusal(path: str) -> tuple[str, str] | None:
+    """Why the hub does not give this user the model, and what mends it; None where it does."""
+    if not reach_hub():
+        what = f"{path} is not here, and {_endpoint()} does not answer"
+        return what, f"hf download {path} where there is a network, then model.path=<folder>"
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    try:
+        HfApi(endpoint=_endpoint()).auth_check(path)
+    except GatedRepoError:
+        what = f"{path} is gated, and the hub does not give it to you"
+        return what, f"accept its conditions at {_endpoint()}/{path}, then hf auth login"
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return f"{path} is not here, and the hub does not give it ({reason})", "model.path=<a name of the hub, or a folder>"
+    return None
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+
+
 def _cached(path: str) -> bool:
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    return any((cache / f"models--{path.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+    """Whether a snapshot has a configuration and weights."""
+    cache = Path(os.environ.get("HF_HUB_CACHE", _home() / "hub"))
+    snapshots = (cache / f"models--{path.replace('/', '--')}" / "snapshots").glob("*")
+    weights = ("*.safetensors", "*.bin")
+    return any((s / "config.json").is_file() and any(any(s.glob(kind)) for kind in weights) for s in snapshots)
 
 
 def check_tracking(uri: str | None) -> list[Finding]:

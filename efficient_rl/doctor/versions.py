@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from efficient_rl.doctor.finding import Finding, ok
@@ -18,16 +21,19 @@ OLDEST_DRIVERS = {"11": "450.80", "12": "525.60", "13": "580.65"}  # of Linux, b
 
 
 def installed_versions() -> dict[str, str]:
-    """Every installed distribution's version, by its name in lower case."""
-    return {(found.metadata["Name"] or "").lower(): found.version for found in importlib.metadata.distributions()}
+    """Every installed distribution's version, by its canonical name (lower case, hyphens)."""
+    named = importlib.metadata.distributions()
+    return {canonicalize_name(found.metadata["Name"]): found.version for found in named if found.metadata["Name"]}
 
 
 def requirements() -> list[str]:
-    """What this package asks for, without its extras."""
+    """What this package asks for, without its extras: as it was installed, or as the checkout says."""
     try:
         return [text for text in importlib.metadata.requires("efficient_rl") or [] if "extra ==" not in text]
     except importlib.metadata.PackageNotFoundError:
-        return []
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        asked: list[str] = tomllib.loads(project.read_text())["project"]["dependencies"] if project.is_file() else []
+        return asked
 
 
 def check_versions(
@@ -40,7 +46,7 @@ def check_versions(
         findings.append(Finding("failure", "versions", what, "nothing here loads", "python3.11 -m venv .venv"))
     for text in required:
         requirement = Requirement(text)
-        version = installed.get(requirement.name.lower())
+        version = installed.get(canonicalize_name(requirement.name))
         if version is None:
             what, remedy = f"{requirement.name} is not installed", "pip install -c constraints.txt -e ."
             findings.append(Finding("failure", "versions", what, "efficient_rl imports it", remedy))

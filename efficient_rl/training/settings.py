@@ -55,7 +55,7 @@ def grpo_arguments(
         seed=config.seed,
         data_seed=config.seed,
         reward_weights=[term.weight for term in config.reward],
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported() and config.model.dtype != "float32",
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) and config.model.dtype != "float32",
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=-(-checkpoint_steps // period) * period,

@@ -1,0 +1,272 @@
+"""Counts the bytes of a training step without doing it: on tensors that have shapes and no contents."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import trl.trainer.utils
+from peft import PeftModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from efficient_rl.config import RunConfig
+from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.training.merging import merged
+from efficient_rl.training.trunk import COPIES, frozen_depth
+
+CHOOSING_BYTES = 4 + 8 + 8  # a word's share of drawing a token: by temperature, probabilities and their sums in float64
+FIRST_CHOICES = 8  # of a strategy whose choice changes, so many are looked at
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much of a run one process does at a time: completions of a pass, passes, completions sampled together."""
+
+    rows: int
+    passes: int
+    sampled: int
+    evaluated: int
+    prompt: int
+    completion: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes of one step: what is held throughout, and the most that each phase adds to it.
+
+    `backward` includes gradients and activations, `sampling` and `evaluating` the cache and merged adapters.
+    """
+
+    saved: int  # of a checkpoint, beside the optimizer's state
+    total_params: int
+    trainable_params: int
+    parameters: int
+    optimizer_state: int
+    reference: int
+    trunk: int
+    gradients: int
+    activations: int
+    backward: int
+    cache: int
+    sampling: int
+    evaluating: int
+
+    @property
+    def held(self) -> int:
+        """What lives through all phases."""
+        return self.parameters + self.optimizer_state + self.reference + self.trunk
+
+    @property
+    def peak(self) -> int:
+        """The most that lives at once."""
+        return self.held + max(self.backward, self.sampling, self.evaluating)
+
+
+class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that operations make: bytes that live now, and the most that ever did."""
+
+    def __init__(self, held: Iterable[torch.Tensor]) -> None:
+        """What is `held` already counts nothing: views of weights show up among the results too."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in held}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return result
+
+    def since(self, start: int) -> int:
+        """The most bytes beyond `start` since the last call."""
+        most, self.peak = self.peak - start, self.now
+        return max(0, most)
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
+    """The bytes of one step of the run; OSError where the model's configuration is not here.
+
+    Every completion has its full length and an advantage, as in the worst step. NotImplementedError (or RuntimeError) for a
+    strategy that looks at the weights themselves.
+    """
+    with torch.device("meta"):
+        causal = _made(run)
+        total = sum(p.numel() for p in causal.parameters())
+        add_fused_lm_head(causal, run.grpo.temperature, outputs=("log_probs", "entropy"))
+        strategy: Strategy = run.strategy.build()
+        model = strategy.apply(causal)
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        _give_shapes_only(model)
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        active = _active(run, model, strategy, trainable)
+        total = max(total, sum(p.numel() for p in model.parameters()))
+        model.train()
+        held = [*model.parameters(), *model.buffers()]
+        tally = stack.enter_context(Tally(held))
+        if autocast:
+            stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
+        activations, backward = _backward(model, causal, load, active, tally)
+        with torch.no_grad(), merged(model):
+            model.eval()
+            cache, sampling = _sampling(model, load, load.sampled, tally) if load.sampled else (0, 0)
+            evaluating = _sampling(model, load, load.evaluated, tally)[1]
+    copied = sum(p.nbytes for p in trainable.values())
+    active_bytes = sum(trainable[name].nbytes for name in active)
+    return Step(
+        saved=copied if isinstance(model, PeftModel) else sum(tensor.nbytes for tensor in held),
+        total_params=total,
+        trainable_params=sum(p.numel() for p in trainable.values()),
+        parameters=sum(tensor.nbytes for tensor in held),
+        optimizer_state=2 * active_bytes,
+        reference=copied if run.grpo.beta else 0,
+        trunk=_trunk_bytes(run, model, set(trainable), load, autocast),
+        gradients=active_bytes,
+        activations=activations,
+        backward=backward,
+        cache=cache,
+        sampling=sampling,
+        evaluating=evaluating,
+    )
+
+
+def _made(run: RunConfig) -> PreTrainedModel:
+    """The run's model without its weights."""
+    extra = {"gguf_file": run.model.gguf_file} if run.model.gguf_file else {}
+    source = str(run.model.folder or run.model.path)
+    config = AutoConfig.from_pretrained(source, **extra)
+    dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
+    attention = "eager" if run.model.attn_implementation == "eager" else "sdpa"
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    return model
+
+
+def _give_shapes_only(model: PreTrainedModel) -> None:
+    """Put the model on a CPU that has no memory: operations choose there what they would on a real one."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                shape = torch.empty(parameter.shape, dtype=parameter.dtype)
+                made.setdefault(id(parameter), torch.nn.Parameter(shape, parameter.requires_grad))
+                module._parameters[name] = made[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainable: Mapping[str, Any]) -> set[str]:
+    """The largest of a strategy's first choices, all that trains where the choice never changes; only it has gradients."""
+    schedule = strategy.schedule(model, run.seed, run.grpo.max_steps)
+    if schedule is None:
+        return set(trainable)
+    choices: list[set[str]] = []
+    for step in range(min(FIRST_CHOICES, run.grpo.max_steps)):
+        schedule.begin_step(step)
+        choices.append({name for name, p in model.named_parameters() if p.requires_grad and name in schedule.active})
+    largest = max(choices, key=lambda names: sum(trainable[name].numel() for name in names))
+    for name, parameter in trainable.items():
+        parameter.requires_grad_(name in largest)
+    return largest
+
+
+def _backward(
+    model: PreTrainedModel, causal: PreTrainedModel, load: Load, active: set[str], tally: Tally
+) -> tuple[int, int]:
+    """What the forward pass leaves for the backward pass, and the most that both add to what is held."""
+    base = tally.now
+    if load.passes > 1:  # what the passes before this one left
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.zeros_like(parameter) if name in active else None
+    if load.checkpointing:
+        causal.gradient_checkpointing_enable({"use_reentrant": False})
+    start = tally.now
+    tally.since(start)
+    with _only_completions(causal, load):
+        ids, mask = _tokens(load.rows, load.prompt + load.completion)
+        output: Any = model(input_ids=ids, attention_mask=mask, labels=ids[:, load.prompt - 1 :], fused_lm_head=True)
+        loss = output.log_probs.exp().sum()
+        activations = tally.now - start
+        loss.backward()
+    most = tally.since(base)
+    for parameter in model.parameters():
+        parameter.grad = None
+    if load.checkpointing:
+        causal.gradient_checkpointing_disable()
+    return activations, most
+
+
+@contextmanager
+def _only_completions(causal: PreTrainedModel, load: Load) -> Iterator[None]:
+    """The head scores completions only, in tiles no wider than the vocabulary, as in training."""
+
+    def cut(module: Any, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, load.prompt - 1 :]
+        return output
+
+    width = min(trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE, causal.config.get_text_config().vocab_size)
+    handle = causal.base_model.register_forward_hook(cut)
+    try:
+        with patch.object(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", width):
+            yield
+    finally:
+        handle.remove()
+
+
+def _sampling(model: PreTrainedModel, load: Load, rows: int, tally: Tally) -> tuple[int, int]:
+    """The full key-value cache of so many completions, and the most that drawing their last token adds to what is held."""
+    start = tally.now
+    tokens = load.prompt + load.completion
+    ids, mask = _tokens(rows, tokens)
+    cache: Any = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+    size = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    tally.since(start)
+    logits = model(
+        input_ids=ids[:, -1:],
+        attention_mask=mask,
+        position_ids=torch.full((rows, 1), tokens - 1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits.float()
+    choosing = tally.now - start + CHOOSING_BYTES * logits.numel()
+    return size, max(tally.since(start), choosing)
+
+
+def _tokens(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, shape (rows, tokens)."""
+    return torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, tokens, dtype=torch.long)
+
+
+def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], load: Load, autocast: bool) -> int:
+    """Hidden states of the frozen first blocks that several passes share, up to their bound."""
+    shared = run.grpo.beta != 0 or run.grpo.num_iterations > 1
+    if not shared or not frozen_depth(model, trainable):
+        return 0
+    width = model.config.get_text_config().hidden_size
+    size = 4 if run.model.dtype in ("auto", "float32") else 2
+    needed = COPIES * load.rows * load.passes * (load.prompt + load.completion) * width * size
+    return needed if needed <= run.grpo.trunk_cache_mib << 20 else 0
