@@ -171,8 +171,8 @@ def _read_sweep_file(path: Path) -> tuple[str, dict[str, Any], list[str]]:
         raise ConfigError(
             f"{path} needs `overrides:` with one `key: values` a line, and may have `filter:` with a list of rules"
         )
-    if unknown := [str(key) for key in content if key not in ("overrides", "filter")]:
-        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: filter, overrides")
+    if unknown := [str(key) for key in content if key not in ("overrides", "filter", "claim")]:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: claim, filter, overrides")
     rules = content.get("filter") or []
     rules = [rules] if isinstance(rules, str) else rules
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
@@ -299,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     groups = "\n".join(f"  {group}: {', '.join(options)}" for group, options in group_options().items())
-    sweeps = ", ".join(sorted(path.stem for path in config_folder("sweeps").glob("*.yaml")))
+    questions = config_folder("sweeps")
+    sweeps = ", ".join(sorted(str(path.relative_to(questions).with_suffix("")) for path in questions.glob("**/*.yaml")))
     parser = argparse.ArgumentParser(
         prog="python -m efficient_rl.sweep",
         description=__doc__,
