@@ -167,7 +167,8 @@ def failure_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         failure = row.failure or Record(row.folder).failure()
         error = escape(failure.error if failure else "unknown")
-        table.add_row(row.folder.name[:8], row.label, error, str(row.folder / "log.txt"))
+        log = failure.log if failure else str(row.folder / "log.txt")
+        table.add_row(row.folder.name[:8], row.label, error, log)
     return table
 
 

@@ -137,9 +137,10 @@ def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger
         )
     else:  # the job has ended, and nobody has noted how
         why = ending(state, in_job, ledger.error_text(ledger.assignment(row.folder.name)), None)
-        goes_on_by_itself = why.cause in ("preempted", "node_failure", "time_limit") or state.word == VANISHED
-        row.state = "waiting" if goes_on_by_itself else "failed"
-        row.failure = Failure(record.newest_attempt() or 0, why.words, str(row.folder / "log.txt"), why.cause)
+        unheard = state.word == VANISHED and why.cause == "not_started"
+        row.state = "waiting" if unheard or why.cause in ("preempted", "node_failure", "time_limit") else "failed"
+        log = ledger.log(row.folder.name, ledger.assignment(row.folder.name), in_job)
+        row.failure = Failure(record.newest_attempt() or 0, why.words, log, why.cause)
         row.note += f", {why.words}" if row.state == "waiting" else ""
 
 
@@ -171,7 +172,7 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
         "seconds_left": row.seconds_left(),
         "cause": row.failure.cause if row.failure else None,
         "error": row.failure.error if row.failure else None,
-        "log": str(row.folder / "log.txt"),
+        "log": row.failure.log if row.failure else str(row.folder / "log.txt"),
     }
 
 

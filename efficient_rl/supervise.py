@@ -60,7 +60,8 @@ class Supervisor:
         """Tell of a run that failed for good."""
         if row.state == "failed":
             error = row.failure.error if row.failure else "unknown"
-            self._tell("run_failed", run=row.folder.name, what=row.label, error=error, log=str(row.folder / "log.txt"))
+            log = row.failure.log if row.failure else str(row.folder / "log.txt")
+            self._tell("run_failed", run=row.folder.name, what=row.label, error=error, log=log)
 
     def note_sweep(self, rows: Sequence[Row]) -> None:
         """Tell of the end of the sweep."""

@@ -1,6 +1,7 @@
 """What the end of a cluster job means for its run, and what the watcher does about it."""
 
 import json
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,10 +11,12 @@ from rich.console import Console
 
 from efficient_rl.budget import approve, make_budget
 from efficient_rl.compose import ConfigError
+from efficient_rl.doctor.cluster import check_python
 from efficient_rl.launch import scheduler
 from efficient_rl.launch.retries import ending, micro_batches_after
 from efficient_rl.launch.scheduler import VANISHED, JobState
 from efficient_rl.launch.slurm import SlurmHandle, SlurmLauncher
+from efficient_rl.launch.submission import is_refusal
 from efficient_rl.launch.worker import Job
 from efficient_rl.supervise import notify
 from tests.conftest import tiny_run
@@ -32,7 +35,27 @@ from tests.conftest import tiny_run
         ("FAILED", False, "module: command not found", "not_started", True),
         ("FAILED", True, "", "killed", False),
         ("COMPLETED", True, "", "preempted", True),  # it wrote a checkpoint and was not requeued
-        (VANISHED, True, "", "not_started", True),
+        ("FAILED", False, "launcher.setup failed with exit status 1, in the line: module load x", "error", False),
+        ("FAILED", False, "slurmstepd: error: execve(): /no/python: No such file or directory", "error", False),
+        (VANISHED, False, "", "not_started", True),
+        (VANISHED, True, "", "node_failure", True),
+        (VANISHED, True, "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
+        (VANISHED, False, "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
+        (
+            VANISHED,
+            True,
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 DUE TO TIME LIMIT ***",
+            "time_limit",
+            True,
+        ),
+        (
+            VANISHED,
+            True,
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 DUE TO PREEMPTION ***\n"
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T08:00:00 ***",
+            "cancelled",
+            False,
+        ),
     ],
 )
 def test_the_end_of_a_job_has_a_cause_and_some_are_tried_again(
@@ -41,6 +64,59 @@ def test_the_end_of_a_job_has_a_cause_and_some_are_tried_again(
     found = ending(JobState(word, "1:0"), started, text, 60)
     assert (found.cause, found.may_retry) == (cause, again)
     assert found.words
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", True),
+        (
+            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates policy",
+            True,
+        ),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", False),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", False),
+        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", False),
+        ("our filter has a bad day", False),
+        ("", False),
+    ],
+)
+def test_only_a_refusal_in_words_is_certain(error: str, refused: bool) -> None:
+    assert is_refusal(error) == refused
+
+
+def test_a_setup_line_that_fails_ends_the_job_and_is_named(tmp_path: Path) -> None:
+    def script(*lines: str) -> "subprocess.CompletedProcess[str]":
+        text = "\n".join([*SlurmLauncher(setup=list(lines)).sbatch_parameters("a")["setup"], 'echo "python $A"; exit 5'])
+        return subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False, timeout=20)
+
+    good = script("export A='it is'", "for i in 1 2; do\nA=$A.$i\ndone", "false || true")
+    assert (good.stdout, good.stderr, good.returncode) == ("python it is.1.2\n", "", 5)  # Python's own status stays
+    for line, status in (("module load cuda/99", 127), ("exit 3", 3), ("source nonesuch", 1), ("if true; then", 2)):
+        bad = script("true", line, "echo on")
+        assert (bad.stdout, bad.returncode) == ("", 120)
+        assert bad.stderr.splitlines()[-1] == f"launcher.setup failed with exit status {status}, in the line: {line}"
+        why = ending(JobState("FAILED", "120:0"), False, bad.stderr, None)
+        assert (why.cause, why.words, why.may_retry) == ("error", bad.stderr.splitlines()[-1], False)
+
+
+def test_a_python_that_is_not_there_is_refused_where_that_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / "python").touch()
+    for there, words in ((str(tmp_path / "none"), "does not exist"), (f"'{tmp_path}/python' -s", "cannot be executed")):
+        with pytest.raises(ConfigError, match=words):
+            SlurmLauncher(python=there).check_python(tmp_path / "outputs")
+        (found,) = check_python(SlurmLauncher(python=there), tmp_path / "outputs")
+        assert (found.level, words in found.what, "or null" in found.remedy) == ("failure", True, True)
+    (tmp_path / "python").chmod(0o755)
+    for fine in (str(tmp_path / "python"), "apptainer exec image.sif python", "$HOME/python", "/proc/nonesuch/python", None):
+        SlurmLauncher(python=fine).check_python(tmp_path / "outputs")
+        assert check_python(SlurmLauncher(python=fine), tmp_path / "outputs") == []
+
+
+@pytest.mark.parametrize("gigabytes", [0, 0.0001, -1, float("inf"), float("nan"), 1e30, "4"])
+def test_memory_that_slurm_would_misread_is_refused(gigabytes: object) -> None:
+    with pytest.raises(ValueError, match=r"launcher\.mem_gb=.* must lie in 0.1 to 1000000 GB .* additional"):
+        SlurmLauncher(mem_gb=gigabytes)  # type: ignore[arg-type]
 
 
 def test_out_of_memory_is_tried_once_with_twice_the_parts_where_that_is_wanted_and_possible() -> None:

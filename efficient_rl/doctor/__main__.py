@@ -53,6 +53,7 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     yield from folders.check_folder(request.outputs)
     if slurm is not None:
         yield from cluster.check_cluster(slurm)
+        yield from cluster.check_python(slurm, request.outputs)
     yield from services.check_tracking(request.settings["tracking"]["uri"])
     yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
     place = places.place_of(launcher, at_once, seen, machine)

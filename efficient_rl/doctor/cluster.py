@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
+from efficient_rl.compose import ConfigError
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.launch.request import SlurmRequest
 
@@ -23,6 +25,16 @@ def check_cluster(launcher: SlurmRequest) -> list[Finding]:
         what = f"the controller does not answer ({(done.stderr or done.stdout).strip().splitlines()[0:1]})"
         return [Finding("failure", "slurm", what, "nothing can be submitted", "scontrol ping; ask the administrators")]
     return [*_request(launcher), *_accounting(), *_signal(launcher)]
+
+
+def check_python(launcher: SlurmRequest, outputs: Path) -> list[Finding]:
+    """What is to start Python on the nodes, as far as that can be seen from here."""
+    try:
+        launcher.check_python(outputs)
+    except ConfigError as error:
+        what, remedy = str(error).split("; ", 1)
+        return [Finding("failure", "python", what, "no job could begin", remedy)]
+    return []
 
 
 def _request(launcher: SlurmRequest) -> list[Finding]:

@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from efficient_rl.record import Cause
@@ -44,7 +44,6 @@ class Batch:
     tasks: list[list[str]]
     job: str | None = None
     gone: bool = False  # Slurm never got it
-    _saved: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -57,6 +56,15 @@ class Batch:
             return None
         return f"{self.job}_{task}" if len(self.tasks) > 1 else self.job
 
+    def reload(self) -> None:
+        """Take over what another process has written down since."""
+        values = json.loads((self.folder / "batch.json").read_text())
+        self.job, self.gone = values["job"], values["gone"]
+
+    def saved_at(self) -> float:
+        """When it was last written down, in Unix seconds."""
+        return (self.folder / "batch.json").stat().st_mtime
+
     def save(self) -> None:
         """Write it down."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +75,7 @@ class Ledger:
     """The assignments below one output folder."""
 
     def __init__(self, outputs: Path) -> None:
+        self.outputs = outputs
         self.jobs = outputs / "jobs"
         self.runs = outputs / "runs"
         self._batches: dict[str, Batch] = {}
@@ -113,6 +122,11 @@ class Ledger:
         batch = self.batch(assignment.batch) if assignment else None
         job = batch.job_id(assignment.task) if assignment and batch else None
         return sorted(batch.folder.glob(f"{job}_*_log.err")) if batch and job else []
+
+    def log(self, key: str, assignment: Assignment | None, started: bool) -> str:
+        """Where to read what went wrong: the run's log, or what its job wrote where the run did not begin."""
+        files = [] if started else self.error_files(assignment)
+        return str(files[0] if files else self.runs / key / "log.txt")
 
     def error_text(self, assignment: Assignment | None) -> str:
         """The end of each of those files."""

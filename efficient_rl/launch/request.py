@@ -1,10 +1,17 @@
 """What a job asks of a Slurm cluster: the settings of conf/launcher/slurm.yaml, checked, and as sbatch reads them."""
 
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from efficient_rl.compose import ConfigError
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
+
+SETUP_FAILED = "launcher.setup failed"
+LEAST_MEMORY_GB, MOST_MEMORY_GB = 0.1, 1e6
 
 
 @dataclass
@@ -50,7 +57,9 @@ class SlurmRequest(Supervision):
             check(type(getattr(self, key)) is int and getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or more")
         size = self.max_array_size
         check(size is None or (type(size) is int and size >= 1), "max_array_size", size, "must be at least 1, or null")
-        check(is_number(self.mem_gb) and self.mem_gb > 0, "mem_gb", self.mem_gb, "must be a number above 0")
+        memory = is_number(self.mem_gb) and LEAST_MEMORY_GB <= self.mem_gb <= MOST_MEMORY_GB
+        check(memory, "mem_gb", self.mem_gb, f"must lie in {LEAST_MEMORY_GB:g} to {MOST_MEMORY_GB:.0f} GB of a node; "
+              "0 would mean all of it to Slurm, which additional={mem: 0} asks for")  # fmt: skip
         room = 60 * self.timeout_min
         check(type(self.signal_seconds) is int and 1 <= self.signal_seconds < room, "signal_seconds", self.signal_seconds,
               f"must lie in 1 to {room - 1}, within the time limit")  # fmt: skip
@@ -91,6 +100,38 @@ class SlurmRequest(Supervision):
             **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "array_parallelism": self.array_parallelism,
             "signal_delay_s": self.signal_seconds,
-            "setup": list(self.setup),
+            "setup": _guarded(self.setup),
             "additional_parameters": {"requeue": True, **self.additional},
         }
+
+    def check_python(self, outputs: Path) -> None:
+        """Raise ConfigError where `launcher.python` names a file of the nodes that is not there, or cannot be executed.
+
+        Only of the file system of `outputs`, which the nodes share, can that be told from here.
+        """
+        try:
+            path = Path(shlex.split(self.python or "")[0]).expanduser()
+        except (IndexError, ValueError, RuntimeError):
+            return
+        if "/" not in str(path) or "$" in str(path) or _device(path) != _device(outputs):
+            return
+        if not path.is_file() or not os.access(path, os.X_OK):
+            what = "cannot be executed" if path.is_file() else "does not exist"
+            raise ConfigError(
+                f"launcher.python={self.python!r}: {path} {what}; name a Python that the nodes can start, or null"
+            )
+
+
+def _guarded(setup: Sequence[str]) -> list[str]:
+    """The lines of a job before Python starts; where one fails, the job ends and says which."""
+    if not setup:
+        return []
+    told = f'echo "{SETUP_FAILED} with exit status $code, in the line: $setup_line" >&2'
+    trap = f"trap 'code=$?; [ -z \"$setup_line\" ] || {{ {told}; exit 120; }}' EXIT"
+    return [trap, *(f'setup_line={shlex.quote(line)}; eval "$setup_line" || exit' for line in setup), "setup_line="]
+
+
+def _device(path: Path) -> int:
+    """The file system of a path, which need not be there."""
+    path = path.absolute()
+    return next(parent for parent in (path, *path.parents) if parent.exists()).stat().st_dev

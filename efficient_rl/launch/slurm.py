@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 from filelock import FileLock
 
 from efficient_rl.compose import ConfigError
-from efficient_rl.launch import scheduler
+from efficient_rl.launch import scheduler, submission
 from efficient_rl.launch.handle import Handle
-from efficient_rl.launch.ledger import Assignment, Batch, Ledger
-from efficient_rl.launch.node import NodeJob
+from efficient_rl.launch.ledger import Assignment, Ledger
 from efficient_rl.launch.request import SlurmRequest
 from efficient_rl.launch.retries import Ending, ending, micro_batches_after
 from efficient_rl.launch.scheduler import JobState, SchedulerError
@@ -24,18 +24,6 @@ logger = logging.getLogger(__name__)
 SACCT_SECONDS = 5.0
 SQUEUE_SECONDS = 30.0
 BLOCKED_SECONDS = 30.0
-MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start goes on where the last one was
-MARGIN_SECONDS = 10
-AWAY = ("Unable to contact", "connect failure", "did not answer", "timed out", "temporarily unable")
-LIMITS = (
-    "MaxSubmit",
-    "SubmitJobsLimit",
-    "SubmitLimit",
-    "QOSMax",
-    "AssocMax",
-    "Resource temporarily unavailable",
-    "MaxJobCount",
-)
 
 
 @dataclass(eq=False)
@@ -59,6 +47,7 @@ class SlurmLauncher(SlurmRequest):
         self._live: list[SlurmHandle] = []
         self._ended: list[Handle] = []
         self._blocked_until = 0.0
+        self._over: set[tuple[str, int]] = set()  # batches and tasks that have ended: their runs may be submitted again
         self._chunk: int | None = None
         self._states: dict[str, JobState] = {}
         self._asked_states = self._asked_controller = self._looked = 0.0
@@ -72,6 +61,8 @@ class SlurmLauncher(SlurmRequest):
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
         """Submit the jobs as far as the site's limits allow; the rest follows as jobs end, whenever `poll` is called."""
+        if jobs:
+            self.check_python(_ledger(jobs[0]).outputs)
         handles = [SlurmHandle(job, assignment=_ledger(job).assignment(job.key)) for job in jobs]
         for handle in handles:  # a new command forgives earlier failures
             if handle.assignment is not None:
@@ -82,13 +73,7 @@ class SlurmLauncher(SlurmRequest):
 
     def attach(self, jobs: Sequence[Job]) -> list[Handle]:
         """Handles of the jobs that an earlier command submitted, and of those whose cluster job ended without its run."""
-        handles = []
-        for job in jobs:
-            ledger = _ledger(job)
-            assignment = ledger.assignment(job.key)
-            batch = ledger.batch(assignment.batch) if assignment else None
-            if assignment is not None and batch is not None and _found(batch):
-                handles.append(SlurmHandle(job, "queued", assignment=assignment, job_id=batch.job_id(assignment.task)))
+        handles = self._submitted(jobs)
         states = scheduler.job_states([handle.job_id for handle in handles if handle.job_id])
         attached: list[Handle] = []
         for handle in handles:
@@ -96,13 +81,37 @@ class SlurmLauncher(SlurmRequest):
             if state is not None and not state.over:
                 self._live.append(handle)
                 attached.append(handle)
-            elif _owner_job(Record(Path(handle.job.folder))) == handle.job_id:
+                continue
+            self._note_over(handle)
+            if _owner_job(Record(Path(handle.job.folder))) == handle.job_id:
                 newest = Record(Path(handle.job.folder)).newest_attempt() or 0
                 fresh = SlurmHandle(replace(handle.job, over=newest), assignment=replace(handle.assignment, tries=()))  # type: ignore[type-var]
                 self._waiting.append(fresh)
                 attached.append(fresh)
         self._states |= states
         return attached
+
+    def _submitted(self, jobs: Sequence[Job]) -> list[SlurmHandle]:
+        """The handles of those runs that Slurm has, or had; not of those of which that cannot be told yet."""
+        handles: list[SlurmHandle] = []
+        untold: set[str] = set()
+        ledger = _ledger(jobs[0]) if jobs else None
+        for job in jobs:
+            assert ledger is not None
+            assignment = ledger.assignment(job.key)
+            batch = ledger.batch(assignment.batch) if assignment else None
+            if assignment is None or batch is None or batch.name in untold:
+                continue
+            try:
+                with _submitting(ledger) if batch.job is None and not batch.gone else nullcontext():
+                    there = submission.find(batch)
+            except SchedulerError as error:  # `_submit` asks again before it submits anything
+                logger.warning("%s", error)
+                untold.add(batch.name)
+                continue
+            if there:
+                handles.append(SlurmHandle(job, "queued", assignment=assignment, job_id=batch.job_id(assignment.task)))
+        return handles
 
     def poll(self, timeout: float = 0) -> list[Handle]:
         """Submit what can be submitted, look at the run directories, and now and then ask Slurm; what ended since."""
@@ -170,8 +179,8 @@ class SlurmLauncher(SlurmRequest):
     def _give_way(self, error: str, runs: int) -> None:
         """After a refusal: smaller arrays where a limit was hit, then waiting; anything else is an error in the request."""
         last = error.strip().splitlines()[-1]
-        away = any(sign.lower() in error.lower() for sign in AWAY)
-        if not away and not any(sign.lower() in error.lower() for sign in LIMITS):
+        away = submission.is_away(error)
+        if not away and not submission.is_limit(error):
             raise ConfigError(f"the cluster refused the jobs: {last}; `python -m efficient_rl.doctor` checks the request")
         if runs > self.runs_per_job and not away:
             self._chunk = max(1, -(-runs // self.runs_per_job) // 2)
@@ -183,14 +192,13 @@ class SlurmLauncher(SlurmRequest):
 
     def _submit(self, handles: Sequence[SlurmHandle]) -> list[SlurmHandle]:
         ledger = _ledger(handles[0].job)
-        ledger.jobs.mkdir(parents=True, exist_ok=True)
-        with FileLock(ledger.jobs / "submit.lock"):  # of two commands at once, the second finds the jobs of the first
+        with _submitting(ledger):
             mine = [handle for handle in handles if not self._taken(handle, ledger)]
             tasks = [mine[start : start + self.runs_per_job] for start in range(0, len(mine), self.runs_per_job)]
             if tasks:
                 before = {handle.job.key: handle.assignment for handle in mine if handle.assignment is not None}
                 batch = ledger.intend("efficient_rl", [[handle.job.key for handle in task] for task in tasks], before)
-                self._submit_batch(batch, tasks)
+                submission.submit(batch, self, [[handle.job for handle in task] for task in tasks])
                 for handle in mine:
                     handle.assignment = ledger.assignment(handle.job.key)
                     assert handle.assignment is not None
@@ -199,35 +207,16 @@ class SlurmLauncher(SlurmRequest):
         return list(handles)
 
     def _taken(self, handle: SlurmHandle, ledger: Ledger) -> bool:
-        """Whether another command has submitted the run since this one looked; then its job is this handle's too."""
+        """Whether Slurm has the run already, of another command, or after a lost answer: its job is this handle's."""
         newest = ledger.assignment(handle.job.key)
-        if newest is None or (handle.assignment is not None and newest.batch == handle.assignment.batch):
+        batch = ledger.batch(newest.batch) if newest else None
+        if newest is None or batch is None:
             return False
-        batch = ledger.batch(newest.batch)
-        if batch is None or not _found(batch):
+        if (newest.batch, newest.task) in self._over or not submission.find(batch):
             return False
         handle.assignment, handle.job_id, handle.stage = newest, batch.job_id(newest.task), "queued"
+        handle.note, handle.over_since = f"job {handle.job_id}", None
         return True
-
-    def _submit_batch(self, batch: Batch, tasks: Sequence[Sequence[SlurmHandle]]) -> None:
-        from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        executor = SlurmExecutor(batch.folder, max_num_timeout=MANY_REQUEUES, python=self.python)
-        try:
-            executor.update_parameters(**self.sbatch_parameters(batch.name))
-            grace = max(1.0, self.signal_seconds - MARGIN_SECONDS)
-            with executor.batch():
-                jobs = [
-                    executor.submit(NodeJob([h.job for h in task], self.at_once, grace, self.processes_per_run))
-                    for task in tasks
-                ]
-        except (FailedJobError, FailedSubmissionError) as error:
-            batch.gone = True
-            batch.save()
-            raise SchedulerError(str(error)) from error
-        batch.job = jobs[0].job_id.split("_")[0]
-        batch.save()
 
     # Watching
 
@@ -254,6 +243,7 @@ class SlurmLauncher(SlurmRequest):
             handle.over_since = None
         elif handle.over_since is None:
             handle.over_since = time.monotonic()
+            self._note_over(handle)
         started = _owner_job(record) == handle.job_id
         forced = handle.job.force_before is not None and (record.newest_attempt() or 0) <= handle.job.force_before
         if record.result() is not None and not forced:
@@ -278,18 +268,22 @@ class SlurmLauncher(SlurmRequest):
         if why.may_retry and len(tries) < self.retries:
             parts = handle.assignment.micro_batches
         if parts is None:
-            failure = Failure(
-                record.newest_attempt() or 0, _with_tries(why.words, tries), str(record.folder / "log.txt"), why.cause
-            )
+            log = _ledger(handle.job).log(handle.job.key, handle.assignment, _owner_job(record) == handle.job_id)
+            failure = Failure(record.newest_attempt() or 0, _with_tries(why.words, tries), log, why.cause)
             _note(record, failure)
             self._end(handle, "failed", failure)
             return
         logger.warning("run %s starts again: %s", handle.job.key[:8], why.words)
+        self._note_over(handle)
         self._live.remove(handle)
         handle.assignment = handle.assignment.again(why.cause, parts)
         handle.job = replace(handle.job, over=record.newest_attempt() or 0, micro_batches=parts)
         handle.stage, handle.job_id, handle.note = "waiting", None, f"again after {why.words}"
         self._waiting.append(handle)
+
+    def _note_over(self, handle: SlurmHandle) -> None:
+        assert handle.assignment is not None
+        self._over.add((handle.assignment.batch, handle.assignment.task))
 
     def _end(self, handle: SlurmHandle, stage: Any, failure: Failure | None = None) -> None:
         handle.stage, handle.failure = stage, failure
@@ -305,16 +299,10 @@ def _ledger(job: Job) -> Ledger:
     return Ledger(Path(job.folder).parents[1])
 
 
-def _found(batch: Batch) -> bool:
-    """Whether Slurm has the batch; asked by name where the submitting command was killed before it wrote the id down."""
-    if batch.gone:
-        return False
-    if batch.job is None:
-        batch.job = scheduler.find_job(batch.name)
-        if batch.job is None:
-            return False
-        batch.save()
-    return True
+def _submitting(ledger: Ledger) -> FileLock:
+    """Held while something is submitted: of two commands at once, the second finds the jobs of the first."""
+    ledger.jobs.mkdir(parents=True, exist_ok=True)
+    return FileLock(ledger.jobs / "submit.lock")
 
 
 def _owner_job(record: Record) -> str | None:

@@ -112,10 +112,13 @@ def test_a_job_that_nobody_watched_tells_how_it_ended(tmp_path: Path, capsys: py
     assert small.end(60) == 0, small.output()
     bare = Sweep(tmp_path, "launcher.setup=[exit 3]", "launcher.detach=true", "seed=2", "name=bare").start()
     assert bare.end(60) == 0, bare.output()
-    for name, words in (("small", "out of memory"), ("bare", "FAILED, 3:0")):
+    for name, cause, words in (
+        ("small", "not_started", "out of memory"),
+        ("bare", "error", "launcher.setup failed with exit status 3, in the line: exit 3"),
+    ):
         found = find_manifest(outputs, name)
         wait_until(lambda found=found: read_status(outputs, found).rows[0].state == "failed", 90, f"{name} to end")  # type: ignore[misc]
         assert main([name, f"output={outputs}", "--json"]) == 1
         (run,) = json.loads(capsys.readouterr().out)["runs"]
-        assert run["cause"] == "not_started"
+        assert run["cause"] == cause
         assert words in run["error"]
