@@ -1,6 +1,7 @@
 """Reads what the runs of a sweep are doing: from their directories, and by one question to the cluster's scheduler."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,10 +194,16 @@ def find_manifest(outputs: Path, sweep: str | None) -> dict[str, Any]:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text())
-        whole = all(isinstance(run["hash"], str) and isinstance(run["params"], dict) for run in manifest["runs"])
-        return {**manifest, "name": path.parent.name, "created": float(manifest["created"])} if whole else None
-    except (OSError, ValueError, TypeError, KeyError):
+        created = float(manifest["created"])
+        whole = isinstance(manifest["command"], str) and math.isfinite(created) and all(map(_is_run, manifest["runs"]))
+        return {**manifest, "name": path.parent.name, "created": created} if whole else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _is_run(run: Mapping[str, Any]) -> bool:
+    named = isinstance(run["hash"], str) and run["hash"].isalnum() and isinstance(run.get("label", ""), str)
+    return named and type(run["params"].get("grpo.max_steps", 0)) is int
 
 
 def find_run(keys: Sequence[str], prefix: str) -> str:

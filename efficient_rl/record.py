@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 import yaml
@@ -28,7 +28,9 @@ from efficient_rl.config import RunConfig, to_dict
 from efficient_rl.sections import check_types
 
 State = Literal["finished", "active", "failed", "pending"]
-Cause = Literal["error", "out_of_memory", "killed", "time_limit", "preempted", "node_failure", "cancelled", "not_started"]
+Cause = Literal[
+    "error", "out_of_memory", "killed", "stalled", "time_limit", "preempted", "node_failure", "cancelled", "not_started"
+]
 MARKER = "complete.json"
 MISSING = (FileNotFoundError, NotADirectoryError)
 EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
@@ -137,6 +139,8 @@ class Record:
             failure = Failure(**json.loads((self.folder / "failure.json").read_text()))
         except (*MISSING, ValueError, TypeError):
             return None
+        if not (isinstance(failure.error, str) and isinstance(failure.log, str) and failure.cause in get_args(Cause)):
+            return None
         return failure if failure.attempt == (self.newest_attempt() or 0) else None
 
     def metrics(self, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -168,7 +172,7 @@ class Record:
         return self._owner(newest) if newest else None
 
     def last_sign(self) -> float | None:
-        """When the newest attempt was claimed or last logged a step, in Unix seconds; None before the first."""
+        """When the newest attempt was claimed, last logged a step or evaluated a batch, in Unix seconds; None before."""
         newest = self.newest_attempt()
         try:
             return self._attempt_path(newest).stat().st_mtime if newest else None
@@ -228,6 +232,11 @@ class Record:
         """Where this attempt writes the trained model; `finish` publishes it as `model`."""
         assert self.attempt is not None
         return self.folder / f".model.{self.attempt:06d}.draft"
+
+    def beat(self) -> None:
+        """Show that the attempt goes on, where it takes long to the next step; raises AttemptLost where it must not."""
+        with self._owned() as attempt:
+            os.utime(self._attempt_path(attempt))
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one line to the metrics, unless an earlier attempt already recorded that step before it was cut off."""
@@ -333,7 +342,7 @@ class Record:
             owner = json.loads(self._attempt_path(attempt).read_text())
         except (*MISSING, ValueError):
             return None
-        return owner if isinstance(owner, dict) else None
+        return owner if isinstance(owner, dict) and _is_owner(owner) else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -359,6 +368,15 @@ class Record:
                 if stream.read(1) != b"\n":
                     line = "\n" + line  # the process before this one was killed in the middle of a line
             stream.write(line.encode() + b"\n")
+
+
+def _is_owner(owner: Mapping[str, Any]) -> bool:
+    """Whether it reads like `this_process`, or like what `Record.release` leaves."""
+    job = owner.get("job")
+    in_job = isinstance(job, dict) and isinstance(job.get("id"), str) and type(job.get("restart")) is int
+    process = isinstance(owner.get("host"), str) and type(owner.get("pid")) is int
+    times = all(isinstance(owner.get(key, 0.0), int | float) for key in ("created", "started"))
+    return "released" in owner or (process and times and (job is None or (in_job and isinstance(job.get("node"), str))))
 
 
 def digest(path: Path) -> str:

@@ -140,6 +140,12 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         trainer = _make_trainer(config, record, options, team, meter, base, strategy, tokenizer, rows)
         trainer.eos_token_ids = stop_ids
     trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
+
+    def between_batches() -> None:
+        if team.is_main:
+            record.beat()
+        stop.check(team)
+
     examiner = Examiner(
         tokenizer=tokenizer,
         encode=lambda problem: prompts.encode(prompts.write(problem)),
@@ -150,7 +156,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=config.prompt.prefill,
-        between=lambda: stop.check(team),
+        between=between_batches,
         team=team,
     )
 

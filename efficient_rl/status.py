@@ -34,6 +34,7 @@ from efficient_rl.observe import GOING_ON, Observer, Status, find_manifest, find
 from efficient_rl.record import Record
 
 EXIT_FAILED, EXIT_BAD_REQUEST = 1, 2
+EXIT_NO_READER = 128 + signal.SIGPIPE
 WATCH_SECONDS = 5.0
 STOP_SECONDS = 60.0
 LOG_LINES = 100
@@ -107,7 +108,10 @@ def _end_process(row: Row) -> str:
 
 def retry_arguments(manifest: Mapping[str, Any], outputs: Path) -> list[str]:
     """The sweep's own arguments, for this output folder; nothing finished is done again, and nobody stays to watch jobs."""
-    arguments = shlex.split(manifest["command"])[3:]
+    try:
+        arguments = shlex.split(manifest["command"])[3:]
+    except ValueError as error:
+        raise ConfigError(f"damaged: the command of sweep {manifest['name']} ({error}); give it by hand") from error
     kept = [text for text in arguments if not text.startswith(("force=", "output=", "launcher.detach="))]
     here = [] if Path("outputs").resolve() == outputs else [f"output={outputs}"]
     return kept + here + (["launcher.detach=true"] if manifest.get("detaches") else [])
@@ -209,6 +213,11 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        status = main()
+        sys.stdout.flush()
+        sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(0)
+    except BrokenPipeError:  # whoever read this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it ends
+        sys.exit(EXIT_NO_READER)

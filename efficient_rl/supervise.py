@@ -35,7 +35,7 @@ class Supervisor:
         self._stalled: dict[str, float] = {}  # the sign of life at which a run was last reported
 
     def look(self, rows: Mapping[str, Row], handles: Mapping[str, "Handle"]) -> None:
-        """Report, and restart if asked, every run whose last step is older than the bound."""
+        """Report, and restart if asked, every run whose last sign of life is older than the bound."""
         minutes = self._launcher.stall_minutes
         if minutes is None or time.monotonic() - self._looked < LOOK_SECONDS:
             return
@@ -49,12 +49,11 @@ class Supervisor:
                 self._report(rows[key], handle, time.time() - sign)
 
     def _report(self, row: Row, handle: "Handle", seconds: float) -> None:
-        again = self._launcher.requeue_stalled
-        text = f"{row.folder.name[:8]} {row.label}: no new step for {duration(seconds)}"
-        self._console.print(f"{text}{'; it starts again' if again else ''}", soft_wrap=True, highlight=False, markup=False)
+        why = f"stalled: no new step for {duration(seconds)}"
         self._tell("stalled", run=row.folder.name, what=row.label, quiet_seconds=round(seconds))
-        if again:
-            self._launcher.requeue(handle)
+        again = self._launcher.requeue_stalled and self._launcher.requeue(handle, why)
+        text = f"{row.folder.name[:8]} {row.label}: {why}{'; it starts again' if again else ''}"
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def note_end(self, row: Row) -> None:
         """Tell of a run that failed for good."""

@@ -117,7 +117,7 @@ class FakeLauncher(Supervision):
             handle.record.finish(result(run, handle.record.attempt))
             handle.stage = "finished"
 
-    def requeue(self, handle: Handle) -> None:
+    def requeue(self, handle: Handle, why: str) -> bool:
         raise NotImplementedError
 
     def cancel(self, handle: Handle) -> None:

@@ -1,19 +1,30 @@
 """The local launcher: warm, bounded, one process a run, and whatever happens to one leaves the others alone."""
 
+import io
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from efficient_rl.config import to_dict
+from efficient_rl.config import from_dict, to_dict
+from efficient_rl.display import Row
 from efficient_rl.launch.debug import DebugLauncher
+from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
+from efficient_rl.launch.oom_kills import oom_kills
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.record import Record
-from tests.conftest import tiny_run
+from efficient_rl.supervise import Supervisor
+from tests.conftest import ROOT, environment, tiny_run
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -161,6 +172,114 @@ def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: py
     stages = [handle.stage for _ in range(3) for handle in launcher.poll()]
     assert stages == ["finished", "failed"]
     assert pids == [os.getpid()] * 2
+
+
+def hang(job: Job, environment: object) -> None:
+    """Claims the run and does nothing more."""
+    Record(Path(job.folder)).claim(from_dict(job.config))
+    time.sleep(600)
+
+
+def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1, retries=1, requeue_stalled=True, stall_minutes=0.001, target=hang)
+    stuck = job(tmp_path)
+    (handle,) = launcher.launch([stuck])
+    record, supervisor = (
+        Record(Path(stuck.folder)),
+        Supervisor(launcher, "mine", Console(file=(told := io.StringIO()), width=200)),
+    )
+    row, ended = Row(record.folder, "a run", 3), list[Handle]()
+    deadline = time.monotonic() + 120
+    while not ended and time.monotonic() < deadline:
+        ended = launcher.poll(0.1)
+        supervisor._looked = 0.0
+        supervisor.look({stuck.key: row}, {} if ended else {stuck.key: handle})
+    assert ended == [handle]
+    assert record.newest_attempt() == 2
+    failure = record.failure()
+    assert failure is not None
+    assert (handle.stage, failure.cause) == ("failed", "stalled")
+    assert re.fullmatch(r"stalled: no new step for \d+ s \(after 1 more tries\)", failure.error)
+    assert [line.endswith("it starts again") for line in told.getvalue().splitlines()] == [True, False]
+
+
+def gorge(job: Job, environment: object) -> None:
+    """Takes memory until the kernel ends it."""
+    Record(Path(job.folder)).claim(from_dict(job.config))
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * (32 << 20)))
+
+
+LIMITED = (
+    "import sys\nfrom pathlib import Path\n"
+    "from efficient_rl.launch.local import LocalLauncher\nfrom efficient_rl.launch.handle import Handle\n"
+    "from tests.test_launch import gorge, hang, job\n"
+    "import os, signal, time\nfrom efficient_rl.record import Record\n"
+    "def end(target, name, kill):\n"
+    "    launcher = LocalLauncher(workers=1, target=target)\n"
+    "    (handle,) = launcher.launch([job(Path(sys.argv[1]) / name)])\n"
+    "    while not launcher.poll(0.1):\n"
+    "        owner = Record(Path(handle.job.folder)).owner()\n"
+    "        if kill and owner: os.kill(owner['pid'], signal.SIGKILL)\n"
+    "    print(handle.failure.cause, handle.failure.error, sep=': ')\n"
+    "end(gorge, 'gorge', False)\nend(hang, 'hang', True)\n"
+)
+
+
+def test_a_run_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_kills(tmp_path: Path) -> None:
+    with memory_group(1 << 30) as procs:
+        done = subprocess.run(
+            ["bash", "-c", f'echo $$ > {procs} && exec "$@"', "-", sys.executable, "-c", LIMITED, str(tmp_path)],
+            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "out_of_memory: out of memory: the kernel killed the process, its job or this machine has no more",
+        "killed: the process ended by SIGKILL",
+    ], done.stderr
+
+
+@contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Path]:
+    """A control group with so much memory: the file that takes its processes."""
+    name = f"efficient-rl-test-{os.getpid()}"
+    old, new = Path("/sys/fs/cgroup/memory", name), Path("/sys/fs/cgroup", name)
+    group, limit = (old, "memory.limit_in_bytes") if old.parent.is_dir() else (new, "memory.max")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a control group here: {error}")
+    try:
+        (group / limit).write_text(str(limit_bytes))
+        yield group / "cgroup.procs"
+    finally:
+        deadline = time.monotonic() + 20
+        while group.is_dir():
+            try:
+                group.rmdir()
+            except OSError:  # its last process is just ending
+                assert time.monotonic() < deadline, f"{group} does not empty"
+                time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "file", "text", "count"),
+    [
+        ("0::/slurm/job_7/task_0\n", "slurm/job_7/task_0/memory.events", "low 0\noom 3\noom_kill 2\n", 2),
+        ("4:memory:/slurm/job_7\n0::/\n", "memory/slurm/job_7/memory.oom_control", "under_oom 0\noom_kill 1\n", 1),
+        ("0::/\n", "memory.events", "oom_kill 4\n", 4),
+        ("0::/\n", "memory.current", "12\n", None),
+        ("", "memory.events", "oom_kill 4\n", None),
+    ],
+)
+def test_the_kernels_count_is_read_from_either_version_of_control_groups(
+    tmp_path: Path, groups: str, file: str, text: str, count: int | None
+) -> None:
+    path = tmp_path / "mount" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    (tmp_path / "groups").write_text(groups)
+    assert oom_kills(tmp_path / "groups", tmp_path / "mount") == count
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two"])

@@ -13,6 +13,7 @@ from efficient_rl.budget import approve, make_budget
 from efficient_rl.compose import ConfigError
 from efficient_rl.doctor.cluster import check_python
 from efficient_rl.launch import scheduler
+from efficient_rl.launch.ledger import Assignment, Ledger
 from efficient_rl.launch.retries import ending, micro_batches_after
 from efficient_rl.launch.scheduler import VANISHED, JobState
 from efficient_rl.launch.slurm import SlurmHandle, SlurmLauncher
@@ -39,7 +40,7 @@ from tests.conftest import tiny_run
         ("FAILED", False, "slurmstepd: error: execve(): /no/python: No such file or directory", "error", False),
         (VANISHED, False, "", "not_started", True),
         (VANISHED, True, "", "node_failure", True),
-        (VANISHED, True, "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
+        (VANISHED, True, "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
         (VANISHED, False, "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
         (
             VANISHED,
@@ -127,6 +128,19 @@ def test_out_of_memory_is_tried_once_with_twice_the_parts_where_that_is_wanted_a
     assert micro_batches_after("out_of_memory", ("preempted",), 2, config, oom_retry=True) is None  # 6 has no 4 parts
     assert micro_batches_after("out_of_memory", (), 1, config, oom_retry=True, processes=2) is None  # nor have 3 rows two
     assert micro_batches_after("error", (), 1, config, oom_retry=True) is None
+
+
+@pytest.mark.parametrize(("wanted", "parts"), [(True, 2), (False, 1)])
+def test_a_run_cut_after_running_out_of_memory_stays_cut_for_a_later_command_that_wants_it(
+    tmp_path: Path, wanted: bool, parts: int
+) -> None:
+    ledger, key = Ledger(tmp_path), "abc"
+    batch = ledger.intend("efficient_rl", [[key]], {key: Assignment("", 0, ("out_of_memory",), 2)})
+    batch.job = "7"
+    batch.save()
+    (handle,) = SlurmLauncher(oom_retry=wanted)._submitted([Job(str(tmp_path / "runs" / key), {}, 1, "")])
+    assert handle.assignment is not None
+    assert (handle.job.micro_batches, handle.assignment.micro_batches, handle.job_id) == (parts, parts, "7")
 
 
 def test_ids_of_waiting_arrays_are_read_one_by_one() -> None:

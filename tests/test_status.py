@@ -171,3 +171,46 @@ def test_one_local_run_is_ended_by_the_beginning_of_its_hash(tmp_path: Path, cap
     finally:
         process.kill()
         process.communicate()
+
+
+def damages(text: str) -> list[str]:
+    """The text cut off, no JSON, JSON of another kind, and with one value after another of another type."""
+    values = json.loads(text)
+    changed = [json.dumps(values | {key: wrong}) for key in values for wrong in ([5], {"a": None}, -1.5, None, "x")]
+    missing = [json.dumps({name: value for name, value in values.items() if name != key}) for key in values]
+    return [text[: len(text) // 2], "", "\x00", "[]", "7", "null", "{}", *changed, *missing]
+
+
+def test_damaged_files_give_a_line_that_names_them_and_never_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm here
+    (record,) = manifest(tmp_path, "seed=0")
+    ledger = submitted(tmp_path, [tiny_run()])
+    record.claim(tiny_run())
+    record.note_failure(Failure(1, "an error", "log.txt"))
+    (batch,) = ledger.jobs.glob("*/batch.json")
+    job, sweep = record.folder / "job.json", tmp_path / "sweeps" / "mine" / "sweep.json"
+    for path in (job, batch, sweep, record.folder / "failure.json", record.folder / "attempts" / "000001.json"):
+        whole = path.read_text()
+        for text in damages(whole):
+            path.write_text(text)
+            for words in ([], ["--json"], ["--logs", record.folder.name[:6]]):
+                status = main([f"output={tmp_path}", "mine", *words])
+                told = capsys.readouterr()
+                assert status in (0, 1, 2), (path, text)
+                assert status != 2 or told.err.count("\n") == 1, told.err
+        path.write_text(whole[:-5])
+        if path in (job, batch, sweep):
+            assert main([f"output={tmp_path}", "mine"]) == 2
+            assert f"damaged: {path}" in capsys.readouterr().err
+        path.write_text(whole)
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
+    manifest(tmp_path, *[f"seed={seed}" for seed in range(200)])  # more than a pipe holds
+    line = (
+        f"{shlex.quote(sys.executable)} -m efficient_rl.status output={tmp_path} --json | head -1; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "{\n", "")

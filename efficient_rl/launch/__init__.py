@@ -40,8 +40,11 @@ class Launcher(Protocol):
     def poll(self, timeout: float = 0) -> "list[Handle]":
         """The handles whose jobs ended since the last call, after at most `timeout` seconds if none has."""
 
-    def requeue(self, handle: "Handle") -> None:
-        """End a job that does not go on and start it again from its last checkpoint."""
+    def requeue(self, handle: "Handle", why: str) -> bool:
+        """End a job that does not go on; whether it starts again from its last checkpoint.
+
+        It does not after `retries` times: then `poll` tells of it as failed, for the reason `why`.
+        """
 
     def cancel(self, handle: "Handle") -> None:
         """End one job after a checkpoint; `poll` tells of it, as stopped, or as finished where that was quicker."""

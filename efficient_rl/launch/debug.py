@@ -50,8 +50,9 @@ class DebugLauncher(Supervision):
         settle(handle, exit_code)
         return [handle]
 
-    def requeue(self, handle: Handle) -> None:
+    def requeue(self, handle: Handle, why: str) -> bool:
         """Nothing: a job that runs here is not looked at while it runs."""
+        return False
 
     def cancel(self, handle: Handle) -> None:
         """Nothing: a job is over before anybody can cancel it."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from efficient_rl.launch.oom_kills import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.record import Failure, Record
+from efficient_rl.record import Cause, Failure, Record
 
 Stage = Literal["waiting", "queued", "running", "finished", "failed", "stopped", "elsewhere"]
 
@@ -29,8 +30,11 @@ class Handle:
         return self.stage in ("finished", "failed", "stopped", "elsewhere")
 
 
-def settle(handle: Handle, exit_code: int | None) -> None:
-    """Note how a job ended whose process ended with that code; a death without a word gets a failure note in the record."""
+def settle(handle: Handle, exit_code: int | None, out_of_memory: bool = False, given_up: str | None = None) -> None:
+    """Note how a job ended whose process ended with that code; a death without a word gets a failure note in the record.
+
+    `out_of_memory`: the kernel killed it for lack of memory. `given_up`: why the launcher killed it for good.
+    """
     record = Record(Path(handle.job.folder))
     handle.failure = None
     if record.result() is not None:
@@ -42,13 +46,20 @@ def settle(handle: Handle, exit_code: int | None) -> None:
     else:
         handle.stage, handle.failure = "failed", record.failure()
         if handle.failure is None and exit_code is not None:
-            handle.failure = _noted(record, exit_code)
+            handle.failure = _noted(record, *_death(exit_code, out_of_memory, given_up))
 
 
-def _noted(record: Record, exit_code: int) -> Failure:
+def _death(exit_code: int, out_of_memory: bool, given_up: str | None) -> tuple[Cause, str]:
+    if given_up is not None:
+        return "stalled", given_up
+    if out_of_memory:
+        return "out_of_memory", "out of memory: the kernel killed the process, its job or this machine has no more"
     how = _signal_name(exit_code) if exit_code < 0 else f"exit status {exit_code}"
-    error = f"the process ended by {how}"
-    failure = Failure(record.newest_attempt() or 0, error, str(record.folder / "log.txt"), "killed")
+    return "killed", f"the process ended by {how}"
+
+
+def _noted(record: Record, cause: Cause, error: str) -> Failure:
+    failure = Failure(record.newest_attempt() or 0, error, str(record.folder / "log.txt"), cause)
     try:
         record.note_failure(failure)
     except OSError as problem:  # a full disk ends runs without a word
@@ -58,4 +69,4 @@ def _noted(record: Record, exit_code: int) -> Failure:
 
 def _signal_name(code: int) -> str:
     name = signal.Signals(-code).name
-    return f"{name} (out of memory, perhaps)" if name == "SIGKILL" else name
+    return f"{name} (out of memory, perhaps)" if name == "SIGKILL" and oom_kills() is None else name

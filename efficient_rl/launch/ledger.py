@@ -9,14 +9,17 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
 
-from efficient_rl.record import Cause
+from efficient_rl.compose import ConfigError
+from efficient_rl.record import Cause, Record
 
 ERROR_CHARACTERS = 4000
-MISSING = (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError)
+MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,16 @@ class Batch:
             return None
         return f"{self.job}_{task}" if len(self.tasks) > 1 else self.job
 
-    def reload(self) -> None:
-        """Take over what another process has written down since."""
-        values = json.loads((self.folder / "batch.json").read_text())
-        self.job, self.gone = values["job"], values["gone"]
+    def load(self) -> bool:
+        """Take over what is written down, by another process perhaps; whether anything is."""
+        path = self.folder / "batch.json"
+        values = _read(path, {"tasks": list, "job": (str, NoneType), "gone": bool})
+        if values is None:
+            return False
+        self.tasks, self.job, self.gone = values["tasks"], values["job"], values["gone"]
+        if not all(isinstance(task, list) and all(isinstance(key, str) for key in task) for task in self.tasks):
+            raise _damaged(path)
+        return True
 
     def saved_at(self) -> float:
         """When it was last written down, in Unix seconds."""
@@ -81,34 +90,54 @@ class Ledger:
         self._batches: dict[str, Batch] = {}
 
     def assignment(self, key: str) -> Assignment | None:
-        """The newest assignment of a run."""
-        try:
-            values = json.loads((self.runs / key / "job.json").read_text())
-            return Assignment(values["batch"], values["task"], tuple(values["tries"]), values["micro_batches"])
-        except MISSING:
+        """The newest assignment of a run; None where it has none. Raises ConfigError where its file is damaged."""
+        path = self.runs / key / "job.json"
+        values = _read(path, {"batch": str, "task": int, "tries": list, "micro_batches": int})
+        if values is None:
             return None
+        tries = tuple(values["tries"])
+        if not set(map(str, tries)) <= set(get_args(Cause)) or values["task"] < 0 or values["micro_batches"] < 1:
+            raise _damaged(path)
+        return Assignment(values["batch"], values["task"], tries, values["micro_batches"])
 
     def batch(self, name: str) -> Batch | None:
-        """The batch of that name."""
+        """The batch of that name; None where there is none. Raises ConfigError where its file is damaged."""
         if name not in self._batches:
-            try:
-                values = json.loads((self.jobs / name / "batch.json").read_text())
-                self._batches[name] = Batch(self.jobs / name, values["tasks"], values["job"], values["gone"])
-            except MISSING:
+            batch = Batch(self.jobs / name, [])
+            if not batch.load():
                 return None
+            self._batches[name] = batch
         return self._batches[name]
+
+    def _task(self, key: str) -> tuple[Batch, int] | None:
+        """The batch and the task that a run was last given to."""
+        assignment = self.assignment(key)
+        batch = self.batch(assignment.batch) if assignment else None
+        if assignment is None or batch is None:
+            return None
+        if assignment.task >= len(batch.tasks):
+            raise _damaged(self.runs / key / "job.json")
+        return batch, assignment.task
 
     def job_of(self, key: str) -> str | None:
         """Slurm's id of the job that does, or did, a run; None where none is known."""
-        assignment = self.assignment(key)
-        batch = self.batch(assignment.batch) if assignment else None
-        return batch.job_id(assignment.task) if assignment and batch else None
+        given = self._task(key)
+        return given[0].job_id(given[1]) if given else None
 
     def job_mates(self, key: str) -> list[str]:
         """All runs of the job that a run is in."""
-        assignment = self.assignment(key)
-        batch = self.batch(assignment.batch) if assignment else None
-        return list(batch.tasks[assignment.task]) if assignment and batch else []
+        given = self._task(key)
+        return list(given[0].tasks[given[1]]) if given else []
+
+    def has_unfinished_mates(self, key: str) -> bool:
+        """Whether another run of the same job has neither a result nor a failure."""
+        records = [Record(self.runs / mate) for mate in self.job_mates(key) if mate != key]
+        return any(record.result() is None and record.failure() is None for record in records)
+
+    def assign(self, key: str, assignment: Assignment) -> None:
+        """Write down which task of which batch does a run."""
+        (self.runs / key).mkdir(parents=True, exist_ok=True)
+        _write(self.runs / key / "job.json", asdict(assignment))
 
     def assigned_at(self, key: str) -> float:
         """When a run was last assigned, in Unix seconds; 0 where it never was."""
@@ -139,10 +168,29 @@ class Ledger:
         self._batches[batch.name] = batch
         for index, keys in enumerate(tasks):
             for key in keys:
-                assignment = replace(before.get(key, Assignment("", 0)), batch=batch.name, task=index)
-                (self.runs / key).mkdir(parents=True, exist_ok=True)
-                _write(self.runs / key / "job.json", asdict(assignment))
+                self.assign(key, replace(before.get(key, Assignment("", 0)), batch=batch.name, task=index))
         return batch
+
+
+def _read(path: Path, types: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values of a file; None where it is not there, ConfigError where it is not what was written."""
+    try:
+        values = json.loads(path.read_text())
+    except MISSING:
+        return None
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(values, dict) or any(type(values.get(key, ...)) not in _each(kind) for key, kind in types.items()):
+        raise _damaged(path)
+    return values
+
+
+def _each(kind: Any) -> tuple[type, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(f"damaged: {path}; if no cluster job works on its runs, remove it, and the same command submits them")
 
 
 def _write(path: Path, values: object) -> None:

@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from efficient_rl.launch.handle import Handle, settle
+from efficient_rl.launch.oom_kills import oom_kills
 from efficient_rl.launch.processes import distributed_environment
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
@@ -36,6 +37,8 @@ class LocalHandle(Handle):
     slot: int | None = None
     exit_code: int | None = None
     again: bool = False  # it is ended only to be started again
+    restarts: int = 0  # how often that was
+    given_up: str | None = None  # why it was ended for good
     broken_since: float | None = None  # when the first of several processes ended badly
     kill_at: float | None = None  # when it was asked to end, and how long it may take
 
@@ -72,6 +75,7 @@ class LocalLauncher(Supervision):
     _context: multiprocessing.context.ForkServerContext | None = None
     _stopping: bool = False
     _started: int = 0
+    _oom_kills: int = 0  # of these every run was told, or they are older
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,20 +145,31 @@ class LocalLauncher(Supervision):
         if ended_here or (handle.kill_at is not None and Record(Path(handle.job.folder)).result() is None):
             handle.stage = "stopped"  # also where it had to be killed: its last checkpoint is older then
         else:
-            settle(handle, handle.exit_code)
+            settle(handle, handle.exit_code, self._ended_by_kernel(handle.exit_code), handle.given_up)
         if handle.again and handle.stage in ("stopped", "failed"):
             handle.stage, handle.again, handle.failure = "waiting", False, None
             self._waiting.append(handle)
         else:
             ended.append(handle)
 
-    def requeue(self, handle: Handle) -> None:
-        """Kill the job's processes; it starts again from its last checkpoint."""
+    def _ended_by_kernel(self, exit_code: int | None) -> bool:
+        """Whether the kernel killed the process for lack of memory: its counter has a kill that no other run was told of."""
+        if exit_code != -signal.SIGKILL or (kills := oom_kills()) is None or kills <= self._oom_kills:
+            return False
+        self._oom_kills += 1
+        return True
+
+    def requeue(self, handle: Handle, why: str) -> bool:
+        """Kill the job's processes; it starts again from its last checkpoint, at most `retries` times."""
         assert isinstance(handle, LocalHandle)
-        if handle.stage == "running":
-            handle.again = True
-            for process in _alive(handle):
-                process.kill()
+        if handle.stage != "running":
+            return False
+        handle.again = handle.restarts < self.retries
+        handle.given_up = None if handle.again else f"{why} (after {handle.restarts} more tries)"
+        handle.restarts += 1
+        for process in _alive(handle):
+            process.kill()
+        return handle.again
 
     def cancel(self, handle: Handle) -> None:
         """Drop the job if it waits, else ask it to write a checkpoint and end; it is killed if it does not."""
@@ -205,6 +220,8 @@ class LocalLauncher(Supervision):
             self._start(self._waiting.popleft())
 
     def _start(self, handle: LocalHandle) -> None:
+        if not self._running:
+            self._oom_kills = oom_kills() or 0
         taken = {running.slot for running in self._running}
         handle.slot = next(slot for slot in range(self._slots) if slot not in taken)
         self._started += 1

@@ -38,7 +38,6 @@ class SlurmRequest(Supervision):
     python: str | None = None
     additional: Mapping[str, Any] = field(default_factory=dict)
     signal_seconds: int = 90
-    retries: int = 3
     oom_retry: bool = False
     detach: bool = False
 
@@ -53,8 +52,8 @@ class SlurmRequest(Supervision):
         check_processes(self.processes_per_run, self.sharding)
         spread = self.processes_per_run % self.nodes == 0
         check(spread, "processes_per_run", self.processes_per_run, f"must be a multiple of launcher.nodes={self.nodes}")
-        for key in ("gpus_per_node", "retries"):
-            check(type(getattr(self, key)) is int and getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or more")
+        gpus = self.gpus_per_node
+        check(type(gpus) is int and gpus >= 0, "gpus_per_node", gpus, "must be a whole number of at least 0")
         size = self.max_array_size
         check(size is None or (type(size) is int and size >= 1), "max_array_size", size, "must be at least 1, or null")
         memory = is_number(self.mem_gb) and LEAST_MEMORY_GB <= self.mem_gb <= MOST_MEMORY_GB

@@ -17,7 +17,7 @@ WORDS: Mapping[Cause, str] = {
     "node_failure": "its node failed",
     "cancelled": "cancelled",
 }
-CANCELLED = re.compile(r"slurmstepd: error: \*\*\* (?:JOB|STEP) .*CANCELLED AT \S+(.*)\*\*\*")  # in the job's error stream
+CANCELLED = re.compile(r"slurmstepd\S*: error: \*\*\* (?:JOB|STEP) .*CANCELLED AT \S+(.*)\*\*\*")  # in the job's error stream
 DUE_TO: Mapping[str, Cause] = {"TIME LIMIT": "time_limit", "PREEMPTION": "preempted", "NODE FAILURE": "node_failure"}
 NO_PYTHON = ("execve():", "not found", "No such file or directory", "Permission denied")
 

@@ -11,19 +11,23 @@ class Supervision:
     """What the watching process does beside watching.
 
     `notify`: a shell command or a URL that hears of failed runs and of the sweep's end. `stall_minutes`: a run without a new
-    step for so long is reported, and with `requeue_stalled` started again. Above `max_gpu_hours` a sweep needs a yes.
+    step for so long is reported, and with `requeue_stalled` started again, at most `retries` times; then it has failed.
+    Above `max_gpu_hours` a sweep needs a yes.
     """
 
     notify: str | None = None
     stall_minutes: float | None = None
     requeue_stalled: bool = False
     max_gpu_hours: float | None = None
+    retries: int = 3
 
     def __post_init__(self) -> None:
         check(self.notify is None or isinstance(self.notify, str), "notify", self.notify, "must be a command or a URL")
         for key in ("stall_minutes", "max_gpu_hours"):
             value = getattr(self, key)
             check(value is None or (is_number(value) and value > 0), key, value, "must be a number above 0, or null")
+        whole = type(self.retries) is int and self.retries >= 0
+        check(whole, "retries", self.retries, "must be a whole number of at least 0")
         check(isinstance(self.requeue_stalled, bool), "requeue_stalled", self.requeue_stalled, "must be true or false")
 
 

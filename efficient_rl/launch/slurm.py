@@ -66,7 +66,8 @@ class SlurmLauncher(SlurmRequest):
         handles = [SlurmHandle(job, assignment=_ledger(job).assignment(job.key)) for job in jobs]
         for handle in handles:  # a new command forgives earlier failures
             if handle.assignment is not None:
-                handle.assignment = replace(handle.assignment, tries=(), micro_batches=1)
+                handle.job = self._cut(handle.job, handle.assignment)
+                handle.assignment = replace(handle.assignment, tries=(), micro_batches=handle.job.micro_batches)
         self._waiting.extend(handles)
         self._submit_waiting()
         return list(handles)
@@ -110,8 +111,14 @@ class SlurmLauncher(SlurmRequest):
                 untold.add(batch.name)
                 continue
             if there:
-                handles.append(SlurmHandle(job, "queued", assignment=assignment, job_id=batch.job_id(assignment.task)))
+                cut = self._cut(job, assignment)
+                assignment = replace(assignment, micro_batches=cut.micro_batches)
+                handles.append(SlurmHandle(cut, "queued", assignment=assignment, job_id=batch.job_id(assignment.task)))
         return handles
+
+    def _cut(self, job: Job, assignment: Assignment) -> Job:
+        """The job with the batch cut as a try after running out of memory cut it, where such tries are still wanted."""
+        return replace(job, micro_batches=assignment.micro_batches if self.oom_retry else 1)
 
     def poll(self, timeout: float = 0) -> list[Handle]:
         """Submit what can be submitted, look at the run directories, and now and then ask Slurm; what ended since."""
@@ -126,14 +133,26 @@ class SlurmLauncher(SlurmRequest):
         ended, self._ended = self._ended, []
         return ended
 
-    def requeue(self, handle: Handle) -> None:
-        """Have Slurm kill and restart the job of a run that does not go on."""
+    def requeue(self, handle: Handle, why: str) -> bool:
+        """Have Slurm kill and restart the job of a run that does not go on, at most `retries` times in all; then fail it."""
         assert isinstance(handle, SlurmHandle)
+        assert handle.assignment is not None
+        assert handle.job_id is not None
+        ledger, again = _ledger(handle.job), len(handle.assignment.tries) < self.retries
+        if not again:
+            self._fail(handle, Ending("stalled", why))
         try:
-            if handle.job_id:
+            if again or ledger.has_unfinished_mates(handle.job.key):  # on its restart a job skips what has failed in it
                 scheduler.requeue(handle.job_id)
+            else:
+                scheduler.cancel([handle.job_id])
         except SchedulerError as error:
-            logger.warning("run %s could not be started again: %s", handle.job.key[:8], error)
+            logger.warning("job %s of run %s could not be ended: %s", handle.job_id, handle.job.key[:8], error)
+            return False
+        if again:
+            handle.assignment = handle.assignment.again("stalled", handle.assignment.micro_batches)
+            ledger.assign(handle.job.key, handle.assignment)
+        return again
 
     def cancel(self, handle: Handle) -> None:
         """Forget the run; its job is cancelled, which lets it write a checkpoint, unless it does other runs too."""
@@ -268,10 +287,7 @@ class SlurmLauncher(SlurmRequest):
         if why.may_retry and len(tries) < self.retries:
             parts = handle.assignment.micro_batches
         if parts is None:
-            log = _ledger(handle.job).log(handle.job.key, handle.assignment, _owner_job(record) == handle.job_id)
-            failure = Failure(record.newest_attempt() or 0, _with_tries(why.words, tries), log, why.cause)
-            _note(record, failure)
-            self._end(handle, "failed", failure)
+            self._fail(handle, why)
             return
         logger.warning("run %s starts again: %s", handle.job.key[:8], why.words)
         self._note_over(handle)
@@ -280,6 +296,19 @@ class SlurmLauncher(SlurmRequest):
         handle.job = replace(handle.job, over=record.newest_attempt() or 0, micro_batches=parts)
         handle.stage, handle.job_id, handle.note = "waiting", None, f"again after {why.words}"
         self._waiting.append(handle)
+
+    def _fail(self, handle: SlurmHandle, why: Ending) -> None:
+        """Note in the record why the run has failed, after how many tries, and where to read more."""
+        assert handle.assignment is not None
+        record, tries = Record(Path(handle.job.folder)), len(handle.assignment.tries)
+        words = f"{why.words} (after {tries} more tries)" if tries else why.words
+        log = _ledger(handle.job).log(handle.job.key, handle.assignment, _owner_job(record) == handle.job_id)
+        failure = Failure(record.newest_attempt() or 0, words, log, why.cause)
+        try:
+            record.note_failure(failure)
+        except OSError as error:  # a full disk; the watcher still says it
+            logger.warning("could not note why run %s failed: %s", handle.job.key, error)
+        self._end(handle, "failed", failure)
 
     def _note_over(self, handle: SlurmHandle) -> None:
         assert handle.assignment is not None
@@ -308,14 +337,3 @@ def _submitting(ledger: Ledger) -> FileLock:
 def _owner_job(record: Record) -> str | None:
     owner = (record.owner() or {}).get("job")
     return owner["id"] if owner else None
-
-
-def _note(record: Record, failure: Failure) -> None:
-    try:
-        record.note_failure(failure)
-    except OSError as error:  # a full disk; the watcher still says it
-        logger.warning("could not note why run %s failed: %s", record.folder.name, error)
-
-
-def _with_tries(words: str, tries: Sequence[str]) -> str:
-    return words if not tries else f"{words} (after {len(tries)} more tries)"

@@ -82,7 +82,7 @@ def find(batch: Batch) -> bool:
     Raises SchedulerError while that cannot be told: without an answer, or so soon that the controller may still take it.
     """
     if batch.job is None and not batch.gone:
-        batch.reload()  # it may have been noted meanwhile
+        batch.load()  # it may have been noted meanwhile
     if batch.gone or batch.job is not None:
         return not batch.gone
     batch.job = scheduler.find_job(batch.name)

@@ -113,7 +113,7 @@ def test_a_started_job_that_vanishes_without_a_word_is_tried_again_and_no_more_o
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        ("launcher.setup=[true,module load cuda/99]", "in the line: module load cuda/99"),
+        ("launcher.setup=[echo on,module load cuda/99]", "in the line: module load cuda/99"),
         ("launcher.python=/proc/nonesuch/python", "execve(): /proc/nonesuch/python"),
         ("launcher.python=env nonesuch-python", "nonesuch-python"),
     ],
