@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.claim_files import Check, Claim, read_claims
 from analysis.figure_data import Data, Figure, Intervals, Line, Lines
-from analysis.load import ReportError, Run, with_result
+from analysis.load import ReportError, Run, suggest, with_result
 from analysis.looks import styles, written
 from analysis.page import document, section
 from analysis.plots import draw_figure
@@ -26,11 +26,11 @@ from efficient_rl.sweep import Request, read_request
 if TYPE_CHECKING:
     from analysis.changes import Changes
 
-USAGE = """usage: python -m analysis.claims [reports=reports] [override ...]
+USAGE = """usage: python -m analysis.claims [claims=NAME,...] [reports=reports] [override ...]
 
 Judges the claims of sweeps/claims by the finished runs of their sweeps, and writes REPORTS/claims: claims.html, claims.md,
-claims.json and the figures. Overrides are those of the sweeps, so model=qwen2.5_0.5b judges them for that model.
-The runs: make claims, or python -m efficient_rl.sweep sweep=claims/NAME for each.
+claims.json and the figures. claims=elsa,lisa: only these. Overrides are those of the sweeps: model=qwen2.5_0.5b judges
+the runs of that model. The runs: make claims, or python -m efficient_rl.sweep sweep=claims/NAME for each.
 """
 HOW = (
     "Every claim has a criterion that was written down before its runs. It holds where the whole 95% interval of every "
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     try:
-        reports = next((a.removeprefix("reports=") for a in reversed(arguments) if a.startswith("reports=")), "reports")
-        overrides = [argument for argument in arguments if not argument.startswith("reports=")]
-        found = judge_all(read_claims(config_folder("sweeps") / "claims"), overrides)
-        for path in write_page(found, Path(reports) / "claims"):
+        values = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("reports=", "claims=")))
+        overrides = [argument for argument in arguments if not argument.startswith(("reports=", "claims="))]
+        found = judge_all(_chosen(values.get("claims")), overrides)
+        for path in write_page(found, Path(values.get("reports", "reports")) / "claims"):
             print(path)
     except (ReportError, ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -268,6 +268,14 @@ def _missing(judged: Sequence[Judged]) -> list[str]:
         for each in judged
         if each.finished < each.runs
     ]
+
+
+def _chosen(names: str | None) -> list[Claim]:
+    claims = {claim.name: claim for claim in read_claims(config_folder("sweeps") / "claims")}
+    chosen = list(claims) if names is None else names.split(",")
+    if unknown := [name for name in chosen if name not in claims]:
+        raise ReportError(f"unknown claim {unknown[0]!r}; {suggest(unknown[0], claims)}")
+    return [claims[name] for name in chosen]
 
 
 def _runs(request: Request) -> list[Run]:
