@@ -12,6 +12,7 @@ import numpy as np
 
 from analysis.claim_files import Check, Claim, read_claims
 from analysis.figure_data import Data, Figure, Intervals, Line, Lines
+from analysis.findings import points_text
 from analysis.load import ReportError, Run, suggest, with_result
 from analysis.looks import styles, written
 from analysis.page import document, section
@@ -38,7 +39,7 @@ HOW = (
     "seeds. Differences and ratios are of pairs with the same seed, and for accuracies on the same problems, over both."
 )
 SETTING = "Verdicts are about this model and this task at these settings. They are no verdicts on the publications."
-HEAD = ("claim", "said", "criterion", "measured [95% interval]", "seeds", "verdict")
+HEAD = ("claim", "criterion", "measured [95% interval]", "seeds", "verdict")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,29 +100,27 @@ def criterion(check: Check) -> str:
 
 
 def measured_text(measured: Measured) -> str:
-    """`0.94 [0.91, 0.97]`, in points where it is a difference of accuracies."""
+    """`0.94 [0.91, 0.97]`, `+1.2 points [-0.3, +2.7]` where it is a difference of accuracies."""
     estimate, check = measured.estimate, measured.check
     if estimate is None:
         return "not run"
-    interval = (
-        ""
-        if estimate.low is None or estimate.high is None
-        else f" [{_text(check, estimate.low)}, {_text(check, estimate.high)}]"
-    )
-    return _text(check, estimate.value) + interval + (f" ({measured.note})" if measured.note else "")
+    if check.kind == "difference" and _is_share(check):
+        text = points_text(estimate)
+    elif estimate.low is None or estimate.high is None:
+        text = _text(check, estimate.value)
+    else:
+        text = f"{_text(check, estimate.value)} [{_text(check, estimate.low)}, {_text(check, estimate.high)}]"
+    return f"{text} ({measured.note})" if measured.note else text
 
 
 def to_markdown(judged: Sequence[Judged]) -> str:
     """The page as one table, with a row for each check."""
     lines = ["# Published claims under GRPO", "", HOW, SETTING, "", _row(HEAD), _row(["---"] * len(HEAD))]
     for each in judged:
-        claim = each.claim
-        for index, measured in enumerate(each.measured):
-            first = [f"{claim.question} ({claim.source})", claim.said] if index == 0 else ["", ""]
-            verdict = f"**{each.verdict}**" if len(each.measured) == 1 else measured.verdict
-            if index == 0 and len(each.measured) > 1:
-                verdict = f"**{each.verdict}**: {measured.verdict}"
-            lines.append(_row([*first, criterion(measured.check), measured_text(measured), str(measured.seeds), verdict]))
+        what, verdict = f"**{each.claim.question}** {each.claim.said} ({each.claim.source})", f"**{each.verdict}**"
+        for measured in each.measured:
+            lines.append(_row([what, criterion(measured.check), measured_text(measured), str(measured.seeds), verdict]))
+            what = verdict = ""
     return "\n".join([*lines, "", *(f"- {line}" for line in _missing(judged)), ""])
 
 
@@ -236,8 +235,8 @@ def _html(judged: Sequence[Judged], figures: Sequence[Figure]) -> str:
     body = f"""<h1>Published claims under GRPO</h1>
 <p>{HOW}</p>
 <p>{SETTING}</p>
-<div class="table"><table class="claims"><thead><tr>{head}</tr></thead><tbody>
-{rows}</tbody></table></div>
+<div class="table"><table class="claims"><thead><tr>{head}</tr></thead>
+{rows}</table></div>
 <ul>{missing}</ul>
 {"".join(section(figure) for figure in figures)}
 <footer><p>Code version {html.escape(", ".join(versions))}. To make it again: <code>make claims</code></p></footer>"""
@@ -246,19 +245,16 @@ def _html(judged: Sequence[Judged], figures: Sequence[Figure]) -> str:
 
 
 def _html_row(judged: Judged) -> str:
-    claim = judged.claim
-    lists = [
-        [criterion(measured.check) for measured in judged.measured],
-        [measured_text(measured) for measured in judged.measured],
-        [str(measured.seeds) for measured in judged.measured],
-    ]
-    cells = [
-        f"<b>{html.escape(claim.question)}</b><br />{html.escape(claim.source)}",
-        html.escape(claim.said),
-        *("<br />".join(map(html.escape, values)) for values in lists),
-        f'<b class="{judged.verdict.replace(" ", "-")}">{judged.verdict}</b>',
-    ]
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+    """A row for each check, beside one cell for the claim and one for the verdict."""
+    claim, rows = judged.claim, []
+    span = f' rowspan="{len(judged.measured)}"'
+    what = f"<b>{html.escape(claim.question)}</b><br />{html.escape(claim.said)}<br /><i>{html.escape(claim.source)}</i>"
+    verdict = f'<b class="{judged.verdict.replace(" ", "-")}">{judged.verdict}</b>'
+    for index, measured in enumerate(judged.measured):
+        cells = [html.escape(criterion(measured.check)), html.escape(measured_text(measured)), str(measured.seeds)]
+        own = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f"<tr><td{span}>{what}</td>{own}<td{span}>{verdict}</td></tr>\n" if index == 0 else f"<tr>{own}</tr>\n")
+    return f"<tbody>{''.join(rows)}</tbody>\n"
 
 
 def _missing(judged: Sequence[Judged]) -> list[str]:
@@ -289,11 +285,16 @@ def _changes(claim: Claim, runs: Sequence[Run], changes: WeightChanges) -> "list
 
 
 def _text(check: Check, value: float) -> str:
+    """A bound or a value of the check with its unit."""
     if check.kind == "ratio":
         return f"{value:.3g}"
-    if check.measure.startswith(("accuracy", "gain")) and check.kind == "difference":
-        return f"{100 * value:+.1f} points" if value else "0 points"
+    if check.kind == "difference" and _is_share(check):
+        return f"{100 * value:+g} points" if value else "0"
     return written(value, "seconds" if "seconds" in check.measure else "bytes" if "memory" in check.measure else "share")
+
+
+def _is_share(check: Check) -> bool:
+    return check.measure.startswith(("accuracy", "gain", "changed"))
 
 
 def _row(cells: Sequence[str]) -> str:

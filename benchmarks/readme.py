@@ -9,7 +9,7 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("strategies", "curricula", "figures", "cluster", "analysis")
+NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 
 
