@@ -3,24 +3,21 @@
 import html
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from analysis.claim_files import Check, Claim, read_claims
-from analysis.figure_data import Data, Figure, Intervals, Line, Lines
-from analysis.findings import points_text
+from analysis.claim_figures import changed_figure, criterion, line_labels, margins, measured_text
+from analysis.claim_files import Claim, read_claims
+from analysis.figure_data import Figure
 from analysis.load import ReportError, Run, suggest, with_result
-from analysis.looks import styles, written
+from analysis.looks import styles
 from analysis.page import document, section
 from analysis.plots import draw_figure
 from analysis.report import image, write_whole
-from analysis.statistics import Estimate, means_of_columns
 from analysis.tables import finite
-from analysis.verdicts import Judged, Measured, WeightChanges, changes_of, judge
+from analysis.verdicts import Judged, WeightChanges, changes_of, judge
 from efficient_rl.compose import ConfigError, config_folder
 from efficient_rl.sweep import Request, read_request
 
@@ -75,42 +72,19 @@ def judge_all(claims: Sequence[Claim], overrides: Sequence[str]) -> "list[tuple[
 def write_page(found: "Sequence[tuple[Judged, list[Changes]]]", folder: Path) -> list[Path]:
     """Write all files, each whole or not at all, and return their paths."""
     judged = [each for each, _ in found]
-    figures = [*margins(judged), *(_changed_figure(each) for _, each in found if each)]
+    figures = [*margins(judged), *(changed_figure(each) for _, each in found if each)]
     contents = {
         "claims.html": _html(judged, figures).encode(),
         "claims.md": to_markdown(judged).encode(),
         "claims.json": json.dumps(finite(as_data(judged)), indent=1, allow_nan=False).encode(),
     }
     for figure in figures:
-        canvas = draw_figure(figure, styles(_labels(figure)))
+        canvas = draw_figure(figure, styles(line_labels(figure)))
         contents |= {f"{figure.name}.{kind}": image(canvas, kind) for kind in ("png", "pdf")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_whole(folder / name, content)
     return [folder / name for name in contents]
-
-
-def criterion(check: Check) -> str:
-    """`accuracy: last quarter / full at least 0.9`."""
-    operator = {"ratio": " / ", "difference": " - ", "value": ""}[check.kind]
-    what = check.first + (operator + check.second if check.second is not None else "")
-    bounds = [("at least", check.at_least), ("above", check.above), ("at most", check.at_most)]
-    said = " and ".join(f"{word} {_text(check, bound)}" for word, bound in bounds if bound is not None)
-    return f"{check.measure}: {what} {said}"
-
-
-def measured_text(measured: Measured) -> str:
-    """`0.94 [0.91, 0.97]`, `+1.2 points [-0.3, +2.7]` where it is a difference of accuracies."""
-    estimate, check = measured.estimate, measured.check
-    if estimate is None:
-        return "not run"
-    if check.kind == "difference" and _is_share(check):
-        text = points_text(estimate)
-    elif estimate.low is None or estimate.high is None:
-        text = _text(check, estimate.value)
-    else:
-        text = f"{_text(check, estimate.value)} [{_text(check, estimate.low)}, {_text(check, estimate.high)}]"
-    return f"{text} ({measured.note})" if measured.note else text
 
 
 def to_markdown(judged: Sequence[Judged]) -> str:
@@ -143,90 +117,6 @@ def as_data(judged: Sequence[Judged]) -> list[dict[str, object]]:
     ]
 
 
-def margins(judged: Sequence[Judged]) -> list[Figure]:
-    """How far every measured number is from its bound; right of the line it bears the claim out."""
-    panels: dict[str, Data] = {}
-    ratios = [
-        row
-        for each in judged
-        for measured in each.measured
-        if measured.check.kind == "ratio"
-        for row in _rows(each, measured)
-    ]
-    others = [
-        row
-        for each in judged
-        for measured in each.measured
-        if measured.check.kind != "ratio"
-        for row in _rows(each, measured)
-    ]
-    for name, unit, rows in (
-        ("Ratios, in percent of the bound", "share", ratios),
-        ("Accuracies and shares, in points", "points", others),
-    ):
-        if rows:
-            labels, values, decided = zip(*rows, strict=True)
-            panels[name] = Intervals("distance from the bound", unit, labels, values, decided)
-    caption = (
-        "Every number with its 95% interval against its bound: right of the line is as claimed. Filled where it is decided."
-    )
-    return [Figure("margins", "How far from what was claimed", caption, panels)] if panels else []
-
-
-def _rows(judged: Judged, measured: Measured) -> list[tuple[str, Estimate, bool]]:
-    check, estimate = measured.check, measured.estimate
-    if estimate is None:
-        return []
-    arms = check.first if check.second is None else f"{check.first}{' / ' if check.kind == 'ratio' else ' - '}{check.second}"
-    rows = []
-    for bound, sign in zip(check.bounds, (1.0, -1.0), strict=True):
-        if bound is not None:
-            both = "" if None in check.bounds else ", at least" if sign > 0 else ", at most"
-            place = _from(bound, sign, check.kind == "ratio")
-            rows.append(
-                (
-                    f"{judged.claim.name}: {check.measure}, {arms}{both}",
-                    _mapped(estimate, place, sign),
-                    measured.verdict != "undecided",
-                )
-            )
-    return rows
-
-
-def _from(bound: float, sign: float, relative: bool) -> Callable[[float], float]:
-    return lambda value: sign * (value / bound - 1.0) if relative else sign * 100 * (value - bound)
-
-
-def _mapped(estimate: Estimate, place: Callable[[float], float], sign: float) -> Estimate:
-    if estimate.low is None or estimate.high is None:
-        return Estimate(place(estimate.value))
-    low, high = (estimate.low, estimate.high) if sign > 0 else (estimate.high, estimate.low)
-    return Estimate(place(estimate.value), place(low), place(high))
-
-
-def _changed_figure(changes: "Sequence[Changes]") -> Figure:
-    """Share of changed weights by block, in float32 and in bfloat16; one Changes a seed."""
-    lines, names = [], tuple(changes[0].by_part(changes[0].counted))
-    for label, pick in (("float32", "counted"), ("bfloat16", "rounded")):
-        shares = np.array([list(each.by_part(getattr(each, pick)).values()) for each in changes])
-        places = tuple(float(place) for place in range(len(names)))
-        if len(changes) > 1:
-            centre, low, high = (tuple(map(float, column)) for column in means_of_columns(shares))
-            lines.append(Line(label, places, centre, low, high))
-        else:
-            lines.append(Line(label, places, tuple(map(float, shares[0]))))
-    caption = (
-        "Share of the weights that are others than before training, after full training. bfloat16: both were rounded to it "
-        "before they were compared, which hides small steps."
-    )
-    return Figure(
-        "changed_weights",
-        "Which weights changed",
-        caption,
-        {"": Lines("part of the model", "changed", "share", tuple(lines), names)},
-    )
-
-
 def _html(judged: Sequence[Judged], figures: Sequence[Figure]) -> str:
     rows = "".join(_html_row(each) for each in judged)
     head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
@@ -240,7 +130,7 @@ def _html(judged: Sequence[Judged], figures: Sequence[Figure]) -> str:
 <ul>{missing}</ul>
 {"".join(section(figure) for figure in figures)}
 <footer><p>Code version {html.escape(", ".join(versions))}. To make it again: <code>make claims</code></p></footer>"""
-    looks = styles(label for figure in figures for label in _labels(figure))
+    looks = styles(label for figure in figures for label in line_labels(figure))
     return document("Published claims under GRPO", body, figures, looks)
 
 
@@ -284,25 +174,8 @@ def _changes(claim: Claim, runs: Sequence[Run], changes: WeightChanges) -> "list
     return [changes(run.hash) for run in runs if run.result is not None] if asked else []
 
 
-def _text(check: Check, value: float) -> str:
-    """A bound or a value of the check with its unit."""
-    if check.kind == "ratio":
-        return f"{value:.3g}"
-    if check.kind == "difference" and _is_share(check):
-        return f"{100 * value:+g} points" if value else "0"
-    return written(value, "seconds" if "seconds" in check.measure else "bytes" if "memory" in check.measure else "share")
-
-
-def _is_share(check: Check) -> bool:
-    return check.measure.startswith(("accuracy", "gain", "changed"))
-
-
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _labels(figure: Figure) -> list[str]:
-    return [line.label for data in figure.panels.values() if isinstance(data, Lines) for line in data.lines]
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import yaml
 from safetensors.torch import save_file
 
 from analysis.changes import Changes, count_changes
+from analysis.claim_figures import criterion, measured_text
 from analysis.claim_files import Check, Claim, read_claim, read_claims
-from analysis.claims import criterion, measured_text, to_markdown, write_page
+from analysis.claims import to_markdown, write_page
 from analysis.load import ReportError, Result, Run
 from analysis.statistics import Estimate
 from analysis.verdicts import Judged, WeightChanges, by_seed, judge, verdict_of
