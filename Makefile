@@ -6,7 +6,7 @@ SWEEP ?= strategy=first_k,last_k,lora
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format sweep report ui nano bench bench-gpu clean
+.PHONY: help demo test check lint format sweep report claims ui nano bench bench-gpu clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ sweep: $(VENV)/installed  ## run SWEEP, e.g. make sweep SWEEP='strategy=full,lor
 
 report: $(VENV)/installed  ## draw the report of the newest sweep (or NAME=...)
 	$(BIN)/python -m analysis.report $(if $(NAME),sweep=$(NAME))
+
+claims: $(VENV)/installed  ## test published claims on the embedded model and judge them on one page (about an hour on two cores)
+	for file in sweeps/claims/*.yaml; do $(BIN)/python -m efficient_rl.sweep sweep=claims/$$(basename $$file .yaml) || exit 1; done
+	$(BIN)/python -m analysis.claims
 
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))

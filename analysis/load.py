@@ -108,7 +108,7 @@ def load_sweep(outputs: Path, name: str | None) -> SweepData:
         files = ", ".join(str(folder / found / "sweep.json") for found in wanted)
         raise ReportError(f"damaged: {files}; the command that made a sweep writes its file anew")
     newest = max(sweeps, key=lambda sweep: (sweep.created, sweep.name))
-    return replace(newest, runs=tuple(_with_result(run, outputs / "runs" / run.hash) for run in newest.runs))
+    return replace(newest, runs=tuple(with_result(run, outputs / "runs" / run.hash) for run in newest.runs))
 
 
 def sweep_names(outputs: Path) -> list[str]:
@@ -147,7 +147,8 @@ def _read_sweep(outputs: Path, name: str) -> SweepData | None:
         return None
 
 
-def _with_result(run: Run, folder: Path) -> Run:
+def with_result(run: Run, folder: Path) -> Run:
+    """The run with what its directory holds, if it is finished."""
     found = Record(folder).result()
     if found is None:
         return run

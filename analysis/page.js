@@ -233,8 +233,8 @@ function lines(box, panel) {
   });
 }
 
-const rowLabel = (text) => (text.length > 30 ? text.slice(0, 29) + "…" : text);
-const sideOf = (labels) => 24 + 7.2 * Math.min(30, Math.max(...labels.map((each) => each.length)));
+const rowLabel = (text, most = 30) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+const sideOf = (labels, most = 30) => 24 + 7.2 * Math.min(most, Math.max(...labels.map((each) => each.length)));
 
 function bars(box, panel) {
   const plot = axes(box, { height: 66 + 30 * panel.labels.length, title: panel.x_label, left: sideOf(panel.labels) });
@@ -297,7 +297,8 @@ function heat(box, panel) {
 }
 
 function intervals(box, panel) {
-  const plot = axes(box, { height: 66 + 28 * panel.labels.length, title: panel.x_label, left: sideOf(panel.labels) });
+  const most = innerWidth > 1000 ? 70 : 30;
+  const plot = axes(box, { height: 66 + 28 * panel.labels.length, title: panel.x_label, left: sideOf(panel.labels, most) });
   const ends = panel.values.flatMap((each) => [each.value, each.low === null ? each.value : each.low, each.high === null ? each.value : each.high]);
   const pad = (Math.max(...ends, 0) - Math.min(...ends, 0) || 1) * 0.06;
   const [low, high] = [Math.min(...ends, 0) - pad, Math.max(...ends, 0) + pad];
@@ -306,7 +307,7 @@ function intervals(box, panel) {
   add(plot.svg, "line", { class: "before", x1: x(0), x2: x(0), y1: plot.y0, y2: plot.y1 });
   panel.labels.forEach((name, row) => {
     const [value, at] = [panel.values[row], plot.y1 + 28 * row + 15];
-    add(plot.svg, "text", { class: "tick", x: plot.x0 - 8, y: at + 4, "text-anchor": "end" }, rowLabel(name));
+    add(plot.svg, "text", { class: "tick", x: plot.x0 - 8, y: at + 4, "text-anchor": "end" }, rowLabel(name, most));
     const group = add(plot.svg, "g", { class: "point", style: `color:${color(name)}`, tabindex: 0 });
     if (value.low !== null) add(group, "line", { x1: x(value.low), x2: x(value.high), y1: at, y2: at });
     add(group, "circle", { cx: x(value.value), cy: at, r: 6, class: panel.decided[row] ? "" : "open" });

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
@@ -10,7 +10,7 @@ from analysis.answer import Answer
 from analysis.figure_data import Figure
 from analysis.figures import in_points, named_labels
 from analysis.findings import code_versions, findings, points_text
-from analysis.looks import styles
+from analysis.looks import Style, styles
 from analysis.tables import HEADER, date_text, finite, reproduction, table_row
 
 MOST_PAIRS = 100
@@ -20,51 +20,55 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 def to_html(answer: Answer) -> str:
     """The page; it is light or dark as the reader's system is."""
     sweep = answer.sweep
-    code, look = ((files("analysis") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     paretos = [figure for figure in answer.figures if figure.name.startswith("pareto")]
     others = [figure for figure in answer.figures if figure not in paretos]
+    body = f"""<h1>{html.escape(sweep.name)}</h1>
+{f'<p class="question">{html.escape(sweep.question)}</p>' if sweep.question else ""}
+<ul>
+{"".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(answer))}
+</ul>
+{_tabs(paretos)}
+{"".join(section(figure, hidden=index > 0) for index, figure in enumerate(paretos))}
+{_table(answer)}
+{_pairs(answer)}
+{"".join(section(figure) for figure in others)}
+<footer>
+<p>Sweep of {date_text(answer)}, code version {html.escape(", ".join(code_versions(sweep)))}. To make it again:</p>
+<pre><code>{html.escape(chr(10).join(reproduction(answer)))}</code></pre>
+</footer>"""
+    return document(sweep.name, body, answer.figures, styles(named_labels(answer.summaries)))
+
+
+def document(title: str, body: str, figures: Sequence[Figure], looks: Mapping[str, Style]) -> str:
+    """A whole page with the script that draws the figures into their sections of the body; `looks` by label."""
+    code, look = ((files("analysis") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    content = {
+        "figures": [asdict(figure) for figure in figures],
+        "styles": {name: asdict(each) for name, each in looks.items()},
+    }
+    data = json.dumps(finite(content), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")  # harmless in HTML
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8" />
 <meta name="viewport" content="width=device-width, initial-scale=1" />
 <meta http-equiv="Content-Security-Policy" content="{POLICY}" />
-<title>{html.escape(sweep.name)}</title>
+<title>{html.escape(title)}</title>
 <style>
 {look}
 </style>
 </head>
 <body>
-<h1>{html.escape(sweep.name)}</h1>
-{f'<p class="question">{html.escape(sweep.question)}</p>' if sweep.question else ""}
-<ul>
-{"".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(answer))}
-</ul>
-{_tabs(paretos)}
-{"".join(_section(figure, hidden=index > 0) for index, figure in enumerate(paretos))}
-{_table(answer)}
-{_pairs(answer)}
-{"".join(_section(figure) for figure in others)}
-<footer>
-<p>Sweep of {date_text(answer)}, code version {html.escape(", ".join(code_versions(sweep)))}. To make it again:</p>
-<pre><code>{html.escape(chr(10).join(reproduction(answer)))}</code></pre>
-</footer>
+{body}
 <div id="tip" role="status" hidden=""></div>
 <noscript><p>The figures need JavaScript; they are beside this file as PNG and PDF.</p></noscript>
-<script type="application/json" id="data">{_data(answer)}</script>
+<script type="application/json" id="data">{data}</script>
 <script>
 {code}
 </script>
 </body>
 </html>
 """
-
-
-def _data(answer: Answer) -> str:
-    """The figures for the script, harmless inside HTML."""
-    looks = {label: asdict(style) for label, style in styles(named_labels(answer.summaries)).items()}
-    content = {"figures": [asdict(figure) for figure in answer.figures], "styles": looks}
-    return json.dumps(finite(content), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _tabs(figures: Sequence[Figure]) -> str:
@@ -78,7 +82,8 @@ def _tabs(figures: Sequence[Figure]) -> str:
     return f'<div class="tabs">{buttons}</div>'
 
 
-def _section(figure: Figure, hidden: bool = False) -> str:
+def section(figure: Figure, hidden: bool = False) -> str:
+    """Where the script draws the figure."""
     away = ' hidden=""' if hidden else ""
     return (
         f'<section data-figure="{figure.name}"{away}>'

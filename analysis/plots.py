@@ -134,7 +134,7 @@ def draw_intervals(ax: Axes, data: Intervals, style: Mapping[str, Style]) -> Non
         color = PALETTE[style[label].color] if label in style else GREY
         face = color if decided else "white"
         ax.errorbar([value.value], [row], xerr=_error(value), fmt="o", color=color, markerfacecolor=face, capsize=3)
-    _rows(ax, data.labels)
+    _rows(ax, data.labels, 70)
     _labels(ax, data.x_label, "")
     _plain_frame(ax)
 
@@ -217,8 +217,8 @@ def _labels(ax: Axes, x_label: str, y_label: str) -> None:
     ax.set_ylabel(plain(y_label))
 
 
-def _rows(ax: Axes, labels: Sequence[str]) -> None:
-    ax.set_yticks(range(len(labels)), [plain(label if len(label) <= 34 else f"{label[:33]}…") for label in labels])
+def _rows(ax: Axes, labels: Sequence[str], most: int = 34) -> None:
+    ax.set_yticks(range(len(labels)), [plain(label if len(label) <= most else f"{label[: most - 1]}…") for label in labels])
     ax.set_ylim(len(labels) - 0.4, -0.6)
 
 

@@ -118,7 +118,7 @@ def write_report(
     folder = reports / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        _write_whole(folder / name, content)
+        write_whole(folder / name, content)
     return [folder / name for name in contents]
 
 
@@ -128,11 +128,12 @@ def _images(answer: Answer) -> dict[str, bytes]:
     images: dict[str, bytes] = {}
     for figure in answer.figures:
         canvas = draw_figure(figure, looks)
-        images |= {f"{figure.name}.{kind}": _image(canvas, kind) for kind in ("png", "pdf")}
+        images |= {f"{figure.name}.{kind}": image(canvas, kind) for kind in ("png", "pdf")}
     return images
 
 
-def _image(canvas: Canvas, kind: str) -> bytes:
+def image(canvas: Canvas, kind: str) -> bytes:
+    """The drawing as a file of the kind `png` or `pdf`."""
     stream = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else None  # the same numbers give the same bytes
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
@@ -152,7 +153,8 @@ def _target(wanted: Arguments) -> float | None:
     return target
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write the file so that nobody ever sees half of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         draft.write_bytes(content)

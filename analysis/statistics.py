@@ -95,6 +95,35 @@ def p_value(strata: Sequence[Stratum]) -> float:
     return 0.0 if error == 0.0 else float(2 * student.sf(abs(centre) / error, freedom))
 
 
+def ratio_of_means(numerators: Floats, denominators: Floats) -> Estimate:
+    """Mean of one over the mean of the other, pair by pair of the same seeds, with Fieller's interval (1954).
+
+    Both (seeds,), or (seeds, problems) with the same problems. The interval holds the ratios r for which the mean of
+    numerator - r denominator may be 0; it ends at 0 and at infinity where the data exclude nothing further.
+    """
+    if denominators.mean() <= 0:
+        return Estimate(inf)
+    value = float(numerators.mean() / denominators.mean())
+
+    def rest(ratio: float) -> tuple[float, float]:
+        left = numerators - ratio * denominators
+        found = mean([crossed(left) if left.ndim > 1 else Stratum(left)])
+        return (found.value if found.low is None else found.low, found.value if found.high is None else found.high)
+
+    if len(numerators) < 2:
+        return Estimate(value)
+    low, high = value, max(value, EDGE)
+    while low > EDGE and rest(low)[0] <= 0:
+        low /= 2
+    while high < 1 / EDGE and rest(high)[1] >= 0:
+        high *= 2
+    return Estimate(
+        value,
+        brentq(lambda ratio: rest(ratio)[0], low, value) if low > EDGE else 0.0,
+        brentq(lambda ratio: rest(ratio)[1], value, high) if high < 1 / EDGE else inf,
+    )
+
+
 def means_of_columns(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean, low and high of every column of values (seeds, columns) by Student; ValueError with fewer than 2 seeds."""
     count = len(values)

@@ -64,7 +64,7 @@ if __name__ == "__main__":
 def chaos(cluster: Cluster, folder: Path, runs: int, seed: int) -> dict[str, Any]:
     jobs = ("launcher.runs_per_job=10", f"launcher.array_parallelism={2 * AT_ONCE}", "checkpoint_steps=2")
     sweep = Sweep(folder, "-m", *SHORT, f"seed=range(0,{runs})", *jobs)
-    report = Chaos(cluster, sweep, seed).go(runs, disturb_seconds=300, pause_seconds=5, limit_seconds=1500)
+    report = Chaos(cluster, sweep, seed).go(runs, disturbances=40, pause_seconds=3, limit_seconds=1500)
     whole = [execute_tiny(folder / "undisturbed", *SHORT, f"seed={number}")[1] for number in range(0, runs, 20)]
     same = [weights_equal(Record(sweep.folder / "outputs" / "runs" / record.folder.name), record) for record in whole]
     return {

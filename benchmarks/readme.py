@@ -9,7 +9,7 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("strategies", "curricula", "figures", "cluster", "analysis")
+NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 
 
@@ -26,6 +26,7 @@ def filled(text: str, results: Path) -> str:
         "chaos": _chaos,
         "coverage": _coverage,
         "reporting": _reporting,
+        "claims": _claims,
     }
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
@@ -71,6 +72,18 @@ def _reporting(results: Path) -> str:
         f"of one core) and {memory:.0f} MiB; its page is {page:.1f} MiB. Reading was {found['client_over_ours']:.0f} times "
         "as fast as asking MLflow's client for every history (on the same machine at the same time).\n"
     )
+
+
+def _claims(results: Path) -> str:
+    rows = [
+        "| claim, tested with 5 seeds on the embedded model | measured [95% interval] | verdict |",
+        "| --- | --- | --- |",
+    ]
+    for claim in _read(results, "claims")["claims"]:
+        source = claim["source"].rpartition(", ")[2]
+        measured = "; ".join(f"{check['criterion'].split(':')[0]} {check['measured']}" for check in claim["checks"])
+        rows.append(f"| {claim['question']} ({source}) | {measured} | {claim['verdict']} |")
+    return "\n".join(rows) + "\n"
 
 
 def _real_model(results: Path) -> str:

@@ -24,6 +24,7 @@ from analysis.statistics import (
     means_of_columns,
     p_value,
     probability_of_improvement,
+    ratio_of_means,
     scaling_fit,
 )
 
@@ -247,3 +248,40 @@ def test_intervals_of_improvement_hold_the_truth_as_often_as_they_say(seeds: int
     truth = float(scipy.stats.norm.cdf(gap / np.sqrt(2)))
     draw = lambda: probability_of_improvement([rng.normal(gap, 1, seeds)], [rng.normal(0, 1, seeds)])  # noqa: E731
     assert 0.93 <= coverage(truth, draw) <= 0.97
+
+
+# Ratios
+
+
+def test_the_interval_of_a_ratio_is_fiellers() -> None:
+    count, t = len(SCORES), float(scipy.stats.t.ppf(0.975, len(SCORES) - 1))
+    (a, cov), (_, b) = np.cov(SCORES, OTHERS) / count
+    x, y = SCORES.mean(), OTHERS.mean()
+    roots = np.roots([y**2 - t**2 * b, -2 * (x * y - t**2 * cov), x**2 - t**2 * a])
+    found = ratio_of_means(SCORES, OTHERS)
+    assert found.value == pytest.approx(x / y)
+    assert ends(found) == (pytest.approx(roots.min()), pytest.approx(roots.max()))
+
+
+def test_a_ratio_to_nothing_or_of_one_seed_has_no_interval() -> None:
+    assert ratio_of_means(SCORES, np.zeros(8)) == Estimate(float("inf"))
+    assert ratio_of_means(SCORES[:1], OTHERS[:1]) == Estimate(SCORES[0] / OTHERS[0])
+    assert ratio_of_means(np.zeros(8), OTHERS) == Estimate(0.0, 0.0, pytest.approx(0.0, abs=1e-8))
+
+
+def test_a_ratio_with_a_denominator_near_zero_is_unbounded() -> None:
+    assert ends(ratio_of_means(SCORES, np.array([-1.0, 1.1, -0.9, 1.0, 1.0, -1.0, 0.9, -0.8])))[1] == float("inf")
+
+
+def test_intervals_of_ratios_hold_the_truth_with_five_seeds_and_forty_problems() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0.0, 0.1, 10_000)
+
+    def drawn() -> Estimate:
+        problems = rng.choice(hard, 40)
+        seeds = rng.normal(0.0, 0.03, (2, 5, 1))
+        shares = np.array([0.5, 0.6])[:, None, None] + seeds + problems * np.array([0.5, 1.0])[:, None, None]
+        shares = shares + rng.normal(0.0, 0.2, (2, 5, 40))
+        return ratio_of_means(shares[0], shares[1])
+
+    assert 0.93 <= coverage(0.5 / 0.6, drawn, 800) <= 0.98

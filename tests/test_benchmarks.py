@@ -40,3 +40,22 @@ def test_the_recorded_figures_name_their_bounds_and_cover_every_strategy() -> No
     assert reference["ratio"] <= reference["at_most"]  # the one that no busy machine can change
     assert max(measured["bookkeeping_share"].values()) <= 0.03
     assert set(measured["strategies"]) == {path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml")}
+
+
+def test_every_recorded_claim_has_five_seeds_and_all_its_runs() -> None:
+    claims = json.loads((RESULTS / "claims.json").read_text())["claims"]
+    assert {claim["name"] for claim in claims} == {path.stem for path in (ROOT / "sweeps" / "claims").glob("*.yaml")}
+    for claim in claims:
+        assert claim["finished"] == claim["runs"], claim["name"]
+        assert claim["seeds"] >= 5, claim["name"]
+        assert all(check["estimate"]["low"] is not None for check in claim["checks"]), claim["name"]
+
+
+def test_the_recorded_searches_had_a_quarter_of_the_grid_and_at_least_five_seeds() -> None:
+    measured = json.loads((RESULTS / "searching.json").read_text())
+    replay = measured["replay"]
+    assert replay["trials"] * 4 <= replay["runs_of_the_grid"] == len(measured["grid"])
+    assert set(replay["hypervolume_share"]) == {"random", "pareto", "nsga2"}
+    for found in replay["hypervolume_share"].values():
+        assert len(found["each"]) == replay["seeds"] >= 5
+        assert all(0 < share <= 1 for share in found["each"])

@@ -1,5 +1,7 @@
 """Every shipped configuration and sweep parses, builds and explains itself."""
 
+import re
+
 import pytest
 import yaml
 
@@ -44,12 +46,16 @@ def test_every_option_says_what_it_is_in_its_first_line(group: str, option: str)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep_is_a_question_with_runs(name: str) -> None:
+def test_every_sweep_is_a_question_and_says_how_many_runs_answer_it(name: str) -> None:
+    text = (config_folder("sweeps") / f"{name}.yaml").read_text()
+    assert set(yaml.safe_load(text)) <= {"overrides", "filter", "claim"}
     request = read_request([f"sweep={name}"], multirun=False)
     assert request.question is not None
     assert request.question.endswith("?")
-    assert len(request.runs) > 1
-    assert set(yaml.safe_load((config_folder("sweeps") / f"{name}.yaml").read_text())) <= {"overrides", "filter"}
+    comments = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    cost = re.search(r"(\d+) runs of (?:about )?[\d to]+ (?:s|min)\b", comments)
+    assert cost is not None
+    assert len({run.config_hash for run in request.runs}) == int(cost[1])
 
 
 def test_every_strategy_is_compared_at_its_own_learning_rate() -> None:

@@ -1,4 +1,4 @@
-"""A sweep under fire: kills of runs, jobs, nodes, the controller and the command, drawn from a seed, until time is up."""
+"""A sweep under fire: kills of runs, jobs, nodes, the controller and the command, drawn from a seed."""
 
 import os
 import random
@@ -46,14 +46,14 @@ class Chaos:
         }
         self._weights = (6, 4, 3, 2, 2, 1, 1, 3)
 
-    def go(self, runs: int, disturb_seconds: float, pause_seconds: float, limit_seconds: float) -> Report:
-        """Disturb for a while, then let the sweep end; the same command is given again for as long as runs are left."""
+    def go(self, runs: int, disturbances: int, pause_seconds: float, limit_seconds: float) -> Report:
+        """Disturb so many times, then let the sweep end; the same command is given again for as long as runs are left."""
         started = time.monotonic()
         self._command()
         while time.monotonic() - started < limit_seconds and self._left(runs):
             if self._sweep.process is not None and self._sweep.process.poll() is not None:
                 self._command()
-            if time.monotonic() - started < disturb_seconds:
+            if sum(self.report.disturbances.values()) < disturbances:
                 (name,) = self._random.choices(list(self._events), self._weights)
                 done = self._events[name]()
                 self.report.disturbances[name] = self.report.disturbances.get(name, 0) + done
