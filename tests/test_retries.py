@@ -40,7 +40,7 @@ from tests.conftest import tiny_run
         ("FAILED", False, "slurmstepd: error: execve(): /no/python: No such file or directory", "error", False),
         (VANISHED, False, "", "not_started", True),
         (VANISHED, True, "", "node_failure", True),
-        (VANISHED, True, "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
+        (VANISHED, True, "slurmstepd-n1: error: *** STEP 7.0 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
         (VANISHED, False, "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
         (
             VANISHED,

@@ -17,7 +17,8 @@ WORDS: Mapping[Cause, str] = {
     "node_failure": "its node failed",
     "cancelled": "cancelled",
 }
-CANCELLED = re.compile(r"slurmstepd\S*: error: \*\*\* (?:JOB|STEP) .*CANCELLED AT \S+(.*)\*\*\*")  # in the job's error stream
+# In the error stream of a job, with its node after slurmstepd where several nodes write to it.
+CANCELLED = re.compile(r"slurmstepd\S*: error: \*\*\* (?:JOB|STEP) .*CANCELLED AT \S+(.*)\*\*\*")
 DUE_TO: Mapping[str, Cause] = {"TIME LIMIT": "time_limit", "PREEMPTION": "preempted", "NODE FAILURE": "node_failure"}
 NO_PYTHON = ("execve():", "not found", "No such file or directory", "Permission denied")
 
@@ -64,7 +65,7 @@ def _forgotten(started: bool, error_text: str) -> Ending:
     """Of a job that Slurm no longer knows: its error stream tells who ended it, and nothing of a node that failed."""
     signs = CANCELLED.findall(error_text)
     if signs:
-        cause = next((cause for words, cause in DUE_TO.items() if words in signs[-1]), "cancelled")
+        cause: Cause = next((cause for words, cause in DUE_TO.items() if words in signs[-1]), "cancelled")
         return Ending(cause, f"{cause.replace('_', ' ')}, by its error stream; Slurm no longer knows its job")
     if started:
         return Ending("node_failure", "its job is gone: Slurm no longer knows it, and it left no word (a node that failed?)")
