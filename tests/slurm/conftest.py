@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from efficient_rl.record import Record
+from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, local_cluster, wait_until, why_not
+from tests.slurm.long_run import LONG
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,9 @@ def no_jobs_left(cluster: Cluster) -> Iterator[None]:
     if text := cluster.slurm("squeue", "-h", "-o", "%A").split():
         cluster.slurm("scancel", *set(text))
         wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "jobs to go")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The long run, done in this process without any disturbance."""
+    return execute_tiny(tmp_path_factory.mktemp("undisturbed"), *LONG)[1]

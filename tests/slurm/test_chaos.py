@@ -10,7 +10,8 @@ from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import Cluster, Sweep
 
 RUNS = 24
-RUN = ("strategy=last_k", "grpo.max_steps=8")
+SLOWLY = "+reward.slow={_target_:tests.slurm.troubles.Slow,seconds:1.0,weight:1.0}"  # or they end before the kills do
+RUN = ("strategy=last_k", "grpo.max_steps=8", SLOWLY)
 
 
 @pytest.mark.usefixtures("no_jobs_left")

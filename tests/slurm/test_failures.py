@@ -1,0 +1,145 @@
+"""What goes wrong in a run, on its disk or on the way to the server is told in words and takes nothing else along."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from efficient_rl.record import Record
+from tests.conftest import environment
+from tests.slurm.local_cluster import Cluster, Sweep, wait_until
+from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
+
+pytestmark = pytest.mark.usefixtures("no_jobs_left")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause", "words"),
+    [
+        ("Raises", "error", "the fourth batch cannot be scored"),
+        ("Exits", "killed", "exit status 3"),
+        ("Leaves", "killed", "exit status 7"),
+        ("Crashes", "killed", "SIGSEGV"),
+        ("Grows", "out_of_memory", "out of memory"),
+    ],
+)
+def test_a_run_that_fails_says_why_and_leaves_its_neighbours_alone(
+    cluster: Cluster, tmp_path: Path, trouble: str, cause: str, words: str
+) -> None:
+    reward = f"+reward.trouble={{_target_:tests.slurm.troubles.{trouble},weight:1.0}}"
+    broken = Sweep(tmp_path, "strategy=last_k", reward, "grpo.max_steps=8", "name=broken").start()
+    assert broken.end() == 1, broken.output()
+    (record,) = broken.records
+    failure = record.failure()
+    assert failure is not None
+    assert failure.cause == cause
+    assert words in failure.error
+    assert record.newest_attempt() == 1  # an error of the run is not tried again
+
+
+def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Cluster, tmp_path: Path) -> None:
+    reward = "+reward.trouble={_target_:tests.slurm.troubles.Crashes,weight:1.0}"
+    more = ("-m", reward, "strategy=last_k", "grpo.max_steps=2,8,3", "launcher.runs_per_job=3", "launcher.runs_per_gpu=3")
+    sweep = Sweep(tmp_path, *more).start()
+    assert sweep.end() == 1, sweep.output()
+    assert sorted(record.state() for record in sweep.records) == ["failed", "finished", "finished"]
+    assert len({(record.owner() or {})["job"]["id"] for record in sweep.records}) == 1
+    peaks = [max(r.peak_memory_bytes.values()) for record in sweep.records if (r := record.result()) is not None]
+    assert all(0 < peak < 1 << 30 for peak in peaks)
+
+
+def test_out_of_memory_is_tried_once_with_half_the_micro_batch(cluster: Cluster, tmp_path: Path) -> None:
+    hungry = ("strategy=full", "strategy._target_=tests.slurm.troubles.Hungry", "grpo.max_steps=3")
+    plain = Sweep(tmp_path, *hungry, "name=plain").start()
+    assert plain.end() == 1
+    failure = plain.records[0].failure()
+    assert failure is not None
+    assert failure.cause == "out_of_memory"
+    assert Sweep(tmp_path, *hungry, "launcher.oom_retry=true").start().end() == 0, plain.output()
+    result = plain.records[0].result()
+    assert result is not None
+    assert result.steps == 3
+
+
+def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    sweep = Sweep(
+        tmp_path, "strategy=last_k", "+reward.trouble={_target_:tests.slurm.troubles.Hangs,weight:1.0}",
+        "grpo.max_steps=6", "checkpoint_steps=2", "launcher.stall_minutes=0.2", "launcher.requeue_stalled=true",
+        f"launcher.notify='cat >> {heard}; echo >> {heard}'",
+    ).start()  # fmt: skip
+    assert sweep.end() == 0, sweep.output()
+    events = [json.loads(line) for line in heard.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["stalled", "sweep_ended"]
+    assert events[-1]["runs"] == {"finished": 1}
+    assert sweep.records[0].newest_attempt() == 2
+
+
+def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(outputs)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    try:
+        sweep = Sweep(tmp_path, *LONG, OFTEN).start()
+        assert sweep.end() == 1, sweep.output()
+        subprocess.run(["mount", "-o", "remount,size=500m", str(outputs)], check=True)
+        assert sweep.start().end() == 0, sweep.output()
+        assert_same_run(sweep, undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(outputs)], check=True)
+
+
+def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    port = 20000 + os.getpid() % 9000
+    uri = f"http://127.0.0.1:{port}"
+
+    def serve() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"],
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        wait_until(lambda: answers(port), 60, "the server")
+        return process
+
+    server = serve()
+    try:
+        sweep = Sweep(tmp_path, *STATEFUL, "grpo.max_steps=200").start("tracking=mlflow", f"tracking.uri={uri}", "name=away")
+        sweep.wait_steps(10)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        (steps,) = [len(list(record.metrics())) for record in sweep.records]
+        sweep.wait_steps(steps + 30)
+        server = serve()
+        assert sweep.end() == 0, sweep.output()
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("away")
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id], "tags.config_hash != ''")
+        points = client.get_metric_history(run.info.run_id, "train/reward")
+        assert sorted(point.step for point in points) == list(range(1, 201))
+        assert run.info.status == "FINISHED"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
