@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.record import Record
-from tests.slurm.local_cluster import Cluster, Sweep, running
+from tests.slurm.local_cluster import Cluster, Sweep, running, wait_until
 from tests.slurm.long_run import LONG, OFTEN, assert_same_run
 
 pytestmark = pytest.mark.usefixtures("no_jobs_left")
@@ -95,3 +95,19 @@ def test_arrays_keep_to_the_size_and_the_parallelism_that_they_are_given(cluster
     assert sizes == [1, 2, 2]
     scripts = [path.read_text() for path in tmp_path.glob("outputs/jobs/*/*submission.sh")]
     assert sum("--array=0-1%1" in script for script in scripts) == 2
+
+
+def test_another_launcher_waits_for_the_jobs_of_the_first_and_does_the_rest(
+    cluster: Cluster, tmp_path: Path, undisturbed: Record
+) -> None:
+    sweep = Sweep(tmp_path, *LONG, OFTEN).start("launcher.detach=true")
+    assert sweep.end(30) == 0
+    (job,) = sweep.wait_steps(5)
+    sweep.overrides = tuple(text for text in sweep.overrides if not text.startswith("launcher"))
+    sweep.start("launcher.workers=1")
+    wait_until(lambda: "elsewhere" in (tmp_path / "sweep.out").read_text(), 60, "the local command to see the job")
+    assert running(job)
+    cluster.slurm("scancel", job)  # it writes a checkpoint; then the run is anybody's
+    assert sweep.end() == 0, sweep.output()
+    assert_same_run(sweep, undisturbed, attempts=2)
+    assert (sweep.records[0].owner() or {})["job"] is None
