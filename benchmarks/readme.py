@@ -9,7 +9,7 @@ from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis")
+NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis", "search")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 
 
@@ -27,6 +27,7 @@ def filled(text: str, results: Path) -> str:
         "coverage": _coverage,
         "reporting": _reporting,
         "claims": _claims,
+        "searching": _searching,
     }
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
         text = re.sub(
@@ -98,6 +99,18 @@ def _real_model(results: Path) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     problems, samples = (measured["runs"][0]["after"][name] for name in ("problems", "samples"))
     return "\n".join(rows) + f"\n\nOne seed each; intervals over {problems} held-out sums, {samples} samples of each.\n"
+
+
+def _searching(results: Path) -> str:
+    measured = _read(results, "searching")["replay"]
+    head = f"hypervolume with {measured['trials']} of {measured['runs_of_the_grid']} runs, of the grid's [95%]"
+    rows = [f"| search | {head} | more than random, points [95%] | random runs for the same |", "| --- | ---: | ---: | ---: |"]
+    for kind, share in measured["hypervolume_share"].items():
+        reached = f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
+        more = measured["more_than_random"].get(kind)
+        points = "" if more is None else f"{100 * more['mean']:+.1f} [{100 * more['low']:+.1f}, {100 * more['high']:+.1f}]"
+        rows.append(f"| {kind} | {reached} | {points} | {measured['random_runs_for_the_same'].get(kind, '')} |")
+    return "\n".join(rows) + f"\n\n{measured['seeds']} seeds of each.\n"
 
 
 def _curricula(results: Path) -> str:

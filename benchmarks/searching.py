@@ -42,7 +42,7 @@ SPACE = (
     "grpo.learning_rate=choice(1e-4,4e-4,1.6e-3,6.4e-3)",
 )
 KINDS: Mapping[str, Sequence[str]] = {
-    "random": ("search=random", "search.objectives.params/trainable=minimize"),
+    "random": ("search=random", "search.objectives={params/trainable:minimize}"),
     "pareto": ("search=pareto",),
     "nsga2": ("search=nsga2", "search.sampler.population_size=4"),
 }
