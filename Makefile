@@ -36,14 +36,14 @@ claims: $(VENV)/installed  ## test published claims on the embedded model and ju
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
-test: $(VENV)/installed  ## every test, three files at once; those against a real Slurm need root and tests/slurm/cluster.sh install
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: $(VENV)/installed  ## every test, four files at once; those against a real Slurm need root and tests/slurm/cluster.sh install
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed  ## format, lint and types, then every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed  ## the fast part of check
 	$(BIN)/ruff format --check .
