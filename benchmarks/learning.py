@@ -44,7 +44,7 @@ def main() -> None:
         }
         for summary in summarize(sweep.runs)
     ]
-    runs = _runs(folder)
+    runs = _runs([folder / "outputs" / "runs" / run.hash for run in sweep.runs])
     measured: dict[str, Any] = {"sweep": arguments.sweep, "strategies": rows, "runs": runs}
     if len({run["curriculum"] for run in runs}) > 1:
         measured["against_uniform"] = paired(runs, "curriculum", "uniform")
@@ -72,10 +72,10 @@ def paired(runs: Sequence[Mapping[str, Any]], part: str, control: str) -> dict[s
     return found
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
-    """Every run, with the intervals over problems of its accuracies."""
+def _runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What every run measured, with the intervals over problems of its accuracies."""
     rows = []
-    for path in sorted((folder / "outputs" / "runs").iterdir()):
+    for path in sorted(folders):
         found = Record(path).result()
         if found is not None:
             config = yaml.safe_load((path / "config.yaml").read_text())
