@@ -104,7 +104,10 @@ def _real_model(results: Path) -> str:
 def _searching(results: Path) -> str:
     measured = _read(results, "searching")["replay"]
     head = f"hypervolume with {measured['trials']} of {measured['runs_of_the_grid']} runs, of the grid's [95%]"
-    rows = [f"| search | {head} | more than random, points [95%] | random runs for the same |", "| --- | ---: | ---: | ---: |"]
+    rows = [
+        f"| search | {head} | more than random, points [95%] | random runs for the same |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     for kind, share in measured["hypervolume_share"].items():
         reached = f"{share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
         more = measured["more_than_random"].get(kind)
