@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
+BOUND = re.compile(" at least | at most | above ")
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis", "search")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
@@ -82,7 +83,7 @@ def _claims(results: Path) -> str:
     ]
     for claim in _read(results, "claims")["claims"]:
         source = claim["source"].rpartition(", ")[2]
-        measured = "; ".join(f"{check['criterion'].split(':')[0]} {check['measured']}" for check in claim["checks"])
+        measured = "; ".join(f"{BOUND.split(check['criterion'])[0]} {check['measured']}" for check in claim["checks"])
         rows.append(f"| {claim['question']} ({source}) | {measured} | {claim['verdict']} |")
     return "\n".join(rows) + "\n"
 
