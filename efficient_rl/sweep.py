@@ -134,6 +134,8 @@ def _planned(asked: Overrides, extra_folder: str | None) -> Request:
 def make_request(asked: Overrides, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
     """The request for these runs, with the settings of the composed tree, checked."""
     settings = {key: tree[key] for key in SHARED_KEYS}
+    if not asked.searches and (unread := set(settings["search"] or {}) - {"_target_"}):
+        raise ConfigError(f"search.{min(unread)} is read with search=<method> only, e.g. search=pareto")
     _check_settings(settings)
     return Request(
         name=settings["name"] or sweep_name(asked.given, asked.file_name),

@@ -219,6 +219,8 @@ def test_unknown_figures_and_directions_are_named_with_the_valid_ones() -> None:
         (["search=tpe", RATE, "search.trials=null"], "set one of them"),
         (["search=tpe", RATE, "search.trails=3"], "unknown key 'search.trails'"),
         (["search=tpe", RATE, "force=true"], "does no run twice"),
+        (["search=tpe", RATE, "+search.sampler.startup=3"], "search.sampler must .* unexpected keyword argument 'startup'"),
+        ([STRATEGIES, "+search.sampler.multivariate=true"], "read with search=<method> only"),
         (["search=pareto", RATE, "search.pruner={_target_:optuna.pruners.MedianPruner}"], "not by 2 objectives"),
         (["search=tpe", RATE, 'search.fixed=["grpo.learning_rate=1"]'], "lies outside of the space; .* 1e-05 to 0.01"),
         (["search=tpe", RATE, 'search.fixed=["seed=1"]'], "key of the space: grpo.learning_rate"),

@@ -22,9 +22,9 @@ from efficient_rl.flight import Flight
 from efficient_rl.launch import build_launcher
 from efficient_rl.naming import label_runs
 from efficient_rl.searching.loop import Loop
-from efficient_rl.searching.optimize import Settings, check, check_sampler, is_count
+from efficient_rl.searching.optimize import Settings, check, is_count
 from efficient_rl.searching.space import Asked
-from efficient_rl.searching.study import MakeSampler, opened
+from efficient_rl.searching.study import MakeSampler, check_sampler, opened
 from efficient_rl.searching.summary import write_summary
 from efficient_rl.searching.tuned import ARM, DIGITS, Arm, arm_row, show_arms
 from efficient_rl.sweep import read_plan

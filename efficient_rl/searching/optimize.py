@@ -17,7 +17,7 @@ from efficient_rl.launch import Launcher, build_launcher
 from efficient_rl.searching.figures import Constraint, parse_constraints, parse_objectives
 from efficient_rl.searching.loop import Limits, Loop
 from efficient_rl.searching.reports import Reports
-from efficient_rl.searching.study import MakeSampler, enqueue, opened
+from efficient_rl.searching.study import MakeSampler, check_sampler, enqueue, opened
 from efficient_rl.searching.summary import show_summary, summarize, write_summary
 from efficient_rl.watch import collected
 
@@ -140,11 +140,6 @@ def check(condition: bool, key: str, value: Any, bound: str) -> None:
     """Raise a ConfigError that names the setting, its value and its bound, unless the condition holds."""
     if not condition:
         raise ConfigError(f"search.{key}={value!r} {bound}")
-
-
-def check_sampler(sampler: Any) -> None:
-    """Raise a ConfigError unless it is what makes a sampler."""
-    check(callable(sampler), "sampler", sampler, "must name a sampler of Optuna, with _partial_: true")
 
 
 def is_count(value: Any) -> bool:

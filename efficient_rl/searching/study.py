@@ -39,8 +39,7 @@ def opened(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "search.lock", timeout=0), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # what we use of it is tested
+        with FileLock(folder / "search.lock", timeout=0), _quiet():
             study = optuna.create_study(
                 storage=_storage(folder / "study.journal", storage),
                 study_name=name,
@@ -54,6 +53,14 @@ def opened(
             yield study
     except Timeout as error:
         raise ConfigError(f"another process does the search {name}; wait for it, or stop it") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings about what Optuna calls experimental: what we use of it is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def _storage(journal: Path, url: str | None) -> BaseStorage:
@@ -83,14 +90,22 @@ def _check_question(study: Study, name: str, objectives: list[str], question: Se
             raise ConfigError(f"the search {name} had other {key} ({', '.join(differ)} differ); give this one name=...")
 
 
+def check_sampler(make: Any) -> None:
+    """Raise a ConfigError unless it makes a sampler from a seed."""
+    if not callable(make):
+        raise ConfigError(f"search.sampler={make!r} must name a sampler of Optuna, with _partial_: true")
+    try:
+        with _quiet():
+            make(seed=0)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"search.sampler must have _partial_: true, take a seed and its own arguments: {error}") from error
+
+
 def seeded(make: MakeSampler, seed: int, study: Study) -> BaseSampler:
     """A sampler for the next trial. Its draws depend on the seed and the trial's number: a resumed search repeats none."""
     number = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
     draw = random.Random(f"{seed} {number}").getrandbits(32)
-    try:
-        return make(seed=draw)
-    except TypeError as error:
-        raise ConfigError(f"search.sampler must have _partial_: true and take a seed: {error}") from error
+    return make(seed=draw)
 
 
 def open_trials(study: Study) -> list[optuna.Trial]:
