@@ -356,6 +356,4 @@ def quiet_libraries() -> None:
         "KINETO_LOG_LEVEL": "99",
     }.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # PEFT imports it where it is installed; it tells what it lacks
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
