@@ -11,7 +11,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from analysis.figure_data import Point
-from analysis.looks import PALETTE, Style
+from analysis.looks import GREY, PALETTE, Style
 
 # Where a point's label may stand, nearest first: its place from the point in typographic points, and its side there.
 BESIDE = [
@@ -42,7 +42,7 @@ def label_points(ax: Axes, points: Sequence[Point], style: Mapping[str, Style], 
             (0, 0),
             textcoords="offset points",
             fontsize=10,
-            color=tuple(0.75 * part for part in to_rgb(PALETTE[style[point.label].color])),  # darker: text is thin
+            color=_text_color(style.get(point.label)),
         )
         written_labels.append(label)
         if not place(label, BESIDE, ax, [*taken, *(other.get_window_extent() for other in written_labels[:-1])]):
@@ -50,6 +50,11 @@ def label_points(ax: Axes, points: Sequence[Point], style: Mapping[str, Style], 
                 label.remove()
             return False
     return True
+
+
+def _text_color(style: Style | None) -> tuple[float, ...]:
+    """Darker than the marker's, because text is thin."""
+    return tuple(0.75 * part for part in to_rgb(GREY if style is None else PALETTE[style.color]))
 
 
 def place(label: Annotation, places: Sequence[dict[str, Any]], ax: Axes, taken: Sequence[Bbox]) -> bool:

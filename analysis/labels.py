@@ -15,7 +15,7 @@ def make_labels(groups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()
     A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`, `lora rank=8`. So are
     the parameters under the prefixes `apart` and what follows from them: make_setting_labels names those.
     """
-    plain = [_readable(group) for group in groups]
+    plain = _shortened([_readable(group) for group in groups])
     named_apart = {key: None for group in plain for key in group if key.startswith(apart)}
     keys = _telling_keys(plain, (STRATEGY, *named_apart))
     return [" ".join([str(group.get(STRATEGY, "?")), *_terms(group, keys)]) for group in plain]
@@ -23,7 +23,9 @@ def make_labels(groups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()
 
 def make_setting_labels(groups: Sequence[Mapping[str, Any]], prefixes: tuple[str, ...]) -> list[str]:
     """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
-    plain = [_readable({key: value for key, value in group.items() if key.startswith(prefixes)}) for group in groups]
+    plain = _shortened(
+        [_readable({key: value for key, value in group.items() if key.startswith(prefixes)}) for group in groups]
+    )
     keys = _telling_keys(plain, ())
     return [" ".join(_terms(group, keys)) for group in plain]
 
@@ -33,6 +35,27 @@ def _readable(params: Mapping[str, Any]) -> dict[str, Any]:
     terms = [str(value) for key, value in params.items() if key.startswith("reward.") and key.endswith(".name")]
     rest = {key: value for key, value in params.items() if key != "seed"}
     return {**rest, "reward": "+".join(terms)} if terms else rest
+
+
+def _shortened(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Numbers with as few digits as keep different values of a key apart, and three at least."""
+    values: dict[str, set[float]] = {}
+    for group in groups:
+        for key, value in group.items():
+            if isinstance(value, float):
+                values.setdefault(key, set()).add(value)
+    digits = {
+        key: next((count for count in range(3, 17) if len({_round(value, count) for value in each}) == len(each)), 17)
+        for key, each in values.items()
+    }
+    return [
+        {key: _round(value, digits[key]) if isinstance(value, float) else value for key, value in group.items()}
+        for group in groups
+    ]
+
+
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
 
 
 def _telling_keys(groups: Sequence[Mapping[str, Any]], given: tuple[str, ...]) -> list[str]:

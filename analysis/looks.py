@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color), without its yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+GREY = "#555555"  # of what is no configuration
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 LINES = ("-", "--", ":", "-.")
 PREFIXES = ((1e9, "B"), (1e6, "M"), (1e3, "k"))  # parameters are counted in billions

@@ -14,10 +14,9 @@ from matplotlib.ticker import FixedLocator, LogLocator, MultipleLocator, NullFor
 
 from analysis.figure_data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
 from analysis.labelling import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
-from analysis.looks import LINES, MARKERS, PALETTE, Style, written
+from analysis.looks import GREY, LINES, MARKERS, PALETTE, Style, written
 from analysis.statistics import Estimate
 
-GREY = "#555555"
 PANEL_INCHES = (9.0, 5.0)
 ROW_INCHES, MARGIN_INCHES = 0.36, 1.5  # of figures with a row for each configuration
 
@@ -146,6 +145,7 @@ def _height(data: Data) -> float:
 
 
 def _draw_point(ax: Axes, point: Point, style: Style | None) -> None:
+    """Large where it is shown by name; in grey where it has no look of its own, such as a trial of a search."""
     named = point.shown and style is not None
     ax.errorbar(
         [point.x.value],
@@ -153,12 +153,12 @@ def _draw_point(ax: Axes, point: Point, style: Style | None) -> None:
         xerr=_error(point.x),
         yerr=_error(point.y),
         fmt=MARKERS[style.marker] if style is not None else "o",
-        color=PALETTE[style.color] if named and style is not None else "#bbbbbb",
-        markersize=8 if named else 4,
+        color=PALETTE[style.color] if named and style is not None else GREY if point.shown else "#bbbbbb",
+        markersize=8 if point.shown else 4,
         markeredgecolor="white",
-        capsize=3 if named else 0,
-        elinewidth=1.4 if named else 0.6,
-        zorder=3 if named else 1,
+        capsize=3 if point.shown else 0,
+        elinewidth=1.4 if point.shown else 0.6,
+        zorder=3 if point.shown else 1,
         label=plain(point.label) if named else None,
     )
 

@@ -310,6 +310,13 @@ def test_models_are_settings_and_do_not_appear_in_the_labels() -> None:
     assert set(make_setting_labels(params, MEASURE)) == {"model=nano", "model=smollm2_135m"}
 
 
+def test_numbers_in_labels_have_as_many_digits_as_tell_them_apart() -> None:
+    rates = [0.006762095212206098, 0.0067621, 0.001]
+    groups = [{"strategy.name": "lora", "grpo.learning_rate": rate} for rate in rates]
+    assert make_labels(groups[1:]) == ["lora learning_rate=0.00676", "lora learning_rate=0.001"]
+    assert make_labels(groups) == [f"lora learning_rate={rate}" for rate in (0.006762095, 0.0067621, 0.001)]
+
+
 def test_the_seed_is_never_part_of_a_label() -> None:
     assert make_labels([{"strategy.name": "full", "seed": 0}, {"strategy.name": "full", "seed": 1}]) == ["full", "full"]
 

@@ -9,6 +9,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from analysis.figure_data import Bars, Lines, Scatter
 from analysis.load import ReportError
+from analysis.plots import draw_figure
 from analysis.study import figures_of, study_figures
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -37,6 +38,13 @@ def test_two_objectives_give_the_studys_own_front() -> None:
     assert {point.label for point in panel.points if point.on_front} == {f"trial {t.number}" for t in study.best_trials}
     assert panel.front == tuple(sorted((trial.values[1], trial.values[0]) for trial in study.best_trials))
     assert set(importances.panels) == {"accuracy", "trained parameters"}
+
+
+def test_the_trials_of_the_front_are_drawn_by_name() -> None:
+    study = searched(2)
+    front, _ = figures_of(study)
+    (axes,) = draw_figure(front, {}).axes
+    assert {text.get_text() for text in axes.texts} == {f"trial {trial.number}" for trial in study.best_trials}
 
 
 def test_the_parameter_that_decides_is_the_most_important_one() -> None:
