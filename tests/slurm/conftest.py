@@ -6,7 +6,7 @@ import pytest
 
 from efficient_rl.record import Record
 from tests.conftest import execute_tiny
-from tests.slurm.local_cluster import Cluster, local_cluster, wait_until, why_not
+from tests.slurm.local_cluster import Cluster, Sweep, local_cluster, wait_until, why_not
 from tests.slurm.long_run import LONG
 
 
@@ -21,8 +21,10 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def no_jobs_left(cluster: Cluster) -> Iterator[None]:
-    """Cancel what a failed test left, so that the next one finds an empty cluster."""
+    """End what a failed test left, so that the next one finds an empty cluster."""
     yield
+    while Sweep.started:
+        Sweep.started.pop().kill_if_alive()
     if text := cluster.slurm("squeue", "-h", "-o", "%A").split():
         cluster.slurm("scancel", *set(text))
         wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "jobs to go")

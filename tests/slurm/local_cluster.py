@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from efficient_rl.launch.scheduler import job_states
 from efficient_rl.record import Record
@@ -133,6 +134,8 @@ def free_ports() -> int:
 class Sweep:
     """A sweep command in a folder of its own, and its runs."""
 
+    started: ClassVar[list["Sweep"]] = []
+
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.folder = folder
         self.overrides = (*REQUEST, *overrides)
@@ -147,6 +150,7 @@ class Sweep:
                 command([*overrides, *more]), cwd=self.folder, env=environment(), text=True,
                 stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        self.started.append(self)
         return self
 
     def end(self, seconds: float = 400) -> int:
@@ -164,6 +168,11 @@ class Sweep:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def kill_if_alive(self) -> None:
+        """The same where the command still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
 
     def output(self) -> str:
         """What the command has said so far, then what its jobs said."""
