@@ -12,6 +12,7 @@ from analysis.figures import by_setting, curve_figure, difference_figure, diffic
 from analysis.insides import memory_figure, phase_figure, trained_blocks_figure
 from analysis.load import DIFFICULTY, REWARD, SweepData
 from analysis.pareto import hypervolume, pareto_front
+from analysis.searched import Searched
 from analysis.statistics import Estimate, Fit, scaling_fit
 
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
@@ -37,6 +38,7 @@ class Answer:
     hypervolumes: Mapping[str, float]
     figures: Sequence[Figure]
     left_out: Sequence[str]  # sentences on figures that would show nothing
+    searched: Searched | None = None  # where the runs come from a search
 
 
 def analyse(sweep: SweepData, target: float | None = None) -> Answer:

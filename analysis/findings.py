@@ -26,7 +26,9 @@ def findings(answer: Answer) -> list[str]:
             *_prices(members, [price for price in answer.prices if price.setting == setting]),
         ]
         sentences += [f"{setting}: {sentence}" if setting else sentence for sentence in found]
-    return [*sentences, *_across(answer), *_fits(answer), *answer.left_out, *_caution(answer), *_code(answer.sweep)]
+    searched = [] if answer.searched is None else answer.searched.sentences
+    open_ends = [*answer.left_out, *_caution(answer), *_code(answer.sweep)]
+    return [*sentences, *_across(answer), *_fits(answer), *searched, *open_ends]
 
 
 def accuracy_text(summary: Summary) -> str:

@@ -39,7 +39,8 @@ function interval(estimate, unit) {
 }
 const look = (label) => data.styles[label] || null;
 const color = (label) => (look(label) ? `var(--c${look(label).color})` : "var(--quiet)");
-const dash = (label) => (look(label) ? DASHES[look(label).line] : "5 4");
+const unstyled = {}; // dashes of lines that are no configuration, as they come within a panel
+const dash = (label) => (look(label) ? DASHES[look(label).line] : unstyled[label] || "5 4");
 
 function niceTicks(low, high, count, binary = false) {
   const span = high - low || 1;
@@ -91,7 +92,9 @@ function scatter(box, panel) {
   const xs = panel.points.flatMap((p) => ends(p, "x")).filter((value) => value > 0);
   const ys = [...panel.points.flatMap((p) => ends(p, "y")), ...(panel.before || [])];
   const pad = (Math.max(...ys) - Math.min(...ys) || 0.1) * 0.12;
-  const [low, high] = [Math.max(0, Math.min(...ys) - pad), Math.min(1, Math.max(...ys) + pad)];
+  const [bottom, top] = [Math.min(...ys), Math.max(...ys)];
+  const low = bottom < 0 ? bottom - pad : Math.max(0, bottom - pad); // no room below 0 where nothing can be there
+  const high = panel.y_unit === "share" && top <= 1 ? Math.min(1, top + pad) : top + pad;
   const wide = Math.max(1.15, Math.max(...xs) / Math.min(...xs)) ** 0.14;
   const [least, most] = [Math.min(...xs) / wide, Math.max(...xs) * wide];
   const lx = linear(Math.log(least), Math.log(most), plot.x0, plot.x1);
@@ -185,6 +188,7 @@ function lines(box, panel) {
   const named = panel.names.length > 0;
   const crowded = named && panel.names.join("").length * 7 > box.clientWidth - 100;
   const plot = axes(box, { height: 360, title: panel.y_label, left: 72, bottom: crowded ? 90 : 50 });
+  panel.lines.filter((line) => !look(line.label)).forEach((line, index) => { unstyled[line.label] = ["5 4", "1.5 3", "9 3 2 3"][index % 3]; });
   const xs = panel.lines.flatMap((line) => line.x);
   const ys = panel.lines.flatMap((line) => [...line.y, ...(line.low || []), ...(line.high || [])]);
   const pad = (Math.max(...ys) - Math.min(...ys) || 0.1) * 0.05;

@@ -31,6 +31,7 @@ def to_html(answer: Answer) -> str:
 {"".join(section(figure, hidden=index > 0) for index, figure in enumerate(paretos))}
 {_table(answer)}
 {_pairs(answer)}
+{_searched(answer)}
 {"".join(section(figure) for figure in others)}
 <footer>
 <p>Sweep of {date_text(answer)}, code version {html.escape(", ".join(code_versions(sweep)))}. To make it again:</p>
@@ -125,6 +126,16 @@ def _pairs(answer: Answer) -> str:
         else ""
     )
     return f"<details><summary>All pairs on common seeds{more}</summary>{_as_table(head, rows)}</details>"
+
+
+def _searched(answer: Answer) -> str:
+    """What the search of the runs found and cost; nothing where there was none."""
+    if answer.searched is None or not answer.searched.table.rows:
+        return ""
+    table = answer.searched.table
+    rows = "".join(f"<tr>{_cells(row)}</tr>\n" for row in table.rows)
+    caption = f'<p class="caption">{html.escape(table.caption)}</p>'
+    return f"<h2>{html.escape(table.title)}</h2>{_as_table(table.head, rows)}{caption}"
 
 
 def _cells(cells: Iterable[tuple[str, float | str]]) -> str:

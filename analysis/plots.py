@@ -80,10 +80,12 @@ def draw_scatter(ax: Axes, data: Scatter, style: Mapping[str, Style]) -> None:
 
 
 def draw_lines(ax: Axes, data: Lines, style: Mapping[str, Style]) -> None:
-    """A line for each configuration, with its interval as a band, or as bars where x are names."""
+    """A line for each configuration, with its interval as a band, or as bars where x are names; others in grey dashes."""
+    others = [line.label for line in data.lines if line.label not in style]
     for index, line in enumerate(data.lines):
         look = style.get(line.label)
-        color, dash = (PALETTE[look.color], LINES[look.line]) if look else (GREY, "--")
+        dash = LINES[look.line] if look else LINES[1 + others.index(line.label) % (len(LINES) - 1)]
+        color = PALETTE[look.color] if look else GREY
         marker = (MARKERS[look.marker] if look else "") if data.names else ""
         x = np.array(line.x) + (0.02 * (index - len(data.lines) / 2) if data.names else 0.0)  # so that bars stand apart
         ax.plot(x, line.y, color=color, linestyle=dash, marker=marker, linewidth=1.8, label=plain(line.label))

@@ -16,19 +16,21 @@ from analysis.load import ReportError, SweepData, load_sweep, suggest
 from analysis.looks import styles
 from analysis.page import to_html
 from analysis.plots import draw_figure
+from analysis.searched import read_search
 from analysis.study import study_figures
 from analysis.tables import differences_csv, to_csv, to_json, to_latex, to_markdown
 from efficient_rl.tracking import attach, resolve_uri
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
-                                 [tracking=URI]
+                                 [tracking=URI] [study=URL]
 
 Writes the report of a sweep to REPORTS/NAME: report.html (one interactive file to send around), report.md, results.csv,
 differences.csv, results.tex, report.json, and every figure as PNG and PDF. Without sweep=NAME: of the newest sweep. Runs
 that are not finished are counted.
 
 read=store reads the tracking store instead of the run directories. accuracy=0.5 asks what it took to reach 50%.
-The files also become artifacts of the sweep's run in the tracking store, if that knows it; tracking=none turns that off.
+study=URL is the search.storage of a search that was given one. The files also become artifacts of the sweep's run in the
+tracking store, if that knows it; tracking=none turns that off.
 """
 PNG_DPI = 150
 READ = ("directories", "store")
@@ -44,6 +46,7 @@ class Arguments:
     accuracy: str | None = None
     read: str = READ[0]
     tracking: str | None = None
+    study: str | None = None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         wanted = parse_arguments(arguments)
         uri = resolve_uri(wanted.tracking)
         sweep = load(wanted, uri)
-        paths = write_report(sweep, Path(wanted.reports), _target(wanted), Path(wanted.output) / "sweeps" / sweep.name)
+        folder = Path(wanted.output) / "sweeps" / sweep.name
+        paths = write_report(sweep, Path(wanted.reports), _target(wanted), folder, wanted.study)
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -95,17 +99,24 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
 
 
 def write_report(
-    sweep: SweepData, reports: Path, target: float | None = None, study_folder: Path | None = None
+    sweep: SweepData,
+    reports: Path,
+    target: float | None = None,
+    study_folder: Path | None = None,
+    study_url: str | None = None,
 ) -> list[Path]:
     """Write all files of the report into `reports`/<sweep>, each whole or not at all, and return their paths.
 
-    `study_folder` may hold an Optuna study. ReportError where no run of the sweep is finished.
+    `study_folder` may hold an Optuna study and what its search said of itself; `study_url` is the database that holds the
+    study instead. ReportError where no run of the sweep is finished.
     """
     if not sweep.finished:
         raise ReportError(f"no run of sweep {sweep.name!r} is finished (0 of {len(sweep.runs)}); to go on: {sweep.command}")
     answer = analyse(sweep, target)
     if study_folder is not None:
-        answer = replace(answer, figures=[*answer.figures, *study_figures(study_folder)])
+        searched = read_search(study_folder, sweep)
+        own = [] if searched is None else searched.figures
+        answer = replace(answer, figures=[*answer.figures, *own, *study_figures(study_folder, study_url)], searched=searched)
     contents = {
         "report.html": to_html(answer).encode(),
         "report.md": to_markdown(answer).encode(),

@@ -88,6 +88,7 @@ def to_json(answer: Answer) -> str:
         "across_settings": [asdict(each) for each in answer.across],
         "fits": {name: asdict(fit) for name, fit in answer.fits.items()},
         "hypervolumes": dict(answer.hypervolumes),
+        "search": None if answer.searched is None else answer.searched.content,
         "figures": [asdict(figure) for figure in answer.figures],
     }
     return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
@@ -119,20 +120,34 @@ def to_latex(answer: Answer) -> str:
 
 def to_markdown(answer: Answer) -> str:
     """The report with the plots beside it as files."""
-    rows = [HEADER, *(tuple(text for text, _ in table_row(answer, summary)) for summary in answer.summaries)]
-    table = [f"| {' | '.join(_markdown(cell) for cell in row)} |" for row in rows]
-    table.insert(1, f"| {' | '.join(['---', *['---:'] * (len(HEADER) - 1)])} |")
+    rows = [tuple(text for text, _ in table_row(answer, summary)) for summary in answer.summaries]
     plots = [f"![{figure.title}]({figure.name}.png)\n\n{_markdown(figure.caption)}" for figure in answer.figures]
     parts = [
         f"# {_markdown(answer.sweep.name)}",
         *([_markdown(answer.sweep.question)] if answer.sweep.question else []),
         "\n".join(f"- {_markdown(sentence)}" for sentence in findings(answer)),
-        "\n".join(table),
+        _markdown_table(HEADER, rows),
+        *_markdown_search(answer),
         *plots,
         f"Sweep of {date_text(answer)}, code version {_markdown(', '.join(code_versions(answer.sweep)))}. To make it again:",
         "\n".join(f"    {' '.join(line.split())}" for line in reproduction(answer)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(_markdown(cell) for cell in row)} |" for row in (head, *rows)]
+    lines.insert(1, f"| {' | '.join(['---', *['---:'] * (len(head) - 1)])} |")
+    return "\n".join(lines)
+
+
+def _markdown_search(answer: Answer) -> list[str]:
+    """The table of the search, if there was one, with its title and caption."""
+    if answer.searched is None or not answer.searched.table.rows:
+        return []
+    table = answer.searched.table
+    rows = [[text for text, _ in row] for row in table.rows]
+    return [f"## {_markdown(table.title)}", _markdown_table(table.head, rows), _markdown(table.caption)]
 
 
 def reproduction(answer: Answer) -> list[str]:

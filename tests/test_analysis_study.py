@@ -7,7 +7,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.figure_data import Bars, Lines, Scatter
+from analysis.figure_data import Bars, Figure, Line, Lines, Scatter
 from analysis.load import ReportError
 from analysis.plots import draw_figure
 from analysis.study import figures_of, study_figures
@@ -77,3 +77,70 @@ def test_the_study_beside_a_sweep_is_found(tmp_path: Path) -> None:
     (tmp_path / "study.txt").write_text("")
     with pytest.raises(ReportError, match=r"study\.txt is no storage of a study; use \.journal, \.db"):
         study_figures(tmp_path)
+
+
+def test_a_database_that_was_named_holds_the_study_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    searched(1, storage=url, study_name="s")
+    searched(2, storage=url, study_name="another")
+    assert [figure.name for figure in study_figures(tmp_path / "s", url)] == ["search_history", "search_importances"]
+    with pytest.raises(ReportError, match="has no study 't'; valid: another, s"):
+        study_figures(tmp_path / "t", url)
+    with pytest.raises(ReportError, match="cannot be read") as raised:
+        study_figures(tmp_path / "s", "postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(raised.value)
+
+
+def test_objectives_have_words_and_units() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["accuracy", "memory/total_peak_bytes"])
+    study.tell(study.ask(), [0.5, 2.0**20])
+    [figure] = figures_of(study)
+    panel = figure.panels[""]
+    assert isinstance(panel, Scatter)
+    assert (panel.x_label, panel.x_unit, panel.y_label, panel.y_unit) == ("peak memory", "bytes", "accuracy", "share")
+
+
+def test_a_proposal_that_was_told_again_is_drawn_once() -> None:
+    study = searched(2, trials=5)
+    again = study.ask()
+    again.set_user_attr("repeat_of", 0)
+    study.tell(again, study.trials[0].values)
+    panel = figures_of(study)[0].panels[""]
+    assert isinstance(panel, Scatter)
+    assert len(panel.points) == 5
+
+
+def test_what_breaks_a_constraint_is_never_the_best_so_far() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value, violation in ((0.9, 1.0), (0.2, 0.0), (0.8, 2.0), (0.3, -1.0)):
+        trial = study.ask()
+        trial.set_constraint("bound", violation)
+        study.tell(trial, value)
+    panel = figures_of(study)[0].panels[""]
+    assert isinstance(panel, Lines)
+    best, each = panel.lines
+    assert (best.x, best.y) == ((1.0, 2.0, 3.0), (0.2, 0.2, 0.3))
+    assert each.y == (0.9, 0.2, 0.8, 0.3)
+
+
+def test_objectives_that_both_go_up_have_no_step_line_of_a_front() -> None:
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    for values in ((0.1, 5.0), (0.5, 1.0)):
+        study.tell(study.ask(), values)
+    panel = figures_of(study)[0].panels[""]
+    assert isinstance(panel, Scatter)
+    assert panel.front == ()
+    assert all(point.on_front for point in panel.points)
+
+
+def test_an_objective_that_is_nothing_throughout_has_no_figure() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.tell(study.ask(), [0.5, 0.0])
+    assert figures_of(study) == []
+
+
+def test_lines_that_are_no_configurations_can_be_told_apart() -> None:
+    lines = tuple(Line(name, (0.0, 1.0), (0.0, 1.0)) for name in ("best so far", "each trial"))
+    drawn = draw_figure(Figure("f", "f", "", {"": Lines("trial", "accuracy", "share", lines)}), {}).axes[0].lines
+    assert len({line.get_linestyle() for line in drawn}) == 2

@@ -482,6 +482,19 @@ def test_a_database_holds_the_study_where_one_is_named() -> None:
     assert not Path("outputs/sweeps/s/study.journal").exists()
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@127.0.0.1:1/none", "bogus://me:secret@x/y", "sqlite:////no/such/x.db"]
+)
+def test_a_database_that_cannot_be_opened_is_refused_without_its_password(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search("search=random", RATE, "search.trials=1", f"search.storage={url}") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "search.storage cannot be opened: " in said
+    assert "secret" not in said
+    assert not Path("launches.jsonl").exists()
+
+
 # The command
 
 

@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from efficient_rl.compose import ConfigError
 
@@ -65,9 +66,20 @@ def _quiet() -> Iterator[None]:
 
 def _storage(journal: Path, url: str | None) -> BaseStorage:
     if url is not None:
-        return RDBStorage(url)
+        return _database(url)
     _cut_torn_line(journal)
     return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def _database(url: str) -> BaseStorage:
+    """ConfigError where it cannot be opened. The URL may hold a password, so it is not said again."""
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        told = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigError(
+            f"search.storage cannot be opened: {told}; use sqlite:///FILE, a database that answers, or null"
+        ) from error
 
 
 def _cut_torn_line(journal: Path) -> None:
