@@ -21,13 +21,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def no_jobs_left(cluster: Cluster) -> Iterator[None]:
-    """End what a failed test left, so that the next one finds an empty cluster."""
+    """End what a failed test left, so that the next one finds an empty cluster with all its nodes."""
     yield
     while Sweep.started:
         Sweep.started.pop().kill_if_alive()
     if text := cluster.slurm("squeue", "-h", "-o", "%A").split():
         cluster.slurm("scancel", *set(text))
         wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "jobs to go")
+    cluster.start()  # with every node, also those that Slurm has drained meanwhile
 
 
 @pytest.fixture(scope="session")
