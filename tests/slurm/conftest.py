@@ -25,10 +25,10 @@ def no_jobs_left(cluster: Cluster) -> Iterator[None]:
     yield
     while Sweep.started:
         Sweep.started.pop().kill_if_alive()
+    cluster.start()  # what the test killed, and nodes that Slurm has drained
     if text := cluster.slurm("squeue", "-h", "-o", "%A").split():
         cluster.slurm("scancel", *set(text))
         wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "jobs to go")
-    cluster.start()  # with every node, also those that Slurm has drained meanwhile
 
 
 @pytest.fixture(scope="session")
