@@ -8,7 +8,7 @@ import numpy as np
 from analysis.aggregate import Summary, curves, group_runs, summarize
 from analysis.comparisons import Across, Difference, Price, across_settings, differences, prices, reward_areas
 from analysis.figure_data import Figure
-from analysis.figures import by_setting, curve_figure, difference_figure, difficulty_figure, pareto_figures
+from analysis.figures import by_setting, curve_figure, difference_figure, difficulty_figure, pareto_figures, sets_figure
 from analysis.insides import memory_figure, phase_figure, trained_blocks_figure
 from analysis.load import DIFFICULTY, REWARD, SweepData
 from analysis.pareto import hypervolume, pareto_front
@@ -51,6 +51,7 @@ def analyse(sweep: SweepData, target: float | None = None) -> Answer:
         difference_figure(summaries, found),
         *_curves(sweep, summaries),
         difficulty_figure(summaries, groups),
+        sets_figure(summaries, groups),
         memory_figure(summaries, groups),
         phase_figure(summaries, groups),
         trained_blocks_figure(groups, summaries),

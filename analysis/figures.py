@@ -1,6 +1,6 @@
 """Computes the figures of a report from its summaries and runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -99,7 +99,9 @@ def difficulty_figure(summaries: Sequence[Summary], groups: Sequence[Group]) -> 
         levels = sorted({level for group in drawn for r in group.results for level in r.by_difficulty}, key=level_value)
         if len(levels) > 1:
             before = drawn[0].results[0].by_difficulty_before
-            lines = [_levels_line(group, levels) for group in drawn]
+            lines = [
+                _shares_line(group.label, [result.by_difficulty for result in group.results], levels) for group in drawn
+            ]
             if all(level in before for level in levels):
                 places = tuple(float(place) for place in range(len(levels)))
                 lines.append(Line("before training", places, tuple(before[level] for level in levels)))
@@ -109,6 +111,22 @@ def difficulty_figure(summaries: Sequence[Summary], groups: Sequence[Group]) -> 
     if not panels:
         return None
     return Figure("accuracy_by_difficulty", "Accuracy by difficulty", caption + left_out_text(summaries), panels)
+
+
+def sets_figure(summaries: Sequence[Summary], groups: Sequence[Group]) -> Figure | None:
+    """Accuracy on the further evaluation sets (`eval.sets`); None where no run had any."""
+    panels: dict[str, Data] = {}
+    for setting, members in by_setting(summaries).items():
+        own = {group.label: group for group in groups if group.setting == setting}
+        drawn = [own[label] for label in shown_labels(members)]
+        names = tuple(dict.fromkeys(name for group in drawn for result in group.results for name in result.sets))
+        if names:
+            lines = [_shares_line(group.label, [result.sets for result in group.results], names) for group in drawn]
+            panels[setting] = Lines(
+                "evaluation set", "held-out accuracy", "share", tuple(each for each in lines if each.x), names
+            )
+    caption = "Accuracy on the further evaluation sets, means over seeds with 95% intervals over seeds."
+    return Figure("sets", "Further evaluation sets", caption + left_out_text(summaries), panels) if panels else None
 
 
 def difference_figure(summaries: Sequence[Summary], found: Sequence[Difference]) -> Figure | None:
@@ -164,12 +182,13 @@ def _line(curve: Curve) -> Line:
     return Line(curve.label, tuple(map(float, curve.steps)), tuple(map(float, curve.mean)), low, high)
 
 
-def _levels_line(group: Group, levels: Sequence[str]) -> Line:
+def _shares_line(label: str, by_seed: Sequence[Mapping[str, float]], names: Sequence[str]) -> Line:
+    """The mean share over seeds of every name that some seed has, with intervals where several have it."""
     found = [
         (float(place), mean_of(np.array(values)).within(0.0, 1.0))
-        for place, level in enumerate(levels)
-        if (values := [result.by_difficulty[level] for result in group.results if level in result.by_difficulty])
+        for place, name in enumerate(names)
+        if (values := [shares[name] for shares in by_seed if name in shares])
     ]
     low = tuple(each.value if each.low is None else each.low for _, each in found)
     high = tuple(each.value if each.high is None else each.high for _, each in found)
-    return Line(group.label, tuple(place for place, _ in found), tuple(each.value for _, each in found), low, high)
+    return Line(label, tuple(place for place, _ in found), tuple(each.value for _, each in found), low, high)

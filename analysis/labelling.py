@@ -23,7 +23,10 @@ BESIDE = [
     for distance in (7, 12, 18, 26)
     for x, y in ((1, 0), (-1, 0), (0, -1), (1, -1), (-1, -1), (0, 1), (1, 1), (-1, 1))
 ]
-ABOVE_OR_BELOW = [{"position": (0, 3), "va": "bottom"}, {"position": (0, -4), "va": "top"}]
+# The same along a level line, from the left on.
+ABOVE_OR_BELOW = [
+    {"position": (right, up), "va": side} for right in range(0, 500, 50) for up, side in ((3, "bottom"), (-4, "top"))
+]
 
 
 def plain(text: str) -> str:

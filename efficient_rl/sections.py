@@ -64,7 +64,7 @@ class Component:
             return instantiate({"_target_": self.target, **self.arguments}, _convert_="all")
         except HydraException as error:
             cause = error.__cause__ or error
-            raise ConfigError(str(cause)) from error
+            raise ConfigError(" ".join(str(cause).split())) from error
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analysis.answer import analyse
 from analysis.figure_data import Lines
 from analysis.load import ReportError, SweepData
 from analysis.report import write_report
@@ -124,3 +125,13 @@ def test_a_sweep_that_was_no_search_says_nothing_of_one_and_a_damaged_file_is_na
     (tmp_path / FILE).write_text('{"arms": 3}')
     with pytest.raises(ReportError, match=r"damaged: .*search\.json .*writes it anew"):
         read_search(tmp_path, replace(swept()))
+
+
+def test_further_evaluation_sets_have_a_figure_where_runs_had_any() -> None:
+    runs = [*runs_of("full", [0.5, 0.6], 4000, sets={"gsm8k": 0.25, "svamp": 0.5}), *runs_of("lora", [0.4, 0.5], 500)]
+    figures = {figure.name: figure for figure in analyse(SweepData("s", 0.0, "c", None, tuple(runs))).figures}
+    panel = figures["sets"].panels[""]
+    assert isinstance(panel, Lines)
+    assert panel.names == ("gsm8k", "svamp")
+    assert {line.label: line.y for line in panel.lines} == {"full": (0.25, 0.5)}
+    assert "sets" not in {figure.name for figure in analyse(swept()).figures}

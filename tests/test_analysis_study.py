@@ -7,9 +7,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.figure_data import Bars, Figure, Line, Lines, Scatter
+from analysis.figure_data import Bars, Figure, Line, Lines, Point, Scatter
+from analysis.labelling import point_boxes
 from analysis.load import ReportError
 from analysis.plots import draw_figure
+from analysis.statistics import Estimate
 from analysis.study import figures_of, study_figures
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -144,3 +146,12 @@ def test_lines_that_are_no_configurations_can_be_told_apart() -> None:
     lines = tuple(Line(name, (0.0, 1.0), (0.0, 1.0)) for name in ("best so far", "each trial"))
     drawn = draw_figure(Figure("f", "f", "", {"": Lines("trial", "accuracy", "share", lines)}), {}).axes[0].lines
     assert len({line.get_linestyle() for line in drawn}) == 2
+
+
+def test_the_name_of_the_level_before_training_gives_way_to_intervals() -> None:
+    crossing = Point("lora", Estimate(1000.0), Estimate(0.5, 0.1, 0.9), True, None, True)
+    far = Point("full", Estimate(9000.0), Estimate(0.5, 0.45, 0.55), False, None, True)
+    panel = Scatter("size", "count", "accuracy", "share", (crossing, far), ((1000.0, 0.5),), (0.3, 0.3))
+    axes = draw_figure(Figure("f", "f", "", {"": panel}), {}).axes[0]
+    (name,) = (text for text in axes.texts if text.get_text().startswith("before training"))
+    assert not any(name.get_window_extent().overlaps(box) for box in point_boxes(axes, crossing))

@@ -17,7 +17,7 @@ from efficient_rl.launch import Launcher, build_launcher
 from efficient_rl.searching.figures import Constraint, parse_constraints, parse_objectives
 from efficient_rl.searching.loop import Limits, Loop
 from efficient_rl.searching.reports import Reports
-from efficient_rl.searching.study import MakeSampler, check_sampler, enqueue, opened
+from efficient_rl.searching.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
 from efficient_rl.searching.summary import show_summary, summarize, write_summary
 from efficient_rl.watch import collected
 
@@ -69,10 +69,13 @@ class Optimize(Settings):
         hours = isinstance(self.hours, int | float) and not isinstance(self.hours, bool) and self.hours > 0
         check(self.hours is None or hours, "hours", self.hours, "must be a number above 0, or null")
         check(self.trials is not None or self.hours is not None, "trials", None, "and search.hours=None: set one of them")
-        check(isinstance(self.fixed, list | tuple), "fixed", self.fixed, "must be a list of lists of overrides")
+        texts = isinstance(self.fixed, list | tuple) and all(_are_texts(each) for each in self.fixed)
+        check(texts, "fixed", self.fixed, 'must be a list of overrides, e.g. ["strategy=lora lora.rank=1"]')
         check(isinstance(self.count_repeats, bool), "count_repeats", self.count_repeats, "must be true or false")
         check(is_count(self.report_steps), "report_steps", self.report_steps, "must be at least 1")
         ((figure, direction), *others) = self.objectives.items()
+        if self.pruner is not None:
+            check_pruner(self.pruner)
         if self.pruner is not None and (others or direction != "maximize"):
             what = f"{len(self.objectives)} objectives" if others else f"{direction} {figure}"
             raise ConfigError(f"search.pruner judges runs by their training reward, not by {what}; use search.pruner=null")
@@ -140,6 +143,10 @@ def check(condition: bool, key: str, value: Any, bound: str) -> None:
     """Raise a ConfigError that names the setting, its value and its bound, unless the condition holds."""
     if not condition:
         raise ConfigError(f"search.{key}={value!r} {bound}")
+
+
+def _are_texts(fixed: Any) -> bool:
+    return isinstance(fixed, str) or (isinstance(fixed, list | tuple) and all(isinstance(each, str) for each in fixed))
 
 
 def is_count(value: Any) -> bool:

@@ -142,7 +142,10 @@ class Space:
 
     def params(self, fixed: str | Sequence[str]) -> dict[str, Any]:
         """What Optuna is told of a trial that the user fixes by overrides."""
-        texts = shlex.split(fixed) if isinstance(fixed, str) else list(fixed)
+        try:
+            texts = shlex.split(fixed) if isinstance(fixed, str) else list(fixed)
+        except ValueError as error:
+            raise ConfigError(f"search.fixed: {fixed!r} cannot be read ({error}); close its quotes") from error
         knobs = {knob.axis.key: knob for knob in self.knobs}
         params = {}
         for axis in self._composer.axes(texts):

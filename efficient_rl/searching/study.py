@@ -4,6 +4,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,30 @@ def check_sampler(make: Any) -> None:
         raise ConfigError(f"search.sampler={make!r} must name a sampler of Optuna, with _partial_: true")
     try:
         with _quiet():
-            make(seed=0)
+            _try(optuna.create_study(sampler=make(seed=0)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"search.sampler must have _partial_: true, take a seed and its own arguments: {error}") from error
+
+
+def check_pruner(pruner: Any) -> None:
+    """Raise a ConfigError unless it can judge a trial: Optuna's pruners read some of their settings only then."""
+    if not isinstance(pruner, BasePruner):
+        raise ConfigError(f"search.pruner={pruner!r} must be null or a pruner of Optuna, e.g. search=hyperband")
+    try:
+        with _quiet():
+            _try(optuna.create_study(pruner=deepcopy(pruner)))  # some learn from the trials that they see
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"search.pruner cannot judge a trial with its settings: {error}") from error
+
+
+def _try(study: Study) -> None:
+    """Ask and tell a few trials in memory."""
+    for step in range(3):
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        trial.report(0.5, step + 1)
+        trial.should_prune()
+        study.tell(trial, 0.5)
 
 
 def seeded(make: MakeSampler, seed: int, study: Study) -> BaseSampler:
