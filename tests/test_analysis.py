@@ -804,7 +804,10 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
     [
         (["sweep=dem"], "unknown sweep 'dem'; did you mean 'demo'? valid: demo, other"),
         (["sweep=../demo"], "unknown sweep '../demo'; did you mean 'demo'? valid: demo, other"),
-        (["swep=demo"], "unknown key 'swep'; did you mean 'sweep'? valid: accuracy, output, read, reports, study, sweep, tracking"),
+        (
+            ["swep=demo"],
+            "unknown key 'swep'; did you mean 'sweep'? valid: accuracy, output, read, reports, study, sweep, tracking",
+        ),
         (["sweep"], "'sweep' has no value; write sweep=VALUE"),
         (["read=everything"], "read='everything' is not known; valid: directories, store"),
         (["accuracy=50"], "accuracy='50' must be a share from 0 to 1, such as accuracy=0.5"),
