@@ -38,7 +38,7 @@ def pareto_figures(summaries: Sequence[Summary], groups: Sequence[Group]) -> tup
     for cost, (title, unit, name) in COST_TITLES.items():
         panels = {}
         for setting, members in by_setting(summaries).items():
-            if len(members) > 1 and len({round(s.costs[cost].value) for s in members}) == 1:
+            if len(members) > 1 and len({f"{s.costs[cost].value:.6g}" for s in members}) == 1:
                 where = f" ({setting})" if setting else ""
                 left_out.append(f"All configurations have the same {title}{where}: that axis is left out.")
             elif cost != "mean_active_params" or any(s.mean_active_params != s.trainable_params for s in members):

@@ -115,6 +115,8 @@ def _decisions(summaries: Sequence[Summary], found: Sequence[Difference]) -> lis
     if open_:
         sentences.append(f"The data do not decide between {best} and {_names(open_)}.")
     decided = sum(difference.decided for difference in found)
+    if len(found) == 1:
+        return sentences
     return [*sentences, f"Of all {len(found)} pairs on common seeds the data decide {decided}."]
 
 

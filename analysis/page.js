@@ -51,6 +51,8 @@ function niceTicks(low, high, count, binary = false) {
   for (let at = Math.ceil(low / step - 1e-9); at * step <= high + span * 1e-9; at += 1) ticks.push(at * step);
   return ticks;
 }
+// There is no half of a training step.
+const wholeTicks = (low, high, count) => niceTicks(low, high, Math.min(10, count, Math.max(1, high - low))).filter(Number.isInteger);
 function logTicks(low, high, count) {
   const wide = Math.log10(high / low);
   if (wide < 0.5) return niceTicks(low, high, Math.min(count, 4));
@@ -197,7 +199,7 @@ function lines(box, panel) {
   const x = linear(Math.min(...xs) - margin, Math.max(...xs) + margin, plot.x0, plot.x1);
   const y = linear(low, high, plot.y0, plot.y1);
   if (named) drawX(plot, panel.names.map((_, index) => index), x, (index) => (crowded ? "" : panel.names[index]), panel.x_label);
-  else drawX(plot, niceTicks(Math.min(...xs), Math.max(...xs), Math.min(10, plot.width / 80)), x, short, panel.x_label);
+  else drawX(plot, wholeTicks(Math.min(...xs), Math.max(...xs), plot.width / 80), x, short, panel.x_label);
   if (crowded) panel.names.forEach((name, index) => {
     const at = [x(index), plot.y0 + 14];
     add(plot.svg, "text", { class: "tick", x: at[0], y: at[1], "text-anchor": "end", transform: `rotate(-35 ${at[0]} ${at[1]})` }, name);
@@ -293,7 +295,7 @@ function heat(box, panel) {
       start = end;
     }
   });
-  for (const value of niceTicks(first, last, Math.min(10, plot.width / 80)))
+  for (const value of wholeTicks(first, last, plot.width / 80))
     add(plot.svg, "text", { class: "tick", x: x(value), y: plot.y0 + 16, "text-anchor": "middle" }, short(value));
   add(plot.svg, "text", { class: "name", x: (plot.x0 + plot.x1) / 2, y: plot.y0 + 38, "text-anchor": "middle" }, panel.x_label);
   const middle = (plot.y0 + plot.y1) / 2;

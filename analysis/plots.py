@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedLocator, LogLocator, MultipleLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
 from analysis.figure_data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
 from analysis.labelling import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
@@ -96,6 +96,8 @@ def draw_lines(ax: Axes, data: Lines, style: Mapping[str, Style]) -> None:
                 ax.fill_between(x, line.low, line.high, color=color, alpha=0.13, linewidth=0)
     if data.names:
         ax.set_xticks(range(len(data.names)), [plain(name) for name in data.names])
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no half of a training step
     _labels(ax, data.x_label, data.y_label)
     _ticks(ax.yaxis, data.y_unit)
     ax.margins(x=0.05 if data.names else 0.01)

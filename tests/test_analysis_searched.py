@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from analysis.answer import analyse
-from analysis.figure_data import Lines
+from analysis.figure_data import Figure, Line, Lines
 from analysis.load import ReportError, SweepData
+from analysis.plots import draw_figure
 from analysis.report import write_report
 from analysis.searched import FILE, read_search
 from tests.test_analysis import runs_of
@@ -135,3 +136,16 @@ def test_further_evaluation_sets_have_a_figure_where_runs_had_any() -> None:
     assert panel.names == ("gsm8k", "svamp")
     assert {line.label: line.y for line in panel.lines} == {"full": (0.25, 0.5)}
     assert "sets" not in {figure.name for figure in analyse(swept()).figures}
+
+
+def test_short_runs_that_took_different_times_are_not_called_equal() -> None:
+    runs = [*runs_of("full", [0.5, 0.6], 4000, train_seconds=1.3), *runs_of("lora", [0.4, 0.5], 500, train_seconds=0.8)]
+    answer = analyse(SweepData("s", 0.0, "c", None, tuple(runs)))
+    assert "pareto_seconds" in {figure.name for figure in answer.figures}
+    assert not any("training time" in sentence for sentence in answer.left_out)
+
+
+def test_no_tick_stands_at_half_a_step() -> None:
+    line = Line("full", (1.0, 2.0, 3.0), (0.1, 0.2, 0.3))
+    axes = draw_figure(Figure("f", "f", "", {"": Lines("training step", "reward", "number", (line,))}), {}).axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
