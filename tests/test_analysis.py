@@ -357,7 +357,7 @@ def test_a_single_seed_among_several_is_named() -> None:
 def test_what_the_data_do_not_tell_apart_is_called_undecided() -> None:
     said = sentences(*runs_of("full", [0.5, 0.7, 0.6]), *runs_of("lora", [0.6, 0.5, 0.55]))
     assert any(text.startswith("The data do not decide between full and lora (+5.0 points [") for text in said)
-    assert "Of all 1 pairs on common seeds the data decide 0." in said
+    assert not any(text.startswith("Of all") for text in said)  # of one pair all is said
 
 
 def test_what_the_data_tell_apart_is_said_with_its_interval() -> None:
