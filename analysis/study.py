@@ -23,8 +23,11 @@ def study_figures(folder: Path, url: str | None = None) -> list[Figure]:
 
     With a `url`, of the study of the folder's name in that database; ReportError where it has none.
     """
-    studies = [study for path in sorted(folder.glob("study.*")) for study in _studies(path)]
-    return [figure for study in (studies if url is None else _in_database(url, folder.name)) for figure in figures_of(study)]
+    if url is not None:
+        studies = _in_database(url, folder.name)
+    else:
+        studies = [study for path in sorted(folder.glob("study.*")) for study in _studies(path)]
+    return [figure for study in studies for figure in figures_of(study)]
 
 
 def figures_of(study: "Study") -> list[Figure]:

@@ -19,9 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
-OPEN = tuple(
-    f"{section}." for section in (*EXTENSIBLE, "search.sampler", "search.pruner")
-)  # take arguments of their targets
+OPEN = (*EXTENSIBLE, "search.sampler", "search.pruner")  # below these a command line may add arguments of the targets
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 
@@ -209,8 +207,8 @@ def _check_prefix(override: Override, key: str, text: str) -> None:
     """Refuse what Hydra would add or delete without any effect on a run."""
     if override.package is not None:
         raise ConfigError(f"{text!r} names a package; give every group its own place")
-    if (override.is_add() or override.is_force_add()) and not f"{key}.".startswith(OPEN):
-        raise ConfigError(f"nothing reads {key!r}; + adds a key only below {', '.join(text[:-1] for text in OPEN)}")
+    if (override.is_add() or override.is_force_add()) and not any(f"{key}.".startswith(f"{each}.") for each in OPEN):
+        raise ConfigError(f"nothing reads {key!r}; + adds a key only below {', '.join(OPEN)}")
     if override.is_delete() and not key.startswith("reward."):
         raise ConfigError(f"{text!r} deletes what every run needs; only a term of reward can be left out")
 

@@ -45,6 +45,11 @@ class Row:
     step_seconds: list[float] = field(default_factory=list)
     _offset: int = 0
 
+    @property
+    def log(self) -> str:
+        """Where to read on: what the failure names, else the run's own log."""
+        return self.failure.log if self.failure else str(self.folder / "log.txt")
+
     def refresh(self) -> None:
         """Take in new metric lines."""
         for line in Record(self.folder).metrics(self._offset):
@@ -167,8 +172,7 @@ def failure_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         failure = row.failure or Record(row.folder).failure()
         error = escape(failure.error if failure else "unknown")
-        log = failure.log if failure else str(row.folder / "log.txt")
-        table.add_row(row.folder.name[:8], row.label, error, log)
+        table.add_row(row.folder.name[:8], row.label, error, failure.log if failure else row.log)
     return table
 
 

@@ -173,7 +173,7 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
         "seconds_left": row.seconds_left(),
         "cause": row.failure.cause if row.failure else None,
         "error": row.failure.error if row.failure else None,
-        "log": row.failure.log if row.failure else str(row.folder / "log.txt"),
+        "log": row.log,
     }
 
 

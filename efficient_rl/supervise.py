@@ -59,8 +59,7 @@ class Supervisor:
         """Tell of a run that failed for good."""
         if row.state == "failed":
             error = row.failure.error if row.failure else "unknown"
-            log = row.failure.log if row.failure else str(row.folder / "log.txt")
-            self._tell("run_failed", run=row.folder.name, what=row.label, error=error, log=log)
+            self._tell("run_failed", run=row.folder.name, what=row.label, error=error, log=row.log)
 
     def note_sweep(self, rows: Sequence[Row]) -> None:
         """Tell of the end of the sweep."""
