@@ -26,9 +26,10 @@ COSTS: Mapping[str, Callable[[Result], float]] = {
 class Summary:
     """One configuration over its finished seeds; means, unless said otherwise.
 
-    `accuracy_low` and `accuracy_high` bound the 95% interval of the mean accuracy over seeds and problems; None with one
-    seed. `costs` has the keys of COSTS. Only summaries of the same `setting` (model, task, evaluation) have comparable
-    accuracies; it is "" where the sweep has one setting. Labels are unique within a setting.
+    `accuracy_low` and `accuracy_high` bound the 95% interval of the mean accuracy over seeds and
+    problems; None with one seed. `costs` has the keys of COSTS. Only summaries of the same
+    `setting` (model, task, evaluation) have comparable accuracies; it is "" where the sweep has one
+    setting. Labels are unique within a setting.
     """
 
     label: str
@@ -136,7 +137,8 @@ def summarize(runs: Sequence[Run]) -> list[Summary]:
 def accuracy_stratum(results: Sequence[Result]) -> Stratum:
     """The accuracies of runs (seeds,), with what the choice of the problems adds.
 
-    Where runs did not record which problems they solved, the standard error of one run stands for it: a little too much.
+    Where runs did not record which problems they solved, the standard error of one run stands for
+    it: a little too much.
     """
     shares = right_shares(results)
     if shares is not None:

@@ -23,8 +23,9 @@ WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its step
 class Answer:
     """What a sweep with at least one finished run says; `front` holds the names on the front of trained parameters.
 
-    `fits` are of accuracy against trained parameters, by the name of what was fitted; `hypervolumes` by setting, in tenfolds
-    of trained parameters times accuracy, against full training without any gain.
+    `fits` are of accuracy against trained parameters, by the name of what was fitted;
+    `hypervolumes` by setting, in tenfolds of trained parameters times accuracy, against full
+    training without any gain.
     """
 
     sweep: SweepData

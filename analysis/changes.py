@@ -18,7 +18,8 @@ BLOCK = re.compile(r"\.(\d+)\.")
 class Changes:
     """By matrix or vector of the model: how many values it has, and how many changed.
 
-    `counted` compares float32 bits; `rounded` compares after rounding both to bfloat16, which hides small steps.
+    `counted` compares float32 bits; `rounded` compares after rounding both to bfloat16, which hides
+    small steps.
     """
 
     sizes: Mapping[str, int]

@@ -47,8 +47,8 @@ class Check:
 class Claim:
     """What `source` said, and how its sweep decides it. `arms` are filter rules by name.
 
-    `tuned`: a setting that every arm has several values of. Each seed of an arm counts with the value that is best on its
-    other seeds, so that no result chooses itself.
+    `tuned`: a setting that every arm has several values of. Each seed of an arm counts with the
+    value that is best on its other seeds, so that no result chooses itself.
     """
 
     name: str

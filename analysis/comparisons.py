@@ -31,8 +31,8 @@ REACHED_SHARE = 0.9  # of the best configuration's gain: the accuracy whose pric
 class Difference:
     """`first` less `second` in accuracy, on the seeds that both finished; `holm_p` is corrected for all pairs of the family.
 
-    `improvement` is the chance that a run of `first` beats one of `second`. `over_problems`: the interval covers the choice
-    of the problems too, not of the seeds alone.
+    `improvement` is the chance that a run of `first` beats one of `second`. `over_problems`: the
+    interval covers the choice of the problems too, not of the seeds alone.
     """
 
     first: str
@@ -126,7 +126,8 @@ def across_settings(groups: Sequence[Group]) -> list[Across]:
 def prices(groups: Sequence[Group], target: float | None = None) -> list[Price]:
     """Tokens and seconds of training until the first measurement of an accuracy; runs measure it every `eval.steps`.
 
-    Without a target: in every setting what REACHED_SHARE of the best configuration's gain makes of the accuracy before.
+    Without a target: in every setting what REACHED_SHARE of the best configuration's gain makes of
+    the accuracy before.
     """
     found = []
     for setting in dict.fromkeys(group.setting for group in groups):

@@ -12,8 +12,9 @@ LONGEST_TEXT = 40
 def make_labels(groups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()) -> list[str]:
     """A label for every group of flat parameters: its strategy, then what varies between groups of the same strategy.
 
-    A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`, `lora rank=8`. So are
-    the parameters under the prefixes `apart` and what follows from them: make_setting_labels names those.
+    A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`,
+    `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
+    make_setting_labels names those.
     """
     plain = _shortened([_readable(group) for group in groups])
     named_apart = {key: None for group in plain for key in group if key.startswith(apart)}
@@ -61,7 +62,8 @@ def _round(value: float, digits: int) -> float:
 def _telling_keys(groups: Sequence[Mapping[str, Any]], given: tuple[str, ...]) -> list[str]:
     """The keys that, next to the `given` ones, tell the groups apart.
 
-    The options of groups (`model.name`) come first: they explain what they bring along (`grpo.learning_rate`).
+    The options of groups (`model.name`) come first: they explain what they bring along
+    (`grpo.learning_rate`).
     """
     keys = list(dict.fromkeys(key for group in groups for key in group if key not in given))
     options = [key for key in keys if _is_option(key) and not _follows(key, given, groups)]

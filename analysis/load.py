@@ -29,8 +29,9 @@ class ReportError(ValueError):
 class Result:
     """What a finished run measured. Accuracies are shares of 1, on the problems of the run's own task unless said otherwise.
 
-    `right` counts the right ones of the `samples` of every problem, () where the run did not record it; `sets` are
-    accuracies on further evaluation sets. `peak_memory_bytes` is the highest of all phases, `parts_bytes` what held memory.
+    `right` counts the right ones of the `samples` of every problem, () where the run did not record
+    it; `sets` are accuracies on further evaluation sets. `peak_memory_bytes` is the highest of all
+    phases, `parts_bytes` what held memory.
     """
 
     trainable_params: int

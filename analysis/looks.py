@@ -25,7 +25,8 @@ class Style:
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """A style for every label, which depends on nothing but the set of labels.
 
-    Strategies differ in colour and their variants in line; where there are too many for that, all differ in colour first.
+    Strategies differ in colour and their variants in line; where there are too many for that, all
+    differ in colour first.
     """
     variants: dict[str, list[str]] = {}
     for name in sorted(set(labels)):

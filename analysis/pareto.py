@@ -24,7 +24,8 @@ def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -
 def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
     """Which are on the Pareto front of low cost and high value, in every row of (draws, configurations).
 
-    One is off the front if another costs no more, is worth no less, and is better in one of the two.
+    One is off the front if another costs no more, is worth no less, and is better in one of the
+    two.
     """
     order = np.lexsort((-values, costs))
     rows = np.arange(len(costs))
@@ -63,7 +64,8 @@ def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resam
 def hypervolume(costs: Floats, values: Floats, most_cost: float, least_value: float) -> float:
     """Area between the front and a worst point, with costs in powers of ten: tenfolds of cost times value.
 
-    costs and values (configurations,); what is no better than the worst point in either adds nothing.
+    costs and values (configurations,); what is no better than the worst point in either adds
+    nothing.
     """
     order = np.lexsort((-values, costs))
     area, best = 0.0, least_value

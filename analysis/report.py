@@ -107,8 +107,8 @@ def write_report(
 ) -> list[Path]:
     """Write all files of the report into `reports`/<sweep>, each whole or not at all, and return their paths.
 
-    `study_folder` may hold an Optuna study and what its search said of itself; `study_url` is the database that holds the
-    study instead. ReportError where no run of the sweep is finished.
+    `study_folder` may hold an Optuna study and what its search said of itself; `study_url` is the
+    database that holds the study instead. ReportError where no run of the sweep is finished.
     """
     if not sweep.finished:
         raise ReportError(f"no run of sweep {sweep.name!r} is finished (0 of {len(sweep.runs)}); to go on: {sweep.command}")

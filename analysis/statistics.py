@@ -1,8 +1,9 @@
 """The statistics of the report: arrays of scores in, estimates with 95% intervals out.
 
-Seeds are few, and the percentile bootstrap is too narrow for few (5 seeds: about 85% instead of 95%). Means therefore have
-Student's interval, robust means that of Tukey and McLaughlin or, over several strata, a stratified bootstrap with widened
-percentiles. `python -m benchmarks.reporting` counts how often each holds the truth.
+Seeds are few, and the percentile bootstrap is too narrow for few (5 seeds: about 85% instead of
+95%). Means therefore have Student's interval, robust means that of Tukey and McLaughlin or, over
+several strata, a stratified bootstrap with widened percentiles. `python -m benchmarks.reporting`
+counts how often each holds the truth.
 """
 
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ class Estimate:
 class Stratum:
     """Scores of runs that differ in the seed alone, shape (seeds,), on one set of problems that all of them share.
 
-    `problem_variance` is what the choice of the problems adds to the variance of the mean, which the scores cannot show;
-    0 where it is not known. `problems` is how many there are.
+    `problem_variance` is what the choice of the problems adds to the variance of the mean, which
+    the scores cannot show; 0 where it is not known. `problems` is how many there are.
     """
 
     scores: Floats
@@ -59,8 +60,9 @@ class Stratum:
 def crossed(shares: Floats) -> Stratum:
     """The stratum of shares (seeds, problems): every seed met the same problems.
 
-    The variance of a mean over two crossed random factors is (MS_seeds + MS_problems - MS_residual) / (seeds problems); the
-    first term is that of the scores. At least 0 each. Source: Cornfield and Tukey 1956.
+    The variance of a mean over two crossed random factors is (MS_seeds + MS_problems - MS_residual)
+    / (seeds problems); the first term is that of the scores. At least 0 each. Source: Cornfield and
+    Tukey 1956.
     """
     seeds, problems = shares.shape
     scores = shares.mean(axis=1)
@@ -98,8 +100,9 @@ def p_value(strata: Sequence[Stratum]) -> float:
 def ratio_of_means(numerators: Floats, denominators: Floats) -> Estimate:
     """Mean of one over the mean of the other, pair by pair of the same seeds, with Fieller's interval (1954).
 
-    Both (seeds,), or (seeds, problems) with the same problems. The interval holds the ratios r for which the mean of
-    numerator - r denominator may be 0; it ends at 0 and at infinity where the data exclude nothing further.
+    Both (seeds,), or (seeds, problems) with the same problems. The interval holds the ratios r for
+    which the mean of numerator - r denominator may be 0; it ends at 0 and at infinity where the
+    data exclude nothing further.
     """
     if denominators.mean() <= 0:
         return Estimate(inf)
@@ -137,9 +140,10 @@ def means_of_columns(values: Floats) -> tuple[Floats, Floats, Floats]:
 def interquartile_mean(strata: Sequence[Stratum], resamples: int = RESAMPLES) -> Estimate:
     """Mean of the middle half of all scores together (arXiv:2108.13264).
 
-    Of one stratum with the interval of Tukey and McLaughlin (1963), its variance times n / (n - 1), without which it
-    holds the truth of 5 seeds in 92.8% of cases. Of several with a stratified bootstrap whose percentiles are those that
-    give a mean Student's width (Hesterberg, arXiv:1411.5279).
+    Of one stratum with the interval of Tukey and McLaughlin (1963), its variance times n / (n - 1),
+    without which it holds the truth of 5 seeds in 92.8% of cases. Of several with a stratified
+    bootstrap whose percentiles are those that give a mean Student's width (Hesterberg,
+    arXiv:1411.5279).
     """
     scores = [stratum.scores for stratum in strata]
     value = float(trim_mean(np.concatenate(scores), TRIM))
@@ -167,8 +171,8 @@ def interquartile_mean(strata: Sequence[Stratum], resamples: int = RESAMPLES) ->
 def probability_of_improvement(better: Sequence[Floats], worse: Sequence[Floats]) -> Estimate:
     """Chance that a run of one beats a run of the other, ties half, averaged over strata (arXiv:2108.13264).
 
-    Arrays (seeds,) by stratum. A bootstrap's interval is a point where the two are apart, so it is Newcombe's score
-    interval instead (2006, method 5), at all seeds together.
+    Arrays (seeds,) by stratum. A bootstrap's interval is a point where the two are apart, so it is
+    Newcombe's score interval instead (2006, method 5), at all seeds together.
     """
     pairs = [np.sign(x[:, None] - y[None, :]) for x, y in zip(better, worse, strict=True)]
     value = float(np.mean([(1 + signs.mean()) / 2 for signs in pairs]))

@@ -1,7 +1,7 @@
 """Reads a sweep from the tracking store, in bulk: what load reads from run directories, as far as the store was sent it.
 
-A database is asked with SQL on the store's own tables (two million points in seconds, where the client takes minutes), a
-server through its interface for many runs at once.
+A database is asked with SQL on the store's own tables (two million points in seconds, where the
+client takes minutes), a server through its interface for many runs at once.
 """
 
 import ast

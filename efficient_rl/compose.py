@@ -131,8 +131,8 @@ def config_folder(name: str) -> Path:
 def expand(arguments: Sequence[str], extra_folder: str | None = None) -> list[Point]:
     """Every configuration that the overrides name, in the order of Hydra's own multirun.
 
-    A value override that no chosen option knows raises ConfigError; one that only some know is inert for the others.
-    `extra_folder` is searched for options before the shipped ones.
+    A value override that no chosen option knows raises ConfigError; one that only some know is
+    inert for the others. `extra_folder` is searched for options before the shipped ones.
     """
     composer = Composer(extra_folder)
     axes = composer.axes(arguments)

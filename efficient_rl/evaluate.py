@@ -26,10 +26,11 @@ Z = 1.959964  # of a two-sided 95% interval
 class Evaluation:
     """What one model does on one set of held-out problems.
 
-    `accuracy` is pass@1 estimated as avg@k; `low` and `high` bound its 95% interval over problems, `standard_error` is its
-    error over problems; both for this one model. `majority_accuracy` is maj@k, `pass_at` the unbiased pass@k by k, and
-    `pass_at_k` that of all `samples`. `right` counts the right samples of every problem, in the order of the
-    problems; `seed` is the one that they were drawn with.
+    `accuracy` is pass@1 estimated as avg@k; `low` and `high` bound its 95% interval over problems,
+    `standard_error` is its error over problems; both for this one model. `majority_accuracy` is
+    maj@k, `pass_at` the unbiased pass@k by k, and `pass_at_k` that of all `samples`. `right` counts
+    the right samples of every problem, in the order of the problems; `seed` is the one that they
+    were drawn with.
     """
 
     accuracy: float
@@ -70,9 +71,10 @@ class Evaluation:
 class Examiner:
     """Puts problems to a model and judges its answers, the same random draws in every call.
 
-    `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the completion, `place` where the
-    answer stands. `between` is called after each batch, to stop early by raising. The processes of a `team` share the
-    problems; each gets the whole evaluation, the one that a single process makes.
+    `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
+    completion, `place` where the answer stands. `between` is called after each batch, to stop early
+    by raising. The processes of a `team` share the problems; each gets the whole evaluation, the
+    one that a single process makes.
     """
 
     tokenizer: "PreTrainedTokenizerBase"

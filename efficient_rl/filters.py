@@ -32,8 +32,9 @@ MISSING = object()  # a value that this combination does not have
 def keeps(rule: str, values: Mapping[str, Any], known: Collection[str]) -> bool:
     """Whether a combination with the flat `values` fulfils the rule, e.g. `strategy.k < 3 or strategy.name == "lora"`.
 
-    What the rule says about a value that this combination lacks (k of LoRA) is neither true nor false, and only a false rule
-    drops a combination. A name outside `known`, the names of all combinations together, is a ConfigError.
+    What the rule says about a value that this combination lacks (k of LoRA) is neither true nor
+    false, and only a false rule drops a combination. A name outside `known`, the names of all
+    combinations together, is a ConfigError.
     """
     try:
         tree = ast.parse(rule.strip(), mode="eval")

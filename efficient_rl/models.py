@@ -23,8 +23,9 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
 def load_model(config: ModelConfig) -> "PreTrainedModel":
     """The causal language model on the best device of this machine.
 
-    `dtype=auto` keeps the weights in float32, since GRPO's small steps vanish in bfloat16; on a GPU training then runs under
-    autocast. `attn_implementation=auto` takes flash attention where it is installed and the GPU has it, else sdpa.
+    `dtype=auto` keeps the weights in float32, since GRPO's small steps vanish in bfloat16; on a GPU
+    training then runs under autocast. `attn_implementation=auto` takes flash attention where it is
+    installed and the GPU has it, else sdpa.
     """
     import torch
     from transformers import AutoModelForCausalLM

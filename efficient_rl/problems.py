@@ -21,9 +21,10 @@ EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 class Problems:
     """`held_out` has the run's own task first, under the task's name, then the further evaluation sets.
 
-    With `eval.split=validation` they are not of the held-out sides but of the training sides, and not trained on.
-    `contaminated` counts the training problems that were left out because an evaluation set holds them, or eight of their
-    words in a row. `examples` are solved problems for the prompt, from the training side.
+    With `eval.split=validation` they are not of the held-out sides but of the training sides, and
+    not trained on. `contaminated` counts the training problems that were left out because an
+    evaluation set holds them, or eight of their words in a row. `examples` are solved problems for
+    the prompt, from the training side.
     """
 
     train: Sequence[Problem]

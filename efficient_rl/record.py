@@ -1,9 +1,10 @@
 """Owns the run directory: who works on it, its metrics, checkpoints and result. The directory is the truth.
 
-A run is finished when `result.json` is valid, and only then. Whoever works on a run holds the newest attempt; an attempt is
-alive while its process is. Attempts are claimed, and everything is written, under one lock and only by the newest attempt:
-an old process that comes back to life cannot overwrite a newer one. What takes longer to write than a lock should be held
-(checkpoints, the model) goes to a place of the attempt's own and is published under the lock.
+A run is finished when `result.json` is valid, and only then. Whoever works on a run holds the
+newest attempt; an attempt is alive while its process is. Attempts are claimed, and everything is
+written, under one lock and only by the newest attempt: an old process that comes back to life
+cannot overwrite a newer one. What takes longer to write than a lock should be held (checkpoints,
+the model) goes to a place of the attempt's own and is published under the lock.
 """
 
 import hashlib
@@ -56,8 +57,8 @@ class AlreadyFinished(RuntimeError):
 class RunResult:
     """What a finished run measured; `accuracy` is held-out avg@k after training.
 
-    `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients, optimizer state, reference,
-    saved activations and the trunk cache held at most.
+    `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients,
+    optimizer state, reference, saved activations and the trunk cache held at most.
     """
 
     config_hash: str
@@ -146,7 +147,8 @@ class Record:
     def metrics(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """The complete metric lines from byte `start` on: `step`, `time` (Unix seconds), `metrics`; half a line is skipped.
 
-        Each step counts once: the first line that has it. Every row carries `end`, the byte after it.
+        Each step counts once: the first line that has it. Every row carries `end`, the byte after
+        it.
         """
         seen: set[tuple[int, str]] = set()
         try:
@@ -193,8 +195,9 @@ class Record:
     def claim(self, config: RunConfig, force_before: int | None = None, over: int = 0) -> None:
         """Become the newest attempt; raises AlreadyActive while another one lives, AlreadyFinished where nothing is left.
 
-        `force_before`: whatever attempts up to this number left is set aside and done again. `over`: attempts up to this
-        number are known to have ended, also where that cannot be seen from here.
+        `force_before`: whatever attempts up to this number left is set aside and done again.
+        `over`: attempts up to this number are known to have ended, also where that cannot be seen
+        from here.
         """
         (self.folder / "attempts").mkdir(parents=True, exist_ok=True)
         with self._locked():

@@ -26,8 +26,9 @@ class NoMeeting(RuntimeError):
 def meet(environment: Mapping[str, str], seconds: float = JOIN_SECONDS) -> "tuple[Store, Callable[[], Store]]":
     """The store that all processes of the job share, served by rank 0, and a way to make further connections to it.
 
-    It stands at MASTER_PORT or, where something else listens there, at the next port that is free; the others try the same
-    ones and take the one where their own job answers. Raises NoMeeting with what was tried.
+    It stands at MASTER_PORT or, where something else listens there, at the next port that is free;
+    the others try the same ones and take the one where their own job answers. Raises NoMeeting with
+    what was tried.
     """
     first, job = int(environment["MASTER_PORT"]), environment.get(JOB_VARIABLE, "")
     ports, address = range(first, first + PORTS_TRIED), environment["MASTER_ADDR"]

@@ -62,8 +62,9 @@ class Stop:
 class Options:
     """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran.
 
-    `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`: what several processes
-    share, `ddp` only the batch, `fsdp` weights, gradients and optimizer state too.
+    `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
+    what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
+    state too.
     """
 
     checkpoint_steps: int = 25
@@ -80,9 +81,10 @@ class Options:
 def train(*overrides: str) -> RunResult:
     """Do one run in this process and return its result; that of a finished run comes back at once.
 
-    `overrides` read as on the command line: `train("strategy=last_k", "grpo.max_steps=30")`. Launcher and tracking take no
-    part. What an earlier call left unfinished goes on from its last checkpoint. Raises ConfigError for overrides that are
-    wrong or name several runs, AlreadyActive while another process works on the run.
+    `overrides` read as on the command line: `train("strategy=last_k", "grpo.max_steps=30")`.
+    Launcher and tracking take no part. What an earlier call left unfinished goes on from its last
+    checkpoint. Raises ConfigError for overrides that are wrong or name several runs, AlreadyActive
+    while another process works on the run.
     """
     quiet_libraries()
     points = expand(overrides)
@@ -113,8 +115,9 @@ def train(*overrides: str) -> RunResult:
 def execute(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish the result in its claimed directory.
 
-    All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes there.
-    Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
+    All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes
+    there. Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself
+    propagates.
     """
     import torch
 

@@ -71,7 +71,8 @@ class Component:
 class ModelConfig:
     """Where the model comes from and how it is loaded.
 
-    `fingerprint` digests a local folder's files, "" for a hub name; `parameters` only serves estimates.
+    `fingerprint` digests a local folder's files, "" for a hub name; `parameters` only serves
+    estimates.
     """
 
     name: str
@@ -177,10 +178,11 @@ class GRPOSettings:
 class PromptSettings:
     """How a problem becomes a prompt, and where the answer stands in the completion.
 
-    `template` null: the model's own form (model.prompt). It may hold {question}, {symbols}, {numbers}, {target} and
-    {examples}: `shots` solved problems, each written by `example` (with {solution}). `chat`: the template is the user's
-    message in the model's chat template. `lead` and `prefill` end the prompt; the prefill is the completion's own beginning
-    and counts for rewards. A completion ends at `stop`, if one is given. `place`: where its answer is.
+    `template` null: the model's own form (model.prompt). It may hold {question}, {symbols},
+    {numbers}, {target} and {examples}: `shots` solved problems, each written by `example` (with
+    {solution}). `chat`: the template is the user's message in the model's chat template. `lead` and
+    `prefill` end the prompt; the prefill is the completion's own beginning and counts for rewards.
+    A completion ends at `stop`, if one is given. `place`: where its answer is.
     """
 
     name: str
@@ -209,8 +211,8 @@ class PromptSettings:
 class EvalSettings:
     """Held-out evaluation: `samples` completions for each of `problems` problems, also every `steps` training steps.
 
-    `sets` are further tasks whose held-out problems are measured too, each under its name. `split`: the test problems, or
-    validation problems that are neither tested nor trained on.
+    `sets` are further tasks whose held-out problems are measured too, each under its name. `split`:
+    the test problems, or validation problems that are neither tested nor trained on.
     """
 
     problems: int

@@ -36,7 +36,8 @@ class MateLost(RuntimeError):
 class Team:
     """The processes of one run, of which this is number `rank` of `size`.
 
-    `any`, `share`, `gather`, `wait` and `leave` return once all have called them, in the same order.
+    `any`, `share`, `gather`, `wait` and `leave` return once all have called them, in the same
+    order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, connect: "Callable[[], Store] | None" = None) -> None:
@@ -122,7 +123,8 @@ class Team:
     def watch(self, on_loss: Callable[[MateLost], None]) -> None:
         """Give signs of life, and call `on_loss`, in a thread, when another process has failed or gives none.
 
-        A process that waits for another in an exchange, perhaps on a GPU, cannot be woken; `on_loss` should end it.
+        A process that waits for another in an exchange, perhaps on a GPU, cannot be woken;
+        `on_loss` should end it.
         """
         if self.size > 1:
             self._watch = threading.Thread(target=self._look_out, args=(on_loss,), daemon=True)

@@ -1,7 +1,8 @@
 """Collects run directories into MLflow: the only file that knows it. The directories are the truth, the store may be away.
 
-A sweep is one experiment with one parent run; its runs nest under it. Every point is sent once: how far a metrics file was
-sent is kept beside it, and a point that was sent just before a crash is the same row again, which the store ignores.
+A sweep is one experiment with one parent run; its runs nest under it. Every point is sent once: how
+far a metrics file was sent is kept beside it, and a point that was sent just before a crash is the
+same row again, which the store ignores.
 """
 
 import hashlib

@@ -56,8 +56,8 @@ class LevelBandit(LevelMixture):
 class SEC(LevelBandit):
     """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of each level drawn, p by exp(Q / tau).
 
-    `rate` is alpha; `temperature` is tau, published as 1.0 for countdown, 0.4 for mathematics, 0.2 with two dimensions of
-    levels. Every Q starts at 0.
+    `rate` is alpha; `temperature` is tau, published as 1.0 for countdown, 0.4 for mathematics, 0.2
+    with two dimensions of levels. Every Q starts at 0.
     """
 
     def __init__(self, rate: float = 0.5, temperature: float = 1.0, levels: int = 8) -> None:
@@ -88,9 +88,9 @@ class SEC(LevelBandit):
 class DUMP(LevelBandit):
     """DUMP (arXiv:2504.09710): value = mean |A| of the last `window` completions + sqrt(2 ln(N + 1) / (n + 1)).
 
-    p is proportional to exp(value / `temperature`). n counts all completions of the level, N those of all levels; the mean
-    of a level without any is 0. It learns from training rewards alone; the released trainer takes in those of its
-    validation too, and so lets the test choose the training.
+    p is proportional to exp(value / `temperature`). n counts all completions of the level, N those
+    of all levels; the mean of a level without any is 0. It learns from training rewards alone; the
+    released trainer takes in those of its validation too, and so lets the test choose the training.
     """
 
     def __init__(self, window: int = 300, temperature: float = 0.1, levels: int = 8) -> None:

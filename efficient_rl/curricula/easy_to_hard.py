@@ -39,8 +39,9 @@ class Cosine(LevelMixture):
 class Gaussian(LevelMixture):
     """E2H's Gaussian schedule: p_i = p_min + (1 - K p_min) q_i, q_i proportional to exp(-(i - mu)^2 / (2 sigma^2)).
 
-    The centre mu = (t / T)^`mu_exponent` (K - 1) moves from the easiest level to the hardest, fast at first where the
-    exponent is below 1. `p_min` is what every level keeps, at most 1 / K; null is the published 2 / (K (K + 1)).
+    The centre mu = (t / T)^`mu_exponent` (K - 1) moves from the easiest level to the hardest, fast
+    at first where the exponent is below 1. `p_min` is what every level keeps, at most 1 / K; null
+    is the published 2 / (K (K + 1)).
     """
 
     def __init__(self, mu_exponent: float = 0.5, sigma: float = 0.5, p_min: float | None = None, levels: int = 8) -> None:

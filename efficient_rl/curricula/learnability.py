@@ -19,14 +19,16 @@ SCALE = 10**DIGITS
 class Learnability(Curriculum):
     """Trains on the share `top` of the candidates with the highest score.
 
-    `score=variance` is LILO (arXiv:2502.12272): p (1 - p) of the estimated success p. `score=deviation` is RAGEN's filter
-    (arXiv:2504.20073): the estimated standard deviation of the rewards in a group, top quarter. The papers generate for
-    all candidates and throw the rest away; here the estimates come from earlier visits and nothing is generated in vain.
+    `score=variance` is LILO (arXiv:2502.12272): p (1 - p) of the estimated success p.
+    `score=deviation` is RAGEN's filter (arXiv:2504.20073): the estimated standard deviation of the
+    rewards in a group, top quarter. The papers generate for all candidates and throw the rest away;
+    here the estimates come from earlier visits and nothing is generated in vain.
 
-    Of count / `top` candidates (all of the pool before any again) the first `explore` x count are taken as they come, so
-    that no estimate grows stale for good, and the best of the others. A visit moves a problem's estimate by `rate` of the
-    way to what its group showed, and its level's by `rate` of the way to the mean of the level's groups in the batch. A
-    problem that was never visited counts as its level, and a level without visits as the best possible: 1/2.
+    Of count / `top` candidates (all of the pool before any again) the first `explore` x count are
+    taken as they come, so that no estimate grows stale for good, and the best of the others. A
+    visit moves a problem's estimate by `rate` of the way to what its group showed, and its level's
+    by `rate` of the way to the mean of the level's groups in the batch. A problem that was never
+    visited counts as its level, and a level without visits as the best possible: 1/2.
     """
 
     def __init__(

@@ -14,8 +14,8 @@ from efficient_rl.curricula.protocol import Curriculum
 class Levels:
     """The pool by level, from easy to hard: distinct difficulties if there are at most `most`, else as many quantile bins.
 
-    `of[index]` is a problem's level, `members[level]` its problems, `names[level]` is for the log. Equal difficulties share
-    a level, so there may be fewer bins than asked for; no level is empty.
+    `of[index]` is a problem's level, `members[level]` its problems, `names[level]` is for the log.
+    Equal difficulties share a level, so there may be fewer bins than asked for; no level is empty.
     """
 
     def __init__(self, difficulties: Sequence[float], most: int) -> None:

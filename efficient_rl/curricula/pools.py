@@ -15,9 +15,10 @@ HARD, NORMAL, EASY, UNSEEN = "hard", "normal", "easy", "unseen"
 class DifficultyPools(Curriculum):
     """prime-rl's pools (https://github.com/PrimeIntellect-ai/prime-rl): each draw picks a problem by the weight of its pool.
 
-    A problem is hard where the mean success of its latest group is at most `hard_until`, normal where it is at most
-    `normal_until`, else easy; one without a group is unseen and weighs 1. The chance of a pool is its weight times the
-    number of its problems. If everything left weighs 0, all problems weigh the same.
+    A problem is hard where the mean success of its latest group is at most `hard_until`, normal
+    where it is at most `normal_until`, else easy; one without a group is unseen and weighs 1. The
+    chance of a pool is its weight times the number of its problems. If everything left weighs 0,
+    all problems weigh the same.
     """
 
     def __init__(

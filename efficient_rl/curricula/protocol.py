@@ -7,8 +7,9 @@ from typing import Any
 class Curriculum:
     """Chooses problems by their index in the training pool; everything but `draw` has a default.
 
-    `begin` is called once before the first draw, with the whole pool; `observe` after every batch, with the rewards that
-    training saw, never with those of an evaluation. All state that a resumed run needs goes through `state_dict`, as JSON.
+    `begin` is called once before the first draw, with the whole pool; `observe` after every batch,
+    with the rewards that training saw, never with those of an evaluation. All state that a resumed
+    run needs goes through `state_dict`, as JSON.
     """
 
     refills: int = 0  # how often groups without a signal may be replaced by new ones within one step (DAPO)

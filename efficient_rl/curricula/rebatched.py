@@ -15,10 +15,11 @@ from efficient_rl.curricula.signals import Success
 class ADCL(Curriculum):
     """ADCL (arXiv:2505.08364): K batches from easy to hard; once batch k is over, batch k + 1 alone is sorted anew.
 
-    Every batch is an equal part of the pool and of the steps, and is gone through from its easy end to its hard end. The
-    paper measures all of batch k + 1 with generations made for that; here nothing is generated but for training: in batch
-    k a share `lookahead` of every draw comes from batch k + 1 at random, and their success sorts it. A problem that was
-    not drawn counts as its level (of at most `levels` in the batch), or as the nearest level that was. Where nothing was
+    Every batch is an equal part of the pool and of the steps, and is gone through from its easy end
+    to its hard end. The paper measures all of batch k + 1 with generations made for that; here
+    nothing is generated but for training: in batch k a share `lookahead` of every draw comes from
+    batch k + 1 at random, and their success sorts it. A problem that was not drawn counts as its
+    level (of at most `levels` in the batch), or as the nearest level that was. Where nothing was
     seen, the given order stays, as it does among equals.
     """
 

@@ -30,9 +30,10 @@ class Uniform(Curriculum):
 class DynamicSampling(Uniform):
     """DAPO's dynamic sampling (arXiv:2503.14476): groups that are all right or all wrong are replaced by new ones.
 
-    The problems come as from `uniform`. Groups whose completions all earned the same have no advantage; the trainer
-    generates others in their place, at most `refills` times in a step, and keeps what then still has no signal.
-    Every refill costs the tokens of its completions: compare at equal tokens, not at equal steps.
+    The problems come as from `uniform`. Groups whose completions all earned the same have no
+    advantage; the trainer generates others in their place, at most `refills` times in a step, and
+    keeps what then still has no signal. Every refill costs the tokens of its completions: compare
+    at equal tokens, not at equal steps.
     """
 
     def __init__(self, refills: int = 3) -> None:
@@ -82,8 +83,9 @@ class Windowed(Curriculum):
 class Staged(Windowed):
     """From easy to hard in `stages` equal parts of the pool, each for as many steps (arXiv:1611.06204 compares both kinds).
 
-    With `keep_easier` a stage adds its part to those before it (Baby Steps); without, it replaces them (One Pass). Unlike
-    E2H's `classic`, the parts are equally large, whatever the difficulties are.
+    With `keep_easier` a stage adds its part to those before it (Baby Steps); without, it replaces
+    them (One Pass). Unlike E2H's `classic`, the parts are equally large, whatever the difficulties
+    are.
     """
 
     def __init__(self, stages: int = 3, keep_easier: bool = True) -> None:
@@ -101,9 +103,9 @@ class Staged(Windowed):
 class Competence(Windowed):
     """Competence-based curriculum (arXiv:1903.09848): the easiest share c(t) of the pool, growing from `c0` to all of it.
 
-    With T = `duration` x steps, root is c(t) = min(1, sqrt(t (1 - c0^2) / T + c0^2)) and linear min(1, t (1 - c0) / T + c0).
-    A problem's place is its rank over the size of the pool; equally difficult ones are ranked at random. Never fewer
-    problems than a batch needs.
+    With T = `duration` x steps, root is c(t) = min(1, sqrt(t (1 - c0^2) / T + c0^2)) and linear
+    min(1, t (1 - c0) / T + c0). A problem's place is its rank over the size of the pool; equally
+    difficult ones are ranked at random. Never fewer problems than a batch needs.
     """
 
     def __init__(self, shape: str = "root", c0: float = 0.01, duration: float = 0.5) -> None:

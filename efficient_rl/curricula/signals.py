@@ -29,11 +29,13 @@ def absolute_advantages(group: Sequence[float | None]) -> list[float]:
 class Success:
     """Rewards as a share of success in [0, 1].
 
-    With `success_at`, a completion succeeds where its reward is at least that. Without it (null) a reward counts by its
-    place between the smallest and the largest that the run has seen, a range that starts as [0, 1] and only widens: right
-    at once for rewards whose weights sum to 1, and a first batch without any right answer does not make the best of the
-    wrong ones a success. Where the best possible reward is below 1, or other rewards than correctness decide much
-    of the sum, say `success_at`. No constant fits all: 1.0 would call nothing a success where weights sum to 0.9.
+    With `success_at`, a completion succeeds where its reward is at least that. Without it (null) a
+    reward counts by its place between the smallest and the largest that the run has seen, a range
+    that starts as [0, 1] and only widens: right at once for rewards whose weights sum to 1, and a
+    first batch without any right answer does not make the best of the wrong ones a success. Where
+    the best possible reward is below 1, or other rewards than correctness decide much of the sum,
+    say `success_at`. No constant fits all: 1.0 would call nothing a success where weights sum to
+    0.9.
     """
 
     def __init__(self, success_at: float | None) -> None:

@@ -16,10 +16,10 @@ SCALE = 100  # the paper's difficulties run from 0 to 100
 class AdaRFT(Windowed):
     """AdaRFT (arXiv:2504.05520): T <- clip(T + eta tanh(alpha (R - beta)), d_min, d_max), and problems near T.
 
-    R is the mean success of the batch. `eta` and `start` are on the paper's scale, on which the pool runs from 0 to 100.
-    The paper takes the nearest batch, and so the same problems again and again while T rests; here a batch is drawn
-    at random from the nearest `band` of the pool (a share, never less than a batch), with all that are as near as the
-    farthest of them.
+    R is the mean success of the batch. `eta` and `start` are on the paper's scale, on which the
+    pool runs from 0 to 100. The paper takes the nearest batch, and so the same problems again and
+    again while T rests; here a batch is drawn at random from the nearest `band` of the pool (a
+    share, never less than a batch), with all that are as near as the farthest of them.
     """
 
     def __init__(

@@ -42,7 +42,8 @@ class Load:
 class Step:
     """Bytes of one step: what is held throughout, and the most that each phase adds to it.
 
-    `backward` includes gradients and activations, `sampling` and `evaluating` the cache and merged adapters.
+    `backward` includes gradients and activations, `sampling` and `evaluating` the cache and merged
+    adapters.
     """
 
     saved: int  # of a checkpoint, beside the optimizer's state
@@ -109,8 +110,8 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
     """The bytes of one step of the run; OSError where the model's configuration is not here.
 
-    Every completion has its full length and an advantage, as in the worst step. NotImplementedError (or RuntimeError) for a
-    strategy that looks at the weights themselves.
+    Every completion has its full length and an advantage, as in the worst step. NotImplementedError
+    (or RuntimeError) for a strategy that looks at the weights themselves.
     """
     with torch.device("meta"):
         causal = _made(run)

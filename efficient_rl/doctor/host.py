@@ -51,7 +51,8 @@ def this_host() -> Host:
 def control_group(membership: str, root: Path) -> tuple[float | None, int | None]:
     """Cores and bytes that control groups leave to a process: the least on its path below `root`.
 
-    `membership` is the text of /proc/self/cgroup. Slurm confines jobs by version 1 (a tree for each resource) or 2 (one).
+    `membership` is the text of /proc/self/cgroup. Slurm confines jobs by version 1 (a tree for each
+    resource) or 2 (one).
     """
     quotas, limits = [], []
     for line in membership.splitlines():

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Launcher(Protocol):
     """Starts jobs and says how they ended; `local.LocalLauncher` is one.
 
-    `detaches`: its jobs go on without the process that launched them; `detach`: leave at once. `gpus_per_run`: what a run
-    occupies, for estimates; `slots`: how many may run at once.
+    `detaches`: its jobs go on without the process that launched them; `detach`: leave at once.
+    `gpus_per_run`: what a run occupies, for estimates; `slots`: how many may run at once.
     """
 
     detaches: bool

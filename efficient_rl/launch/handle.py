@@ -16,7 +16,8 @@ Stage = Literal["waiting", "queued", "running", "finished", "failed", "stopped",
 class Handle:
     """One job of a launcher. `note` says where it runs, or why it waits; `failure` why it failed.
 
-    Queued is with a cluster's scheduler; stopped wrote a checkpoint and can go on; elsewhere another process has the run.
+    Queued is with a cluster's scheduler; stopped wrote a checkpoint and can go on; elsewhere
+    another process has the run.
     """
 
     job: Job
@@ -33,7 +34,8 @@ class Handle:
 def settle(handle: Handle, exit_code: int | None, out_of_memory: bool = False, given_up: str | None = None) -> None:
     """Note how a job ended whose process ended with that code; a death without a word gets a failure note in the record.
 
-    `out_of_memory`: the kernel killed it for lack of memory. `given_up`: why the launcher killed it for good.
+    `out_of_memory`: the kernel killed it for lack of memory. `given_up`: why the launcher killed it
+    for good.
     """
     record = Record(Path(handle.job.folder))
     handle.failure = None

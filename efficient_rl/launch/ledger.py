@@ -1,8 +1,8 @@
 """Remembers which cluster job does which run, so that a command that was killed in the middle finds its jobs again.
 
 Before an array is submitted, its tasks are written down under a name that no other job has
-(`outputs/jobs/<batch>/batch.json`), and every run names its batch in `outputs/runs/<hash>/job.json`. However far the
-submission got, Slurm knows the name or does not.
+(`outputs/jobs/<batch>/batch.json`), and every run names its batch in
+`outputs/runs/<hash>/job.json`. However far the submission got, Slurm knows the name or does not.
 """
 
 import json
@@ -26,7 +26,8 @@ MISSING = (FileNotFoundError, NotADirectoryError)
 class Assignment:
     """Which task of which batch does a run.
 
-    `tries` are the causes for which earlier ones ended; `micro_batches`: into how many parts each batch is cut now.
+    `tries` are the causes for which earlier ones ended; `micro_batches`: into how many parts each
+    batch is cut now.
     """
 
     batch: str

@@ -57,8 +57,9 @@ class Layout:
 class LocalLauncher(Supervision):
     """Keeps at most `workers` jobs running, each of `processes_per_run` processes.
 
-    `workers` None means as many as there are GPUs for, or without GPUs cores. `in_cluster_job`: where everything dies at
-    once, the cluster knows why, and nothing is noted here. `layout`: where other machines train each run too.
+    `workers` None means as many as there are GPUs for, or without GPUs cores. `in_cluster_job`:
+    where everything dies at once, the cluster knows why, and nothing is noted here. `layout`: where
+    other machines train each run too.
     """
 
     workers: int | None = None

@@ -26,8 +26,9 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 class NodeJob:
     """The callable that submitit calls: does `jobs`, `at_once` at a time, and hands the node back when the cluster asks.
 
-    A signal only sets a flag, because submitit would otherwise pickle and requeue in the middle of anything: the loop below
-    lets every run write its checkpoint first, then lets submitit's own handler requeue the job.
+    A signal only sets a flag, because submitit would otherwise pickle and requeue in the middle of
+    anything: the loop below lets every run write its checkpoint first, then lets submitit's own
+    handler requeue the job.
     """
 
     jobs: list[Job]

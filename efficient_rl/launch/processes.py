@@ -11,8 +11,9 @@ FIRST_PORT, LAST_PORT = 20000, 59999
 def master_port(job_key: str) -> int:
     """The port at which the processes of a job meet: the same for the same key, different ones for different jobs.
 
-    Two jobs of one machine get the same one in 1 of 40,000 cases, and something else may listen there: whoever joins tries
-    the next ones too (`team.Team.join`), and recognizes its own job by the key.
+    Two jobs of one machine get the same one in 1 of 40,000 cases, and something else may listen
+    there: whoever joins tries the next ones too (`team.Team.join`), and recognizes its own job by
+    the key.
     """
     digest = hashlib.sha256(job_key.encode()).digest()
     return FIRST_PORT + int.from_bytes(digest[:8]) % (LAST_PORT + 1 - FIRST_PORT)
@@ -23,8 +24,9 @@ def distributed_environment(
 ) -> dict[str, str]:
     """The environment variables of process `rank` of `world_size`, as torch.distributed reads them.
 
-    `local_rank` counts the `local_world_size` processes on its machine; `address` is that of the machine of rank 0;
-    `job_key` names the start of the run (cluster job, index, attempt), so that another start meets elsewhere.
+    `local_rank` counts the `local_world_size` processes on its machine; `address` is that of the
+    machine of rank 0; `job_key` names the start of the run (cluster job, index, attempt), so that
+    another start meets elsewhere.
     """
     for name, value, size in (("rank", rank, world_size), ("local_rank", local_rank, local_world_size)):
         if not 0 <= value < size:

@@ -55,7 +55,8 @@ class JobState:
 def job_states(ids: Collection[str]) -> dict[str, JobState]:
     """The states of all these jobs (`123`, or `123_4` of an array): by sacct, and by squeue for those that it does not know.
 
-    Accounting may learn late of what waits, and some sites have none. A job that neither knows has vanished.
+    Accounting may learn late of what waits, and some sites have none. A job that neither knows has
+    vanished.
     """
     known = accounted(ids)
     missing = [name for name in ids if name not in known]

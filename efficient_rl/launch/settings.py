@@ -10,9 +10,10 @@ SHARDINGS = ("ddp", "fsdp")
 class Supervision:
     """What the watching process does beside watching.
 
-    `notify`: a shell command or a URL that hears of failed runs and of the sweep's end. `stall_minutes`: a run without a new
-    step for so long is reported, and with `requeue_stalled` started again, at most `retries` times; then it has failed.
-    Above `max_gpu_hours` a sweep needs a yes.
+    `notify`: a shell command or a URL that hears of failed runs and of the sweep's end.
+    `stall_minutes`: a run without a new step for so long is reported, and with `requeue_stalled`
+    started again, at most `retries` times; then it has failed. Above `max_gpu_hours` a sweep needs
+    a yes.
     """
 
     notify: str | None = None

@@ -54,7 +54,8 @@ def is_refusal(error: str) -> bool:
 def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]]) -> None:
     """Submit one array, a task for each group of jobs; raises SchedulerError in sbatch's words where that failed.
 
-    A batch that was refused is gone; one of which that is not certain stays, and `find` says what became of it.
+    A batch that was refused is gone; one of which that is not certain stays, and `find` says what
+    became of it.
     """
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -79,7 +80,8 @@ def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]]) 
 def find(batch: Batch) -> bool:
     """Whether Slurm has, or had, the batch; asked by name where nobody has noted its id. Call it under the lock.
 
-    Raises SchedulerError while that cannot be told: without an answer, or so soon that the controller may still take it.
+    Raises SchedulerError while that cannot be told: without an answer, or so soon that the
+    controller may still take it.
     """
     if batch.job is None and not batch.gone:
         batch.load()  # it may have been noted meanwhile

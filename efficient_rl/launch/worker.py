@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class Job:
     """One run to do: its directory, its configuration as plain values, and what does not change its result.
 
-    `force_before`: what attempts up to this number left is done again. `over`: attempts up to this number are known to have
-    ended. `micro_batches`: into how many parts each batch is cut, so that it fits into memory.
-    `sharding`: what the processes of the run share (`run.Options`).
+    `force_before`: what attempts up to this number left is done again. `over`: attempts up to this
+    number are known to have ended. `micro_batches`: into how many parts each batch is cut, so that
+    it fits into memory. `sharding`: what the processes of the run share (`run.Options`).
     """
 
     folder: str

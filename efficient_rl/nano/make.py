@@ -1,8 +1,8 @@
 """Makes the embedded model from a seed: `python -m efficient_rl.nano.make` (`make nano`), about an hour on one core.
 
-Nano is a small Qwen2 with a character vocabulary, taught by supervised training on generated problems in a mixture of
-behaviours. Only some of them are worth a reward, so that GRPO has something to choose from; all problems come from the
-training side of the split.
+Nano is a small Qwen2 with a character vocabulary, taught by supervised training on generated
+problems in a mixture of behaviours. Only some of them are worth a reward, so that GRPO has
+something to choose from; all problems come from the training side of the split.
 """
 
 import argparse

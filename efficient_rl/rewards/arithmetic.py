@@ -17,7 +17,8 @@ Operation = tuple[str, Value, Value]
 class Sum:
     """The value of a written sum and its operations: signs with the two values that they join.
 
-    The values of an addition or a multiplication stand in ascending order, so that 3+4 and 4+3 are one operation.
+    The values of an addition or a multiplication stand in ascending order, so that 3+4 and 4+3 are
+    one operation.
     """
 
     value: Value
@@ -27,7 +28,8 @@ class Sum:
 def evaluate(text: str) -> Sum | None:
     """The exact sum that a text writes in ASCII (`x` multiplies too), or None where it is none or beyond the bounds.
 
-    Numbers are whole, decimal or with thousands separators, of at most 30 digits; 200 characters, 20 nested parentheses.
+    Numbers are whole, decimal or with thousands separators, of at most 30 digits; 200 characters,
+    20 nested parentheses.
     """
     if len(text) > MAX_CHARACTERS:
         return None

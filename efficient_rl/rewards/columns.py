@@ -21,7 +21,8 @@ def whole_texts(completions: Sequence[str], prefill: Sequence[str] | None) -> li
 def reasoning(text: str) -> str:
     """What stands before the last answer tag; everything where there is none.
 
-    Text between `</think>` and the answer belongs to it, so that empty think tags hide nothing from a reward.
+    Text between `</think>` and the answer belongs to it, so that empty think tags hide nothing from
+    a reward.
     """
     end = text.rfind(ANSWER_TAG)
     return text if end < 0 else text[:end]

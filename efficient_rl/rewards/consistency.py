@@ -17,10 +17,10 @@ NUMBER = re.compile(r"-?[0-9]++(?:,[0-9]{3}(?![0-9]))*+(?:\.[0-9]++)?+(?:/[0-9]+
 class LogicalConsistency:
     """The share of true equations in the reasoning, or 0 where the final answer does not follow from them.
 
-    Every different `a op b = c` counts once, by exact fractions (`10 / 3 = 3.33` is false). An answer follows if it is the
-    value of the last equation's right side; an answer that is itself an expression (countdown) follows if each of its
-    operations stands in a true equation. No gold is used: consistent reasoning may still be wrong. Where there is no
-    equation there is no verdict.
+    Every different `a op b = c` counts once, by exact fractions (`10 / 3 = 3.33` is false). An
+    answer follows if it is the value of the last equation's right side; an answer that is itself an
+    expression (countdown) follows if each of its operations stands in a true equation. No gold is
+    used: consistent reasoning may still be wrong. Where there is no equation there is no verdict.
     """
 
     __name__ = "consistency"

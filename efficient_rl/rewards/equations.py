@@ -42,9 +42,10 @@ class Equation:
 def find_equations(text: str) -> dict[str, Equation]:
     """The different equations of a text by how they are written, in the order of their last occurrence.
 
-    An equation has one of + - * / on one side or the other; `a = b = c` is two. Where anything stands in it that is not
-    arithmetic over numbers (variables, powers, percent, roots, remainders, dots that go on), the equation is left out; a
-    unit after it is no part of it. The first 40,000 characters of equations are looked at, short ones counting as 20 more.
+    An equation has one of + - * / on one side or the other; `a = b = c` is two. Where anything
+    stands in it that is not arithmetic over numbers (variables, powers, percent, roots, remainders,
+    dots that go on), the equation is left out; a unit after it is no part of it. The first 40,000
+    characters of equations are looked at, short ones counting as 20 more.
     """
     found: dict[str, Equation] = {}
     if "=" not in text:

@@ -11,8 +11,8 @@ EXPRESSION = re.compile(r"[0-9+\-*/() ]+", re.ASCII)
 def evaluate_expression(text: str) -> tuple[Fraction, list[int]] | None:
     """Value and used numbers of an expression over whole numbers, + - * / and parentheses; None for anything else.
 
-    The text is parsed, never executed; powers, floor division, other characters, division by zero and anything over
-    200 characters are None.
+    The text is parsed, never executed; powers, floor division, other characters, division by zero
+    and anything over 200 characters are None.
     """
     if len(text) > MAX_EXPRESSION_CHARACTERS or not EXPRESSION.fullmatch(text):
         return None

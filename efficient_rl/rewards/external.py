@@ -20,10 +20,11 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 class Imported:
     """The reward function that `path` names: `package.module.function`, called as TRL would call it.
 
-    With `arguments` the path names a function that returns the reward function for them, such as TRL's
-    `get_soft_overlong_punishment`. With `messages` completions become lists of one assistant message, as the functions of
-    TRL and Open-R1 expect. A function with a parameter `solution` gets `gold[solution]`, or no verdict (None) where the
-    problem has none. With `whole` the beginning that the prompt already wrote of the completion is put in front.
+    With `arguments` the path names a function that returns the reward function for them, such as
+    TRL's `get_soft_overlong_punishment`. With `messages` completions become lists of one assistant
+    message, as the functions of TRL and Open-R1 expect. A function with a parameter `solution` gets
+    `gold[solution]`, or no verdict (None) where the problem has none. With `whole` the beginning
+    that the prompt already wrote of the completion is put in front.
 
     The path is resolved at the first call, since planning imports none of these packages.
     """

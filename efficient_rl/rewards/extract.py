@@ -11,11 +11,12 @@ THINKING_ENDS = "</think>"
 def extract_answer(completion: str, place: str = "tags_or_boxed") -> str | None:
     """The answer's text, stripped, or None where there is none; an unclosed tag or box is none.
 
-    Places: `tags`, the last pair of answer tags (DeepSeek-R1, TinyZero); `boxed`, the last complete LaTeX box, by where it
-    starts; `tags_or_boxed`, the tags, or the last box inside them if there is one, or without tags the last box;
-    `first_line`, the first line that is not empty (few-shot base models); `hash`, the rest of the line after the last
-    `#### ` (GSM8K). What follows the last `</think>` is searched first, all of the text only if no answer is there.
-    ValueError for any other place.
+    Places: `tags`, the last pair of answer tags (DeepSeek-R1, TinyZero); `boxed`, the last complete
+    LaTeX box, by where it starts; `tags_or_boxed`, the tags, or the last box inside them if there
+    is one, or without tags the last box; `first_line`, the first line that is not empty (few-shot
+    base models); `hash`, the rest of the line after the last `#### ` (GSM8K). What follows the last
+    `</think>` is searched first, all of the text only if no answer is there. ValueError for any
+    other place.
     """
     try:
         find = FINDERS[place]

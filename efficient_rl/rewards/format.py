@@ -17,8 +17,8 @@ STEP_WORD = re.compile(r"\b(first(?:ly)?|second(?:ly)?|third(?:ly)?|next|then|fi
 class ThinkFormat:
     """1 where the whole completion is `<think>...</think><answer>...</answer>`, else 0 (DeepSeek-R1, arXiv:2501.12948).
 
-    Each tag stands once; only white space may stand between the two pairs and around them. What the prompt already wrote
-    of the completion counts.
+    Each tag stands once; only white space may stand between the two pairs and around them. What the
+    prompt already wrote of the completion counts.
     """
 
     __name__ = "think_format"
@@ -50,7 +50,8 @@ class TagCount:
 class ReasoningSteps:
     """min(1, steps / `wanted`), after Open-R1: lines that begin `Step 2:`, `2.` or `-`, and `First,`, `Then,`, `Finally,`.
 
-    Only steps that say something, and different things, count. It still pays for form alone: give it a small weight.
+    Only steps that say something, and different things, count. It still pays for form alone: give
+    it a small weight.
     """
 
     wanted: int = 3

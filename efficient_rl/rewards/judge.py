@@ -82,7 +82,8 @@ class Judges:
     def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
         """Whether math-verify finds two LaTeX expressions equal within that many CPU seconds, and how many it took.
 
-        RuntimeError if its process cannot be started or is killed from outside three times over the same pair.
+        RuntimeError if its process cannot be started or is killed from outside three times over the
+        same pair.
         """
         with self.lock:
             for _ in range(3):

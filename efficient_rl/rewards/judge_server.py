@@ -1,8 +1,9 @@
 """The process that runs math-verify: relays pairs to a worker with bounded time and memory, and replaces the ones that hang.
 
-Started by file, alone, by `efficient_rl.rewards.judge`; it imports no more than math-verify, and its worker is forked from
-it, so that a new one costs milliseconds. Model text reaches sympy only as parsed LaTeX: sympy's own text parser, which
-evaluates Python, is replaced before the first pair by one that knows decimal numbers only.
+Started by file, alone, by `efficient_rl.rewards.judge`; it imports no more than math-verify, and
+its worker is forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
+parsed LaTeX: sympy's own text parser, which evaluates Python, is replaced before the first pair by
+one that knows decimal numbers only.
 """
 
 import ctypes

@@ -23,10 +23,11 @@ KANA_SHARE = 0.1
 class LanguageConsistency:
     """The share of the target language's letters in the reasoning (DeepSeek-R1's language consistency, arXiv:2501.12948).
 
-    R1 counts words; letters by Unicode script need no list of words and no spaces between them. Code, formulas, tags and
-    single-letter variables are left out first. Chinese and Japanese share characters: a sentence with kana is Japanese, one
-    of Han characters alone is Chinese. Languages of one script are not told apart: English text counts in full for German.
-    Completions with fewer than `min_letters` letters are not judged.
+    R1 counts words; letters by Unicode script need no list of words and no spaces between them.
+    Code, formulas, tags and single-letter variables are left out first. Chinese and Japanese share
+    characters: a sentence with kana is Japanese, one of Han characters alone is Chinese. Languages
+    of one script are not told apart: English text counts in full for German. Completions with fewer
+    than `min_letters` letters are not judged.
     """
 
     language: str = "en"

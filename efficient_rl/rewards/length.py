@@ -11,8 +11,8 @@ from efficient_rl.rewards.columns import groups, require, verdicts
 class KimiLength:
     """Among the completions of one prompt, shorter is better; wrong ones are never paid for it (Kimi k1.5, 2501.12599).
 
-    With lambda = 0.5 - (tokens - min) / (max - min) over the group: lambda where the answer is right, min(0, lambda) where
-    it is wrong, 0 for all where all are equally long.
+    With lambda = 0.5 - (tokens - min) / (max - min) over the group: lambda where the answer is
+    right, min(0, lambda) where it is wrong, 0 for all where all are equally long.
     """
 
     whole_groups: ClassVar[bool] = True  # compares the completions of one prompt, so none may lie in another process
@@ -46,9 +46,10 @@ class KimiLength:
 class Cosine:
     """A right answer is worth more when short, a wrong one less bad when long (arXiv:2502.03373, appendix C.1).
 
-    long + (short - long) (1 + cos(pi t / T)) / 2 for t of at most T = `max_tokens` tokens, where short and long are the
-    values at 0 and at T tokens; beyond T it stays at long. `exceeded` replaces it from T tokens on, where it is set. The
-    bounds are those of Open-R1 with the order among wrong answers that the paper means.
+    long + (short - long) (1 + cos(pi t / T)) / 2 for t of at most T = `max_tokens` tokens, where
+    short and long are the values at 0 and at T tokens; beyond T it stays at long. `exceeded`
+    replaces it from T tokens on, where it is set. The bounds are those of Open-R1 with the order
+    among wrong answers that the paper means.
     """
 
     max_tokens: int
@@ -94,7 +95,8 @@ class Cosine:
 class SoftOverlong:
     """0 up to L - c tokens, then falling evenly to -1 at L tokens, and -1 beyond (DAPO, arXiv:2503.14476, equation 13).
 
-    L is `max_tokens`, c is `cache_tokens`; without one it is a fifth of L, as in the paper (4,096 of 20,480).
+    L is `max_tokens`, c is `cache_tokens`; without one it is a fifth of L, as in the paper (4,096
+    of 20,480).
     """
 
     max_tokens: int

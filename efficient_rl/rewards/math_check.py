@@ -1,6 +1,7 @@
 """Judges an answer in LaTeX or text against a gold one: numbers exactly, lists item by item, the rest by sympy.
 
-What sympy sees is one expression each time, without words, integrals or large powers, in a bounded process (`judge`).
+What sympy sees is one expression each time, without words, integrals or large powers, in a bounded
+process (`judge`).
 """
 
 import re
@@ -43,9 +44,10 @@ Equal = Callable[[str, str], bool]
 def math(answer: str, gold: Mapping[str, Any]) -> bool:
     """Whether the answer is `gold["answer"]`: a number, word, expression, equation, list, set, tuple or interval.
 
-    A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is wanted. A list of another
-    length than the gold one is wrong, whatever is in it; order counts inside ( ) and [ ] only. An equation in the answer is
-    right if all its sides are, a name in front apart. Over 2,000 characters, or over 0.2 seconds of sympy in all, is wrong.
+    A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is
+    wanted. A list of another length than the gold one is wrong, whatever is in it; order counts
+    inside ( ) and [ ] only. An equation in the answer is right if all its sides are, a name in
+    front apart. Over 2,000 characters, or over 0.2 seconds of sympy in all, is wrong.
     """
     if len(answer) > MAX_ANSWER_CHARACTERS or depth_of(answer) > MAX_DEPTH:
         return False

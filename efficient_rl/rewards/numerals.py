@@ -37,9 +37,9 @@ class Quantity:
 def parse_number(text: str) -> Fraction | None:
     """The exact value of one number, or None for anything else, 50% being 1/2.
 
-    Accepted: `1,234`, `1\\,234`, `$5.50`, `-3`, `.5`, `7.`, `1/2`, `\\frac{1}{2}`, `3 1/2`, `0.\\overline{3}`,
-    `1.5 \\times 10^{3}`, a unit behind it, LaTeX or Markdown delimiters around it. Only ASCII digits, at most 100 in a
-    row, 200 characters in all.
+    Accepted: `1,234`, `1\\,234`, `$5.50`, `-3`, `.5`, `7.`, `1/2`, `\\frac{1}{2}`, `3 1/2`,
+    `0.\\overline{3}`, `1.5 \\times 10^{3}`, a unit behind it, LaTeX or Markdown delimiters around
+    it. Only ASCII digits, at most 100 in a row, 200 characters in all.
     """
     found = read_quantity(text)
     return None if found is None else found.value
@@ -101,8 +101,9 @@ def _scaled(part: dict[str, str]) -> Fraction | None:
 def answers(text: str, wanted: Quantity) -> bool:
     """Whether a text gives exactly the wanted number, or is an equation with nothing else on any side: `x = 3 + 4 = 7`.
 
-    50% is 0.5 and, as questions that ask for a percentage have bare answers, also 50 (not 0.5% for 0.5); a bare 50 is
-    50%. Units that contradict each other are wrong, and so is a division left undone (84/2) where a whole number is wanted.
+    50% is 0.5 and, as questions that ask for a percentage have bare answers, also 50 (not 0.5% for
+    0.5); a bare 50 is 50%. Units that contradict each other are wrong, and so is a division left
+    undone (84/2) where a whole number is wanted.
     """
     *before, last = sides(unwrap(text)) if len(text) <= MAX_CHARACTERS else [""]
     given = read_quantity(last)

@@ -21,10 +21,11 @@ PART_CHARACTERS = 40  # what looking at one costs beside its own
 class StepRewards:
     """Rewards of steps for process supervision (DeepSeekMath, arXiv:2402.03300, section 4.1.3), judged by arithmetic.
 
-    A step is a line, or a part of one between semicolons, with at least one equation that no earlier step wrote: 1 if all
-    its equations are true, else 0; the first 40,000 characters of such parts count. The last step is the answer: 1 if it
-    is right, else 0. DeepSeekMath judges steps with a trained model; equations need none. The trainer turns steps into
-    advantages of tokens; called as an ordinary reward, it is the mean over the steps.
+    A step is a line, or a part of one between semicolons, with at least one equation that no
+    earlier step wrote: 1 if all its equations are true, else 0; the first 40,000 characters of such
+    parts count. The last step is the answer: 1 if it is right, else 0. DeepSeekMath judges steps
+    with a trained model; equations need none. The trainer turns steps into advantages of tokens;
+    called as an ordinary reward, it is the mean over the steps.
     """
 
     __name__ = "process"
@@ -64,10 +65,11 @@ def _equation_steps(text: str) -> Iterator[tuple[int, float]]:
 def token_ends(ends: Sequence[int], pieces: Sequence[str], text: str | None = None) -> list[int]:
     """The index of the token that writes the last character of each step.
 
-    `ends` are positions after the steps in the completion's text, `pieces` its decoded tokens, one string a token. With
-    `text`, pieces that do not add up to it (special tokens, parts of a character, spaces that only the whole has) are
-    aligned to it, and a step that ends with the text ends at the last token, so that the end-of-text token shares its
-    advantage. Without tokens all ends are 0.
+    `ends` are positions after the steps in the completion's text, `pieces` its decoded tokens, one
+    string a token. With `text`, pieces that do not add up to it (special tokens, parts of a
+    character, spaces that only the whole has) are aligned to it, and a step that ends with the text
+    ends at the last token, so that the end-of-text token shares its advantage. Without tokens all
+    ends are 0.
     """
     written = list(accumulate(map(len, pieces))) if text is None else _aligned(pieces, text)
     token = 0
@@ -97,9 +99,10 @@ def step_advantages(
 ) -> list[list[float]]:
     """Advantages of every token of one group's completions (arXiv:2402.03300, section 4.1.3).
 
-    `ends` and `rewards` hold, for each completion, the token index of each step's last token and the step's reward;
-    `lengths` are in tokens. Rewards are normalised by mean and (sample) standard deviation + 1e-4 over all steps of the
-    group, 0 where all are equal; the advantage of token t is the sum over the steps that end at t or later.
+    `ends` and `rewards` hold, for each completion, the token index of each step's last token and
+    the step's reward; `lengths` are in tokens. Rewards are normalised by mean and (sample) standard
+    deviation + 1e-4 over all steps of the group, 0 where all are equal; the advantage of token t is
+    the sum over the steps that end at t or later.
     """
     every = [reward for row in rewards for reward in row]
     center = mean(every) if every else 0.0

@@ -25,14 +25,16 @@ Number = int | float | complex
 class TinyZeroCountdown:
     """TinyZero's reward for countdown: 0 without an answer, `format_score` for a wrong one, `score` for a right one.
 
-    By default it is strict: the last answer tags anywhere in the completion count, exact fractions over + - * / decide,
-    and what is no expression gets 0, so that tags around junk earn nothing. `all_numbers` demands every number exactly once,
-    as the checker `countdown` does; without it each may be used at most once, as TinyZero's prompt says.
+    By default it is strict: the last answer tags anywhere in the completion count, exact fractions
+    over + - * / decide, and what is no expression gets 0, so that tags around junk earn nothing.
+    `all_numbers` demands every number exactly once, as the checker `countdown` does; without it
+    each may be used at most once, as TinyZero's prompt says.
 
-    `tinyzero_compat` gives the published scorer's values (https://github.com/Jiayi-Pan/TinyZero) with all its faults: what
-    follows the first `Assistant:` of prompt and completion, its last line only, digits compared as whole numbers, powers and
-    floor division, a tolerance of 1e-5. Text is parsed, never executed, and what is too large for the bounds (1,000
-    characters, 20,000 bits), where the published one may hang, gets `format_score`. Problems of other kinds get None.
+    `tinyzero_compat` gives the published scorer's values (https://github.com/Jiayi-Pan/TinyZero)
+    with all its faults: what follows the first `Assistant:` of prompt and completion, its last line
+    only, digits compared as whole numbers, powers and floor division, a tolerance of 1e-5. Text is
+    parsed, never executed, and what is too large for the bounds (1,000 characters, 20,000 bits),
+    where the published one may hang, gets `format_score`. Problems of other kinds get None.
     """
 
     tinyzero_compat: bool = False
@@ -96,8 +98,8 @@ class TinyZeroCountdown:
 class TinyZeroMultiply:
     """TinyZero's reward for a whole number: 0 without one in the answer tags, `format_score` if wrong, `score` if right.
 
-    The last answer tags count; the published scorer also wants `Assistant:` in the prompt. Problems whose gold answer is no
-    whole number get None.
+    The last answer tags count; the published scorer also wants `Assistant:` in the prompt. Problems
+    whose gold answer is no whole number get None.
     """
 
     format_score: float = 0.1

@@ -49,7 +49,8 @@ NOT_UNITS = frozenset(
 def unit_of(text: str, attached: bool) -> str | None:
     """The unit that a text after a number names, in a common form; "" for none, None where the text is no unit.
 
-    `attached` says that no space parts it from the number: `7cm` and `7apples` carry a unit, `7x` and `7ab` do not.
+    `attached` says that no space parts it from the number: `7cm` and `7apples` carry a unit, `7x`
+    and `7ab` do not.
     """
     text = SPACING.sub(" ", text).strip().rstrip(".").strip()
     if not text:

@@ -1,6 +1,7 @@
 """Judges answers that a model wrote, without ever executing them: finds the answer, then asks the problem's checker.
 
-Every verdict is bounded in characters and time, is the same in threads and processes, and is wrong where it is in doubt.
+Every verdict is bounded in characters and time, is the same in threads and processes, and is wrong
+where it is in doubt.
 """
 
 import re

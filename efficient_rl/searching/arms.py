@@ -1,7 +1,7 @@
 """Tunes every arm of a comparison with the same number of trials, then runs each arm's best with fresh seeds on the test.
 
-An arm is one combination of the swept values. Only its learning rate is tuned, around the arm's own centre
-(model.learning_rate x strategy.learning_rate_factor), and only on the validation split.
+An arm is one combination of the swept values. Only its learning rate is tuned, around the arm's own
+centre (model.learning_rate x strategy.learning_rate_factor), and only on the validation split.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Runs a search: asks for trials, does them as runs, prunes, tells what they measured, and finds its way back after a kill.
 
-A trial is RUNNING in the study from before its run is launched until its end is told; whatever happens to this process,
-the next one finds it there and goes on with the same run. Results are read from the run directories only.
+A trial is RUNNING in the study from before its run is launched until its end is told; whatever
+happens to this process, the next one finds it there and goes on with the same run. Results are read
+from the run directories only.
 """
 
 import time
@@ -47,7 +48,8 @@ class Limits:
 class Loop:
     """One controller's work on a study. `ask` turns a trial's proposal into a run, or raises UnfitError.
 
-    `size`: how many distinct runs there are, where that is known. `reports` None: nothing is pruned.
+    `size`: how many distinct runs there are, where that is known. `reports` None: nothing is
+    pruned.
     """
 
     request: "Request"

@@ -88,7 +88,8 @@ class Knob:
 class Space:
     """The runs that the overrides span, without those that a filter drops.
 
-    Options are asked for first; a value only where the chosen options have it and it reaches the run.
+    Options are asked for first; a value only where the chosen options have it and it reaches the
+    run.
     """
 
     def __init__(self, arguments: Sequence[str], rules: Sequence[str] = (), extra_folder: str | None = None) -> None:

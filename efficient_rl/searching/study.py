@@ -35,8 +35,8 @@ def opened(
 ) -> Iterator[Study]:
     """The study of a search, made if it is new, for this process alone.
 
-    `question` are the overrides that say what is searched; ConfigError where the study was asked another one, or where
-    another process works on it.
+    `question` are the overrides that say what is searched; ConfigError where the study was asked
+    another one, or where another process works on it.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class AdaLora(Adapters):
     """AdaLoRA (arXiv:2303.10512): W + (alpha / r) P E Q, E diagonal and 0 at the start; the least important entries go.
 
-    Starts with `initial_rank_factor` times `rank` (the mean at the end). The budget stays for the share `warmup` of the
-    steps, falls by a cubic, and stays again for the share `final`. `orthogonality` weighs |P^T P - I| + |Q Q^T - I|, whose
-    gradient the schedule adds. Rewards give small gradients, so a large weight lets that term rule P and Q.
+    Starts with `initial_rank_factor` times `rank` (the mean at the end). The budget stays for the
+    share `warmup` of the steps, falls by a cubic, and stays again for the share `final`.
+    `orthogonality` weighs |P^T P - I| + |Q Q^T - I|, whose gradient the schedule adds. Rewards give
+    small gradients, so a large weight lets that term rule P and Q.
     """
 
     rank: int
@@ -85,8 +86,8 @@ class AdaLora(Adapters):
 class BudgetSchedule(Schedule):
     """Drives PEFT's rank allocator. A step counts once it is done, so that the last of all has the final budget.
 
-    The ranks stay out of PEFT's configuration: what it saves keeps its shapes, with zeros where a rank is lost, and loads
-    into a new model as it is.
+    The ranks stay out of PEFT's configuration: what it saves keeps its shapes, with zeros where a
+    rank is lost, and loads into a new model as it is.
     """
 
     def __init__(self, model: "PeftModel", steps: int, warmup: int, final: int) -> None:

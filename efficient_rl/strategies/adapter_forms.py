@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Vera(Adapters):
     """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A with random A and B frozen and shared; the vectors d and b = 0 train.
 
-    Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the largest module.
+    Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the
+    largest module.
     """
 
     rank: int = 256
@@ -49,7 +50,8 @@ class Vera(Adapters):
 class RandLora(Adapters):
     """RandLoRA (arXiv:2502.00987): a sum of random low-rank bases, enough for full rank, weighted by trained vectors.
 
-    A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by default, so mind the rate.
+    A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by
+    default, so mind the rate.
     """
 
     rank: int = 32
@@ -81,8 +83,9 @@ class RandLora(Adapters):
 class TinyLora(Adapters):
     """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i, fixed random P_i; only the vectors v (length u) train.
 
-    `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers for the whole model. Meant
-    for reinforcement learning; the authors need 100 to 1000 times more numbers for supervised training.
+    `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers
+    for the whole model. Meant for reinforcement learning; the authors need 100 to 1000 times more
+    numbers for supervised training.
     """
 
     rank: int = 2
@@ -118,7 +121,8 @@ class TinyLora(Adapters):
 class LoHa(Adapters):
     """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise, of rank up to rank^2; B2 = 0 at the start.
 
-    Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole update.
+    Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole
+    update.
     """
 
     rank: int
@@ -143,7 +147,8 @@ class LoHa(Adapters):
 class LoKr(LoHa):
     """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product; D is of low rank where that is smaller.
 
-    On small modules D stays whole, and the rank only scales. `factor` is the size of C; -1 makes it near the square root.
+    On small modules D stays whole, and the rank only scales. `factor` is the size of C; -1 makes it
+    near the square root.
     """
 
     factor: int = -1
@@ -163,7 +168,8 @@ class LoKr(LoHa):
 class IA3(Adapters):
     """(IA)3 (arXiv:2205.05638): one trained factor for every key, value and inner activation of the MLPs, 1 at the start.
 
-    `feedforward_modules` is a regular expression for those targets whose inputs are scaled, and not their outputs.
+    `feedforward_modules` is a regular expression for those targets whose inputs are scaled, and not
+    their outputs.
     """
 
     feedforward_modules: str = ""
@@ -183,7 +189,8 @@ class IA3(Adapters):
 class Oft(Adapters):
     """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices, the identity at the start.
 
-    The rotation is a Cayley transform whose inverse is a series of five terms: only nearly orthogonal for large angles.
+    The rotation is a Cayley transform whose inverse is a series of five terms: only nearly
+    orthogonal for large angles.
     """
 
     block_size: int = 32

@@ -34,8 +34,9 @@ ADAPTER = "default"  # PEFT's name for the one adapter that there is
 class Adapters(Strategy):
     """What all methods share: which linear modules, in which blocks, get an adapter.
 
-    `target_modules` is PEFT's: `all-linear` (all but the output head), a list of name endings, or a regular expression for
-    whole names. `layers` keeps those in the named blocks (see `resolve_layers`); null keeps all.
+    `target_modules` is PEFT's: `all-linear` (all but the output head), a list of name endings, or a
+    regular expression for whole names. `layers` keeps those in the named blocks (see
+    `resolve_layers`); null keeps all.
     """
 
     target_modules: str | Sequence[str] = "all-linear"
@@ -122,7 +123,8 @@ class RsLora(Lora):
 class Dora(Lora):
     """DoRA (arXiv:2402.09353): m (W + s B A) / |W + s B A|, one norm an output, where the magnitudes m train too.
 
-    Every forward pass computes the norm of the whole weight: slower than LoRA. Sample from merged weights.
+    Every forward pass computes the norm of the whole weight: slower than LoRA. Sample from merged
+    weights.
     """
 
     variant = {"use_dora": True}  # noqa: RUF012
@@ -132,8 +134,9 @@ class Dora(Lora):
 class Pissa(Lora):
     """PiSSA (arXiv:2404.02948): A and B start as the largest singular directions of W, and the frozen base is the rest of W.
 
-    The base changes: without the adapter the model is not the original one, and a checkpoint fits only the base that the
-    same weights and the same SVD routine give. What `save` writes is plain LoRA of twice the rank, for the original model.
+    The base changes: without the adapter the model is not the original one, and a checkpoint fits
+    only the base that the same weights and the same SVD routine give. What `save` writes is plain
+    LoRA of twice the rank, for the original model.
     """
 
     variant = {"init_lora_weights": "pissa"}  # noqa: RUF012
@@ -168,8 +171,9 @@ class Pissa(Lora):
 class LoraFA(Lora):
     """LoRA-FA (arXiv:2308.03303): LoRA with A frozen as it was drawn, so that only the r numbers A x are kept for backward.
 
-    Its AdamW gets B's gradient as g (A A^T)^-1 / s^2, the step that comes closest to the full weight's gradient. PEFT's
-    `create_lorafa_optimizer` computes the same in bfloat16, but its state belongs to names instead of parameters.
+    Its AdamW gets B's gradient as g (A A^T)^-1 / s^2, the step that comes closest to the full
+    weight's gradient. PEFT's `create_lorafa_optimizer` computes the same in bfloat16, but its state
+    belongs to names instead of parameters.
     """
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":

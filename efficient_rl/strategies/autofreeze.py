@@ -19,12 +19,13 @@ TINY = 1e-30
 class AutoFreeze(Strategy):
     """AutoFreeze (arXiv:2102.01386): after each of `intervals` equal parts of the run a longer prefix of blocks may freeze.
 
-    With G_l the 1-norm of block l's gradients summed over the interval and eta_l = |G_l before - G_l| / G_l before, training
-    now starts at the first block whose eta reaches the given percentile of those that still train. What froze stays frozen,
-    the embeddings with it; final norm and head always train. One interval alone decides nothing.
-    Where head and embeddings are one tensor it keeps training as head, and backward still goes through the frozen blocks to
-    it: `freeze_tied=true` freezes it with the embeddings, which is what saves time on models with tied embeddings.
-    The sum of the gradients takes one float per trained number, also in checkpoints.
+    With G_l the 1-norm of block l's gradients summed over the interval and eta_l = |G_l before -
+    G_l| / G_l before, training now starts at the first block whose eta reaches the given percentile
+    of those that still train. What froze stays frozen, the embeddings with it; final norm and head
+    always train. One interval alone decides nothing. Where head and embeddings are one tensor it
+    keeps training as head, and backward still goes through the frozen blocks to it:
+    `freeze_tied=true` freezes it with the embeddings, which is what saves time on models with tied
+    embeddings. The sum of the gradients takes one float per trained number, also in checkpoints.
     """
 
     percentile: float = 50

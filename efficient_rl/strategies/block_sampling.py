@@ -18,9 +18,10 @@ ORDERS = ("random", "descending", "ascending")
 class Lisa(Strategy):
     """LISA (arXiv:2403.17919): every `interval` steps `active_layers` blocks are drawn uniformly; only they train.
 
-    Embeddings, final norm and head always train, so backward goes through every block: it saves memory, not time.
-    The same blocks may be drawn twice in a row. The optimizer must own all parameters from the start, and lose the state
-    of those that freeze; published implementations got both wrong.
+    Embeddings, final norm and head always train, so backward goes through every block: it saves
+    memory, not time. The same blocks may be drawn twice in a row. The optimizer must own all
+    parameters from the start, and lose the state of those that freeze; published implementations
+    got both wrong.
     """
 
     active_layers: int = 2
@@ -70,8 +71,9 @@ class LisaSchedule(Switching):
 class BAdam(Strategy):
     """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps, with a new Adam each time.
 
-    A random order is drawn anew for every round through all blocks; the published code goes descending unless told.
-    Embeddings, final norm and head never train. In a run of fewer than blocks x interval steps some blocks never train.
+    A random order is drawn anew for every round through all blocks; the published code goes
+    descending unless told. Embeddings, final norm and head never train. In a run of fewer than
+    blocks x interval steps some blocks never train.
     """
 
     interval: int = 10

@@ -33,8 +33,8 @@ def names_by_block(model: "PreTrainedModel") -> list[list[str]]:
 def train_only(model: "PreTrainedModel", modules: "Iterable[nn.Module]", also_train: Iterable[str]) -> "PreTrainedModel":
     """Freeze the model, then let the given modules and every parameter named in `also_train` train.
 
-    A name selects every parameter whose dotted path contains it as one or more whole parts (`norm`, `embed_tokens`).
-    Raises ValueError for a name that selects nothing.
+    A name selects every parameter whose dotted path contains it as one or more whole parts (`norm`,
+    `embed_tokens`). Raises ValueError for a name that selects nothing.
     """
     model.requires_grad_(False)
     for module in modules:

@@ -17,13 +17,15 @@ VARIANCES = ("samples", "rows")
 class AutoSNR(Measuring):
     """Auto-SNR (arXiv:2210.11466): tensors whose gradients' mean g^2 / (variance + `epsilon`) is below `threshold` freeze.
 
-    Measured over the first `batches` steps of every `interval`, for which all tensors have gradients again; a frozen one
-    whose ratio has risen returns. If none reaches the threshold, the one that comes closest trains alone.
-    `variance=samples` is the paper's definition: per number, g and the variance are mean and variance over the measured
-    steps, one step's batch gradient being one sample; two floats a number are kept while it measures.
-    `variance=rows` is how the published code reads it: for each step's gradient, the variance over tensor dimension 0,
-    then averaged over the steps. With n rows and gradients well above the root of epsilon it is at least (n - 1) / n, so
-    that a threshold of 0.95 hardly sees more than how small the gradients are. Steps without any gradient do not count.
+    Measured over the first `batches` steps of every `interval`, for which all tensors have
+    gradients again; a frozen one whose ratio has risen returns. If none reaches the threshold, the
+    one that comes closest trains alone. `variance=samples` is the paper's definition: per number, g
+    and the variance are mean and variance over the measured steps, one step's batch gradient being
+    one sample; two floats a number are kept while it measures. `variance=rows` is how the published
+    code reads it: for each step's gradient, the variance over tensor dimension 0, then averaged
+    over the steps. With n rows and gradients well above the root of epsilon it is at least (n - 1)
+    / n, so that a threshold of 0.95 hardly sees more than how small the gradients are. Steps
+    without any gradient do not count.
     """
 
     threshold: float = 0.95

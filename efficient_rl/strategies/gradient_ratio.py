@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 class AutoRGN(Measuring):
     """Auto-RGN (arXiv:2210.11466): a tensor's learning rate is scaled by its relative gradient norm, |g| / |w|.
 
-    The norm is averaged over the first `batches` steps of every `interval` (published: 5 batches of every epoch) and divided
-    by the largest; the first interval uses the mean so far. Everything trains, so it costs what full training costs.
-    A tensor of zeros has no ratio and keeps factor 1; one that has only just left zero can dwarf all others. With GRPO the
-    ratios are noisy. The published code makes a new Adam every epoch; here its state is kept.
+    The norm is averaged over the first `batches` steps of every `interval` (published: 5 batches of
+    every epoch) and divided by the largest; the first interval uses the mean so far. Everything
+    trains, so it costs what full training costs. A tensor of zeros has no ratio and keeps factor 1;
+    one that has only just left zero can dwarf all others. With GRPO the ratios are noisy. The
+    published code makes a new Adam every epoch; here its state is kept.
     """
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "RGNSchedule":

@@ -56,9 +56,9 @@ class Modules(Strategy):
 class Parts(Strategy):
     """Every parameter of the named kinds trains, found by structure: attention, mlp, norms, biases, head.
 
-    Biases alone are BitFit (arXiv:2106.10199), and include those of norms; Llama has none, Qwen2 only those of q, k and v.
-    The head is what the model's `get_output_embeddings` returns: where it is tied, the embeddings train with it, and
-    backward then goes through every block.
+    Biases alone are BitFit (arXiv:2106.10199), and include those of norms; Llama has none, Qwen2
+    only those of q, k and v. The head is what the model's `get_output_embeddings` returns: where it
+    is tied, the embeddings train with it, and backward then goes through every block.
     """
 
     parts: Sequence[str]

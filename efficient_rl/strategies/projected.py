@@ -61,10 +61,11 @@ class _Projected(Strategy):
 class GaLore(_Projected):
     """GaLore (arXiv:2403.03507): Adam's moments of attention and MLP matrices live in the gradient's top singular space.
 
-    `rank` is a number or a share of a matrix's shorter side (the paper's runs use about a quarter), `gap` the steps between
-    two decompositions, `scale` a factor on the projected update. Embeddings, head, norms and biases get plain AdamW at the
-    full rate. It saves optimizer state, not gradients or time; the SVD costs seconds a matrix at several thousand columns.
-    The moments stay when the space changes, as in the published code.
+    `rank` is a number or a share of a matrix's shorter side (the paper's runs use about a quarter),
+    `gap` the steps between two decompositions, `scale` a factor on the projected update.
+    Embeddings, head, norms and biases get plain AdamW at the full rate. It saves optimizer state,
+    not gradients or time; the SVD costs seconds a matrix at several thousand columns. The moments
+    stay when the space changes, as in the published code.
     """
 
     rank: int | float = 0.25
@@ -81,9 +82,10 @@ class GaLore(_Projected):
 class Apollo(_Projected):
     """APOLLO (arXiv:2412.05270): every matrix follows its own gradient, scaled as Adam would in a random space of low rank.
 
-    The factor belongs to a channel or to the whole tensor (`scaling`), is multiplied by the root of `scale`, and may grow by
-    1 % a step at most. APOLLO-Mini is `rank=1 scaling=tensor scale=128`. A new random projection is drawn every `gap` steps
-    from a seed that is the parameter's position, so that runs of other seeds project alike.
+    The factor belongs to a channel or to the whole tensor (`scaling`), is multiplied by the root of
+    `scale`, and may grow by 1 % a step at most. APOLLO-Mini is `rank=1 scaling=tensor scale=128`. A
+    new random projection is drawn every `gap` steps from a seed that is the parameter's position,
+    so that runs of other seeds project alike.
     """
 
     rank: int | float = 0.25

@@ -23,9 +23,10 @@ class AdamSettings:
 class Schedule(Protocol):
     """The changing part of a dynamic strategy: which parameters each step updates. Its state travels with the checkpoint.
 
-    A step is one update of the optimizer. The order within it: `begin_step`, generation, forward and backward passes,
-    `see_gradients`, clipping, the optimizer, `see_update`. Whoever trains drops the gradient of what is not in `active`
-    after `see_gradients`, and its optimizer state. All names are those of `model.named_parameters()`.
+    A step is one update of the optimizer. The order within it: `begin_step`, generation, forward
+    and backward passes, `see_gradients`, clipping, the optimizer, `see_update`. Whoever trains
+    drops the gradient of what is not in `active` after `see_gradients`, and its optimizer state.
+    All names are those of `model.named_parameters()`.
     """
 
     @property
@@ -53,7 +54,8 @@ class Schedule(Protocol):
 class Strategy(Protocol):
     """A way to train only part of a model. Works on any transformers model; nothing else in the package asks which it is.
 
-    Inherit from it to get what most of them share: fits every model, nothing changes during training, AdamW.
+    Inherit from it to get what most of them share: fits every model, nothing changes during
+    training, AdamW.
     """
 
     def check_blocks(self, blocks: int) -> None:

@@ -16,8 +16,9 @@ _RATIO = re.compile(r"(first|last)\s+(\d+(?:\.\d+)?)(\s*%)?")
 def resolve_layers(layers: Layers, blocks: int) -> list[int]:
     """The sorted block numbers, each once, that `layers` names in a model of `blocks` blocks; never empty.
 
-    Negative numbers count from the end, slices are Python's, and `last 25%` is rounded to the nearest number of blocks
-    but at least one. Raises ValueError with value, bound and remedy for what is malformed, out of range or empty.
+    Negative numbers count from the end, slices are Python's, and `last 25%` is rounded to the
+    nearest number of blocks but at least one. Raises ValueError with value, bound and remedy for
+    what is malformed, out of range or empty.
     """
     parts = [layers] if isinstance(layers, int | str) else list(layers)
     chosen = sorted({number for part in parts for number in _resolve(part, blocks)})

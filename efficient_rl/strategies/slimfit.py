@@ -21,10 +21,11 @@ UNSEEN = 1e10
 class SlimFit(Strategy):
     """SlimFit (arXiv:2305.18513): in each step floor(F T) of the T tensors are frozen, with F the `freezing_rate`.
 
-    Those with the smallest distance d = mean |W before - W| / |W before| of their last update freeze; biases always train. A
-    frozen tensor keeps its d and returns when those of others fall below it; random d of up to 1e10 at the start let every
-    tensor train once. The mean leaves out weights that were 0, whose quotient is infinite; a tensor of zeros stays active.
-    d is relative, so tensors of small weights are favoured. The paper's rates: 0.75 to 0.95.
+    Those with the smallest distance d = mean |W before - W| / |W before| of their last update
+    freeze; biases always train. A frozen tensor keeps its d and returns when those of others fall
+    below it; random d of up to 1e10 at the start let every tensor train once. The mean leaves out
+    weights that were 0, whose quotient is infinite; a tensor of zeros stays active. d is relative,
+    so tensors of small weights are favoured. The paper's rates: 0.75 to 0.95.
     """
 
     freezing_rate: float = 0.9

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Spectrum(Strategy):
     """Spectrum (arXiv:2406.06623): of each kind of matrix (`self_attn.q_proj`) the `top_percent` with the highest SNR train.
 
-    The choice is made once, on the weights as loaded, and needs their singular values: seconds for 0.5B parameters.
-    Rounded to the nearest number of matrices, at least one of each kind. Norms, embeddings and head stay frozen unless
-    in `also_train`.
+    The choice is made once, on the weights as loaded, and needs their singular values: seconds for
+    0.5B parameters. Rounded to the nearest number of matrices, at least one of each kind. Norms,
+    embeddings and head stay frozen unless in `also_train`.
     """
 
     top_percent: float = 50
@@ -49,8 +49,9 @@ class Spectrum(Strategy):
 def signal_to_noise(weight: "torch.Tensor") -> float:
     """Sum of the singular values above the threshold over the sum of the others, over the largest; `weight` is 2-D.
 
-    The threshold is Marchenko and Pastur's edge s (1 + sqrt(b)), with b the shorter over the longer side and s the
-    singular values' interquartile range / 1.349. Infinite where no value lies below it; 0 for a matrix of zeros.
+    The threshold is Marchenko and Pastur's edge s (1 + sqrt(b)), with b the shorter over the longer
+    side and s the singular values' interquartile range / 1.349. Infinite where no value lies below
+    it; 0 for a matrix of zeros.
     """
     import torch
 

@@ -65,8 +65,9 @@ class LastK(_Consecutive):
 class Layers(Strategy):
     """Only the named transformer blocks train: numbers, slices and ratios as in `resolve_layers`.
 
-    `last 25%` is what "What Would Elsa Do?" (arXiv:1911.03090) found to give about 90 % of full fine-tuning's quality.
-    The backward pass goes down to the lowest of them, so the same number of blocks costs less near the end.
+    `last 25%` is what "What Would Elsa Do?" (arXiv:1911.03090) found to give about 90 % of full
+    fine-tuning's quality. The backward pass goes down to the lowest of them, so the same number of
+    blocks costs less near the end.
     """
 
     layers: Selection
@@ -90,10 +91,11 @@ class Layers(Strategy):
 class Block(Strategy):
     """Surgical fine-tuning (arXiv:2210.11466): one contiguous group of transformer blocks trains.
 
-    Part `first`, `second`, `third` or `last` is that quarter of the blocks (of 6: block 0, blocks 1-2, block 3, blocks 4-5);
-    or, with `part=null`, the `length` blocks from `start` on. The paper splits image classifiers into their stages and calls
-    the classifier itself the last part; here embeddings and head stay frozen, unless in `also_train`. Which part is best
-    depended there on what had shifted (input, features or output): try all four.
+    Part `first`, `second`, `third` or `last` is that quarter of the blocks (of 6: block 0, blocks
+    1-2, block 3, blocks 4-5); or, with `part=null`, the `length` blocks from `start` on. The paper
+    splits image classifiers into their stages and calls the classifier itself the last part; here
+    embeddings and head stay frozen, unless in `also_train`. Which part is best depended there on
+    what had shifted (input, features or output): try all four.
     """
 
     part: str | None = None

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Switching(Schedule):
     """A schedule over everything that `apply` left trainable; at first all of it is active.
 
-    The constructor changes nothing about the model, so that an optimizer over all of it can be made before or after.
+    The constructor changes nothing about the model, so that an optimizer over all of it can be made
+    before or after.
     """
 
     def __init__(self, model: "PreTrainedModel") -> None:

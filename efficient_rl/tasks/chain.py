@@ -15,8 +15,9 @@ WORDS = {"+": "add {}", "-": "subtract {}", "*": "multiply by {}"}
 class Chain:
     """A number and k operations on it, one after the other; difficulty = k.
 
-    `operations` lists the lengths k to draw from, evenly. Numbers lie in 1..`max_number`, factors in 2..`max_factor`;
-    results may be negative. The expression in symbols has the parentheses that make it mean the same by precedence.
+    `operations` lists the lengths k to draw from, evenly. Numbers lie in 1..`max_number`, factors
+    in 2..`max_factor`; results may be negative. The expression in symbols has the parentheses that
+    make it mean the same by precedence.
     """
 
     operations: Sequence[int] = (1, 2, 3, 4)

@@ -16,11 +16,12 @@ def decontaminated(
 ) -> tuple[list[Problem], list[Problem]]:
     """The training problems that are safe, and those to drop, both in their order.
 
-    A problem is dropped if an evaluation problem has its key. One in free text is also dropped if it shares `n` words in a
-    row with an evaluation problem in free text, whatever their case, punctuation and LaTeX spacing; questions of fewer than
-    `n` words are compared whole, signs included. Generated problems have exact keys and a common template, so words say
-    nothing about them: they are compared by key alone. Words are runs of letters or digits; text in scripts without spaces
-    is in effect compared by clause. Paraphrases and translations pass.
+    A problem is dropped if an evaluation problem has its key. One in free text is also dropped if
+    it shares `n` words in a row with an evaluation problem in free text, whatever their case,
+    punctuation and LaTeX spacing; questions of fewer than `n` words are compared whole, signs
+    included. Generated problems have exact keys and a common template, so words say nothing about
+    them: they are compared by key alone. Words are runs of letters or digits; text in scripts
+    without spaces is in effect compared by clause. Paraphrases and translations pass.
     """
     if n < 1:
         raise ValueError(f"n={n} words must be at least 1")

@@ -16,8 +16,9 @@ Move = tuple[int, int, str, int]  # places of left and right among the terms tha
 class Countdown:
     """The game of TinyZero (https://github.com/Jiayi-Pan/TinyZero), difficulty = how many numbers.
 
-    `operands` lists the difficulties to draw from, evenly; numbers lie in 1..`max_number`, targets in 1..`max_target`.
-    All steps of the solution that a problem is built from stay in the positive integers.
+    `operands` lists the difficulties to draw from, evenly; numbers lie in 1..`max_number`, targets
+    in 1..`max_target`. All steps of the solution that a problem is built from stay in the positive
+    integers.
     """
 
     operands: Sequence[int] = (3,)

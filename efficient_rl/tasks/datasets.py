@@ -21,19 +21,22 @@ Columns = str | Sequence[str] | None
 class Table:
     r"""A data set with one problem a row.
 
-    `dataset`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single file inside it; `path`,
-    a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a folder of such files named after their splits, goes
-    before them. A column option (`question`, `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list
-    of names, of which the first that a row has is read.
+    `dataset`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single
+    file inside it; `path`, a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a
+    folder of such files named after their splits, goes before them. A column option (`question`,
+    `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list of names, of which
+    the first that a row has is read.
 
-    The answer is the whole answer column, or the first group of the last match of `answer_pattern` in it, or with `boxed`
-    what its last \boxed{} holds. `check` judges it: exact `number`, `math` (an expression), or `choice` (the letter of one
-    of `options`). `difficulty` is a number, a column, or the fields of `parsing.Difficulty`. `where` maps columns to the
-    value, or the list of values, that a row must have. `source` falls back to `label`.
+    The answer is the whole answer column, or the first group of the last match of `answer_pattern`
+    in it, or with `boxed` what its last \boxed{} holds. `check` judges it: exact `number`, `math`
+    (an expression), or `choice` (the letter of one of `options`). `difficulty` is a number, a
+    column, or the fields of `parsing.Difficulty`. `where` maps columns to the value, or the list of
+    values, that a row must have. `source` falls back to `label`.
 
-    `held_out` says what is never trained on: `hash`, a tenth by content; `all`; `split:test`; `path:<file or folder>`; or
-    the fields of `rows.Place` for another data set with these columns. Rows without a question, an answer that parses or a
-    difficulty are left out and counted in the log, and so are repeated questions, and training rows that are held out.
+    `held_out` says what is never trained on: `hash`, a tenth by content; `all`; `split:test`;
+    `path:<file or folder>`; or the fields of `rows.Place` for another data set with these columns.
+    Rows without a question, an answer that parses or a difficulty are left out and counted in the
+    log, and so are repeated questions, and training rows that are held out.
     """
 
     question: Columns = "question"

@@ -16,7 +16,8 @@ WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 class Fractions:
     """Two proper fractions in lowest terms and an operator; difficulty = the largest denominator that was allowed.
 
-    `denominators` lists these bounds, drawn evenly. The answer is in lowest terms, a whole number where it is one.
+    `denominators` lists these bounds, drawn evenly. The answer is in lowest terms, a whole number
+    where it is one.
     """
 
     denominators: Sequence[int] = (5, 10, 20)

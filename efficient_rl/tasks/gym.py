@@ -16,8 +16,9 @@ Metadata = Mapping[str, Any]
 class Generator:
     """One generator of the library: its whole configuration, and how an item's metadata give content and difficulty.
 
-    `fixed` is the part of the configuration that is not to be changed. `content` identifies a problem whatever the order of
-    its numbers and its wording; `symbols` is "" where the embedded model's characters cannot write it.
+    `fixed` is the part of the configuration that is not to be changed. `content` identifies a
+    problem whatever the order of its numbers and its wording; `symbols` is "" where the embedded
+    model's characters cannot write it.
     """
 
     config: Mapping[str, Any]
@@ -84,9 +85,10 @@ GENERATORS: Mapping[str, Generator] = {
 class ReasoningGym:
     """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0) from our allow-list.
 
-    `config` overrides entries of the generator's explicit configuration in `GENERATORS`. Only those are allowed whose
-    answer is exactly one number, which our `number` check judges: the library's own `score_answer` pays for near misses
-    and, in some of its tasks, executes what the model wrote. Split and distinctness go by content, as everywhere.
+    `config` overrides entries of the generator's explicit configuration in `GENERATORS`. Only those
+    are allowed whose answer is exactly one number, which our `number` check judges: the library's
+    own `score_answer` pays for near misses and, in some of its tasks, executes what the model
+    wrote. Split and distinctness go by content, as everywhere.
     """
 
     generator: str = "basic_arithmetic"

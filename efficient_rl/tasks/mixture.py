@@ -13,10 +13,11 @@ from efficient_rl.tasks.problem import Problem, Split, Task
 class Mixture:
     """Problems of several `sources`, each a mapping with `task`, `weight` and `difficulty`.
 
-    `weight` (default 1) is a share of what is asked for, relative to the others': of `count` problems every source gives
-    its exact part, rounded by largest remainder. (open-r1's weight is another thing: the fraction of a data set that is
-    kept.) `difficulty` puts the source on a common scale: `{scale: a, shift: b}` is a * difficulty + b, any other mapping
-    gives the new value of every old one. Problems keep their own `source`.
+    `weight` (default 1) is a share of what is asked for, relative to the others': of `count`
+    problems every source gives its exact part, rounded by largest remainder. (open-r1's weight is
+    another thing: the fraction of a data set that is kept.) `difficulty` puts the source on a
+    common scale: `{scale: a, shift: b}` is a * difficulty + b, any other mapping gives the new
+    value of every old one. Problems keep their own `source`.
     """
 
     sources: Mapping[str, Mapping[str, Any]]

@@ -17,8 +17,9 @@ MAX_ANSWER_CHARACTERS = 1000  # longer ones are no answers but texts
 class Difficulty:
     """How a difficulty is read from a row: `scale` times a number, plus `shift`.
 
-    The number is that in the first of the `columns` that a row has; with `pattern` the first group of its match; with
-    `count` how often that text occurs. A row without one gets `default`, and is left out where that is null.
+    The number is that in the first of the `columns` that a row has; with `pattern` the first group
+    of its match; with `count` how often that text occurs. A row without one gets `default`, and is
+    left out where that is null.
     """
 
     columns: tuple[str, ...] = ()

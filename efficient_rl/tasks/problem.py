@@ -15,11 +15,13 @@ Item = TypeVar("Item")
 class Problem:
     """One problem with a verifiable answer.
 
-    `question` is English, `symbols` the same in the notation of the embedded model, or the question again where that has no
-    notation for it. `check` names the checker in `efficient_rl.rewards.verify` that judges an answer with `gold`. `key`
-    identifies the content: two wordings or orders of the same problem share it. `difficulty` is the task's own scale
-    (operands, digits, levels), higher is harder. `free_text` marks questions that people wrote: only these are searched
-    for shared passages. `solution` is an answer that the checker accepts, "" where none is known; `steps` lead to it.
+    `question` is English, `symbols` the same in the notation of the embedded model, or the question
+    again where that has no notation for it. `check` names the checker in
+    `efficient_rl.rewards.verify` that judges an answer with `gold`. `key` identifies the content:
+    two wordings or orders of the same problem share it. `difficulty` is the task's own scale
+    (operands, digits, levels), higher is harder. `free_text` marks questions that people wrote:
+    only these are searched for shared passages. `solution` is an answer that the checker accepts,
+    "" where none is known; `steps` lead to it.
     """
 
     question: str

@@ -15,8 +15,9 @@ Row = Mapping[str, Any]
 class Place:
     """Where rows lie: `path`, a local file or folder, before `dataset`, one on the hub.
 
-    `configs` are the hub's configurations, read one after the other; none is its default. `files` names one file inside the
-    hub's data set instead, for those that the library cannot load; it may hold {config} and {split}.
+    `configs` are the hub's configurations, read one after the other; none is its default. `files`
+    names one file inside the hub's data set instead, for those that the library cannot load; it may
+    hold {config} and {split}.
     """
 
     dataset: str | None = None

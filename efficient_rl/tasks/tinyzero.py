@@ -22,10 +22,11 @@ Numbers = tuple[tuple[int, ...], int]  # the numbers of a countdown problem and 
 class TinyZeroCountdown:
     """Countdown with three and four numbers as TinyZero trains on it; difficulty = how many numbers.
 
-    `source=published` reads rows of `nums` and `target` from the hub, or from a local file or folder `path`: the first
-    `train_rows` train, the next `held_out_rows` are held out. The published split cuts between orders of the same numbers;
-    here a training row that a held-out one repeats in another order is left out. No solutions are published.
-    `source=generate` needs no data: `countdown` with numbers up to `max_number` and targets up to `max_target`, split by
+    `source=published` reads rows of `nums` and `target` from the hub, or from a local file or
+    folder `path`: the first `train_rows` train, the next `held_out_rows` are held out. The
+    published split cuts between orders of the same numbers; here a training row that a held-out one
+    repeats in another order is left out. No solutions are published. `source=generate` needs no
+    data: `countdown` with numbers up to `max_number` and targets up to `max_target`, split by
     content, every problem built from a solution (TinyZero's own generator checks none).
     """
 
@@ -91,9 +92,10 @@ def _numbers(row: Mapping[str, object], place: Place) -> Numbers:
 class Multiplication:
     """Products of two factors as TinyZero draws them; difficulty = digits of the longer factor.
 
-    Each factor lies below 100 with probability 1/3 and below 1,000 else, evenly. Of `pairs` draws with a seed of its own,
-    repeats left out (a*b and b*a are one problem), the first `train_problems` of the training side and the last
-    `held_out_problems` of the other are the task. Sides are drawn by content, as everywhere, not by position.
+    Each factor lies below 100 with probability 1/3 and below 1,000 else, evenly. Of `pairs` draws
+    with a seed of its own, repeats left out (a*b and b*a are one problem), the first
+    `train_problems` of the training side and the last `held_out_problems` of the other are the
+    task. Sides are drawn by content, as everywhere, not by position.
     """
 
     pairs: int = 100_000

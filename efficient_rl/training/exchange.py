@@ -1,7 +1,8 @@
 """What the processes of a run exchange: the weights at the start, and at every update the mean of their gradients.
 
-In place of DistributedDataParallel, which reduces every tensor that trained when it was wrapped, keeps a second copy of
-all gradients, and waits for those that a schedule has frozen since. Here only gradients that exist are sent.
+In place of DistributedDataParallel, which reduces every tensor that trained when it was wrapped,
+keeps a second copy of all gradients, and waits for those that a schedule has frozen since. Here
+only gradients that exist are sent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,8 @@ def take_weights_of_the_first(model: nn.Module) -> None:
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Every gradient becomes its mean over the processes; one that is missing in some of them counts there as zeros.
 
-    One that all lack stays missing, so that its optimizer state and weight decay rest as they would in one process.
-    `parameters` are the same in every process, in the same order.
+    One that all lack stays missing, so that its optimizer state and weight decay rest as they would
+    in one process. `parameters` are the same in every process, in the same order.
     """
     if not parameters:
         return

@@ -52,14 +52,15 @@ UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  #
 class Savings:
     """What makes partial training cheap; none of it changes the loss. All on, but for comparisons.
 
-    `respect_freezing`: gradient checkpointing does not make the frozen part take part in the backward pass.
-    `overlay_reference`: with beta > 0 only what can train is kept as it was, instead of a second model.
-    `trunk_cache_bytes`: bound of the hidden states of frozen first blocks that all passes of a batch share; 0 is off.
-    `skip_zero_variance`: without a KL term, groups whose completions all earned the same take no forward or backward pass.
-    `length_buckets`: completions of similar length pass through the model together, without the padding of the longest.
-    `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words, only what is needed.
-    `own_sampler`: the key-value-cache sampler with merged adapters in place of `generate`, unless `args` name vLLM or
-    continuous batching.
+    `respect_freezing`: gradient checkpointing does not make the frozen part take part in the
+    backward pass. `overlay_reference`: with beta > 0 only what can train is kept as it was, instead
+    of a second model. `trunk_cache_bytes`: bound of the hidden states of frozen first blocks that
+    all passes of a batch share; 0 is off. `skip_zero_variance`: without a KL term, groups whose
+    completions all earned the same take no forward or backward pass. `length_buckets`: completions
+    of similar length pass through the model together, without the padding of the longest.
+    `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words,
+    only what is needed. `own_sampler`: the key-value-cache sampler with merged adapters in place of
+    `generate`, unless `args` name vLLM or continuous batching.
     """
 
     respect_freezing: bool = True
@@ -74,11 +75,12 @@ class Savings:
 class EfficientGRPOTrainer(CheckpointedTrainer):
     """Takes what `trl.GRPOTrainer` takes, and a `strategy`; also for training scripts of your own.
 
-    With `problems` (rows with the columns of the training data and `difficulty`) a `curriculum` draws the batches from them
-    in place of the data set's order. `meter` counts seconds and bytes by phase. In several processes (torchrun, accelerate)
-    each takes its share of the batch; `sharded` also splits weights, gradients and optimizer state (FSDP).
-    Raises ValueError where nothing would train and for combinations that cannot work; RuntimeError where the weights do
-    not move.
+    With `problems` (rows with the columns of the training data and `difficulty`) a `curriculum`
+    draws the batches from them in place of the data set's order. `meter` counts seconds and bytes
+    by phase. In several processes (torchrun, accelerate) each takes its share of the batch;
+    `sharded` also splits weights, gradients and optimizer state (FSDP). Raises ValueError where
+    nothing would train and for combinations that cannot work; RuntimeError where the weights do not
+    move.
     """
 
     def __init__(
@@ -133,7 +135,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _shared_out(self, sharded: bool) -> Shards | None:
         """Make the weights the same in all processes, and each keep a part of them if `sharded`.
 
-        Gradients are exchanged here and not by accelerate, whose wrapper cannot follow schedules (see `exchange`).
+        Gradients are exchanged here and not by accelerate, whose wrapper cannot follow schedules
+        (see `exchange`).
         """
         self._exchanges = self.accelerator.num_processes > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         if not self._exchanges:
@@ -199,7 +202,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, on the curriculum's problems, with the trunk kept for the passes to come.
 
-        All randomness from here to the next generation follows from seed and step, so that a resumed run repeats it.
+        All randomness from here to the next generation follows from seed and step, so that a
+        resumed run repeats it.
         """
         if not self.model.training:
             self._trunk.begin(0, len(inputs))

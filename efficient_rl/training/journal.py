@@ -30,8 +30,9 @@ class RunRecord(Protocol):
 class Journal(TrainerCallback):
     """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
 
-    A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a generation period of `period`
-    steps: only there a resume is exact. Of a `team`, all stop and save at the same step, and rank 0 writes.
+    A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a
+    generation period of `period` steps: only there a resume is exact. Of a `team`, all stop and
+    save at the same step, and rank 0 writes.
     """
 
     def __init__(

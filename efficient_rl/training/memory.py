@@ -18,9 +18,10 @@ FIRST_STEPS, EVERY = 2, 7  # a prime, so that no method's own interval hides bet
 class PhaseMeter:
     """Counts phases that may nest; seconds and bytes belong to the innermost one.
 
-    Seconds are counted always. Bytes are those of whole steps: on a CPU of the first two and every seventh (a profiler
-    counts every allocation, which costs a tenth of such a step), on a GPU of all. The peak of a phase is all that tensors
-    held in it: what was there before the step, and what was allocated since.
+    Seconds are counted always. Bytes are those of whole steps: on a CPU of the first two and every
+    seventh (a profiler counts every allocation, which costs a tenth of such a step), on a GPU of
+    all. The peak of a phase is all that tensors held in it: what was there before the step, and
+    what was allocated since.
     """
 
     def __init__(self, count_bytes: bool = True) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 def merged(model: nn.Module) -> Iterator[None]:
     """The model with the active adapters inside its weights, which makes a pass as cheap as the base model's.
 
-    On exit every parameter is the same object with the same storage as before. Does nothing for a model without adapters of
-    PEFT, and leaves out layers that cannot be merged (quantized ones, for example): these go on with their adapter beside.
-    Only for passes without gradients.
+    On exit every parameter is the same object with the same storage as before. Does nothing for a
+    model without adapters of PEFT, and leaves out layers that cannot be merged (quantized ones, for
+    example): these go on with their adapter beside. Only for passes without gradients.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -25,9 +25,10 @@ def score(
 ) -> Scores:
     """Log-probabilities and entropies of some rows' completions, shape (len(rows), completion_width), 0 at padding.
 
-    `input_ids` and `attention_mask` are (batch, tokens), completions last and padded on the right. `buckets` are positions
-    in `rows` that go through the model together, cut to their longest completion; None: all at once, uncut. `around` is
-    entered around each pass with its rows and their number of tokens.
+    `input_ids` and `attention_mask` are (batch, tokens), completions last and padded on the right.
+    `buckets` are positions in `rows` that go through the model together, cut to their longest
+    completion; None: all at once, uncut. `around` is entered around each pass with its rows and
+    their number of tokens.
     """
     prompt = input_ids.shape[1] - completion_width
     lengths = completion_lengths(attention_mask[rows], completion_width)
@@ -55,7 +56,8 @@ def completion_lengths(attention_mask: torch.Tensor, completion_width: int) -> t
 def length_buckets(lengths: Sequence[int], most_rows: int | None) -> list[list[int]]:
     """Positions of the rows, longest first, in buckets of at most `most_rows`.
 
-    A bucket is cut where that saves the most padding, as long as it saves more than another pass costs.
+    A bucket is cut where that saves the most padding, as long as it saves more than another pass
+    costs.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     bounds = [0, *_cuts([lengths[row] for row in order], 0, len(order)), len(order)]

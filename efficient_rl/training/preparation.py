@@ -46,7 +46,8 @@ def prepared(
 def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
     """Without the hook that makes embeddings require gradients, which only reentrant checkpointing needs.
 
-    With it, every block takes part in the backward pass; TRL and transformers install it again and again, and leak it.
+    With it, every block takes part in the backward pass; TRL and transformers install it again and
+    again, and leak it.
     """
     if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
         logger.warning("use_reentrant=True makes the backward pass run through frozen blocks too; leave it out to save them")
@@ -103,7 +104,8 @@ def hidden_beta(args: GRPOConfig) -> Iterator[None]:
 def lean_head(model: PreTrainedModel) -> Iterator[None]:
     """Inside, TRL's fused head scores only completion tokens and takes tiles no wider than the vocabulary, as on a GPU.
 
-    It reads both decisions from its module; elsewhere than on a GPU a tile of the smallest model would take 512 MiB.
+    It reads both decisions from its module; elsewhere than on a GPU a tile of the smallest model
+    would take 512 MiB.
     """
     width = min(trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE, model.config.get_text_config().vocab_size)
     with (

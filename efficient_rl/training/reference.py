@@ -17,8 +17,9 @@ PROBE_TOKENS = 8
 class OverlayReference:
     """Initial copies of the trainable tensors; while `restored`, the model computes as it did before training.
 
-    Adapters that start as the identity (LoRA's B = 0) need no copies: the reference is the model without them. Made before
-    a checkpoint is loaded, since it keeps the weights that the model has now.
+    Adapters that start as the identity (LoRA's B = 0) need no copies: the reference is the model
+    without them. Made before a checkpoint is loaded, since it keeps the weights that the model has
+    now.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -56,7 +56,8 @@ def sample(
 ) -> list[list[int]]:
     """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill.
 
-    `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed at temperature 0.
+    `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
+    at temperature 0.
     """
     device = model.device
     groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]

@@ -16,7 +16,8 @@ LEFT_PADDED = ("prompt_ids", "prompt_mask")
 class Server:
     """The training problems and the curriculum that chooses among them.
 
-    `problems` are rows with the columns of the training data, `difficulty`, and where the caller has them the `prompt_ids`.
+    `problems` are rows with the columns of the training data, `difficulty`, and where the caller
+    has them the `prompt_ids`.
     """
 
     def __init__(self, problems: Sequence[Mapping[str, Any]], curriculum: Curriculum) -> None:

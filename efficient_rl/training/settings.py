@@ -43,7 +43,8 @@ def grpo_arguments(
 ) -> GRPOConfig:
     """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact.
 
-    The run's batch is the same whatever the number of processes that share it and of parts that each of them cuts it into.
+    The run's batch is the same whatever the number of processes that share it and of parts that
+    each of them cuts it into.
     """
     grpo = asdict(config.grpo) | split_batch(config.grpo, processes, micro_batches)
     for name in ("train_problems", "trunk_cache_mib", "sampler"):

@@ -1,7 +1,7 @@
 """FSDP: every process keeps a part of weights, gradients and optimizer state, and sees a block whole while it computes.
 
-By torch's `fully_shard` (FSDP2), not by accelerate's plugin, which knows no CPUs and so could not be tested where there is
-no GPU.
+By torch's `fully_shard` (FSDP2), not by accelerate's plugin, which knows no CPUs and so could not
+be tested where there is no GPU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,8 @@ def check_sharding(strategy: Strategy | None, args: "GRPOConfig") -> None:
 class Shards:
     """A model that is sharded in place, block by block, over all processes.
 
-    Its `state_dict` and `load_state_dict` then are about parts; `gathered` and `spreading` make them whole again.
+    Its `state_dict` and `load_state_dict` then are about parts; `gathered` and `spreading` make
+    them whole again.
     """
 
     def __init__(self, model: nn.Module) -> None:

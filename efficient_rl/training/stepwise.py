@@ -13,7 +13,8 @@ from efficient_rl.rewards.process import step_advantages, token_ends
 class StepwiseRewards:
     """The reward functions that judge steps, with their weights; the trainer's sum of whole rewards leaves them out.
 
-    Such a function has `steps(completion, check, gold, place)`: the ends of the steps in characters, and their rewards.
+    Such a function has `steps(completion, check, gold, place)`: the ends of the steps in
+    characters, and their rewards.
     """
 
     def __init__(self, functions: Sequence[Any], weights: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> None:

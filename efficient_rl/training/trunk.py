@@ -1,8 +1,9 @@
 """Hidden states of the frozen first blocks, computed once a batch and shared by every pass over it.
 
-Where a prefix of the model is frozen, its output is the same in the old-policy, reference and policy passes and in every
-one of the `num_iterations` updates (trlX's frozen trunk, generalised to any number of blocks). The first pass over a batch
-keeps what enters the first trained block; the others start there.
+Where a prefix of the model is frozen, its output is the same in the old-policy, reference and
+policy passes and in every one of the `num_iterations` updates (trlX's frozen trunk, generalised to
+any number of blocks). The first pass over a batch keeps what enters the first trained block; the
+others start there.
 """
 
 import logging
@@ -70,8 +71,9 @@ class TrunkCache:
     def passing(self, rows: torch.Tensor, tokens: int, width: int, deepest: int) -> Iterator[None]:
         """A pass over some rows of the batch and the first `tokens` of its `width` columns.
 
-        Keeps the rows' trunk if the batch has none yet, else starts from it. `deepest` is how many blocks this pass computes
-        like the others: a reference differs from the policy where training has been.
+        Keeps the rows' trunk if the batch has none yet, else starts from it. `deepest` is how many
+        blocks this pass computes like the others: a reference differs from the policy where
+        training has been.
         """
         if self._depth == 0 or deepest < self._depth:
             yield

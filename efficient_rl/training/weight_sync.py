@@ -16,7 +16,8 @@ from efficient_rl.training.merging import merged
 class ChangedWeightsOnly:
     """Wraps TRL's `VLLMGeneration`: the first exchange sends all weights, later ones what was noted as updated in between.
 
-    Adapters are merged by copies, so that the frozen weights keep every bit (TRL adds and subtracts them in place).
+    Adapters are merged by copies, so that the frozen weights keep every bit (TRL adds and subtracts
+    them in place).
     """
 
     def __init__(self, generation: Any, model: nn.Module) -> None:
