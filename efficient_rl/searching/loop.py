@@ -18,8 +18,9 @@ from efficient_rl.compose import ConfigError
 from efficient_rl.config import RunConfig
 from efficient_rl.display import Row
 from efficient_rl.flight import Flight, How
+from efficient_rl.metrics import METRICS
 from efficient_rl.record import Record
-from efficient_rl.searching.figures import FIGURES, Constraint
+from efficient_rl.searching.figures import Constraint
 from efficient_rl.searching.reports import Reports
 from efficient_rl.searching.space import Asked, UnfitError
 from efficient_rl.searching.study import MakeSampler, concluded, open_trials, seeded
@@ -191,7 +192,7 @@ class Loop:
                     if constraint.text not in kept:
                         trial.set_constraint(constraint.text, constraint.violation(result))
                 names = self.study.metric_names or []
-                self.study.tell(trial, [float(FIGURES[name](result)) for name in names])
+                self.study.tell(trial, [METRICS[name].value(result) for name in names])
             else:
                 state = TrialState.PRUNED if key in self._pruned else TrialState.FAIL
                 self.study.tell(trial, state=state)
