@@ -25,7 +25,7 @@ import efficient_rl.models
 import efficient_rl.plan
 import efficient_rl.run
 import efficient_rl.training.grpo
-import efficient_rl.training.journal
+import efficient_rl.training.run_logger
 import efficient_rl.watch  # noqa: F401  a fork imports the main module again, with all that it imports
 
 gc.enable()
