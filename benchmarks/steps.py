@@ -157,8 +157,8 @@ def stock(case: Case, freeze: Callable[[PreTrainedModel], PreTrainedModel], step
 
 
 def ours(case: Case, strategy: Strategy, steps: int, **settings: Any) -> Ours:
-    """Our trainer; `savings` and `meter` may be among the settings."""
-    own = {"strategy": strategy, "savings": settings.pop("savings", None)}
+    """Our trainer; `optimizations` and `meter` may be among the settings."""
+    own = {"strategy": strategy, "optimizations": settings.pop("optimizations", None)}
     own["meter"] = settings.pop("meter", None) or PhaseMeter(count_bytes=False)
     return _made(Ours, case, case.model(), steps, settings, **own)  # type: ignore[no-any-return]
 

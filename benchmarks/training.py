@@ -26,10 +26,10 @@ from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full, LastK
-from efficient_rl.training.grpo import Savings
+from efficient_rl.training.grpo import Optimizations
 from efficient_rl.training.memory import PhaseMeter
-from efficient_rl.training.passes import length_buckets
 from efficient_rl.training.sampler import DROP_SHARE, SamplingSettings, draws, sample
+from efficient_rl.training.scoring import length_buckets
 
 BLOCKS, TRAINED = 12, 3
 DYNAMIC = ("adalora", "auto_rgn", "auto_snr", "autofreeze", "badam", "lisa", "slimfit")
@@ -98,10 +98,12 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
             "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04),
         }
     )
-    without_cache = Savings(trunk_cache_bytes=0)
+    without_cache = Optimizations(trunk_cache_bytes=0)
     cached = run(
         {
-            "without cache": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, savings=without_cache),
+            "without cache": lambda n: ours(
+                deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, optimizations=without_cache
+            ),
             "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4),
         },
         count=4 * steps,

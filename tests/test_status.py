@@ -209,7 +209,7 @@ def test_damaged_files_give_a_line_that_names_them_and_never_a_traceback(
 
 def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
     manifest(tmp_path, *[f"seed={seed}" for seed in range(200)])  # more than a pipe holds
-    line = f"{shlex.quote(sys.executable)} -m efficient_rl.status output={tmp_path} --json | head -1; "
+    line = f"{shlex.quote(sys.executable)} -m efficient_rl.status.__main__ output={tmp_path} --json | head -1; "
     line += "exit ${PIPESTATUS[0]}"
     done = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (141, "{\n", "")

@@ -20,6 +20,6 @@ import efficient_rl.evaluate
 import efficient_rl.models
 import efficient_rl.run
 import efficient_rl.training.grpo
-import efficient_rl.training.journal  # noqa: F401
+import efficient_rl.training.run_logger  # noqa: F401
 
 gc.enable()

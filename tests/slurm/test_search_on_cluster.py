@@ -17,7 +17,7 @@ from efficient_rl.rundir.directory import Record
 from tests.conftest import tiny_run
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, wait_until
 
-pytestmark = pytest.mark.usefixtures("no_jobs_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_jobs_left")]
 
 
 def test_a_killed_search_finds_its_jobs_and_no_trial_is_lost_or_doubled(cluster: Cluster, tmp_path: Path) -> None:

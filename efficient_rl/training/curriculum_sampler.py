@@ -13,7 +13,7 @@ ROUNDING = 1e-6  # of float32, relative
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
 
-class Server:
+class CurriculumSampler:
     """The training problems and the curriculum that chooses among them.
 
     `problems` are rows with the columns of the training data, `difficulty`, and where the caller

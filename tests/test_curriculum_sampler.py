@@ -14,9 +14,9 @@ from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.curricula.scheduled import DynamicSampling
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.static import LastK
+from efficient_rl.training.curriculum_sampler import groups_without_signal, rows_of_level_groups, with_groups_replaced
 from efficient_rl.training.grpo import EfficientGRPOTrainer
-from efficient_rl.training.serving import groups_without_signal, rows_of_level_groups, with_groups_replaced
-from efficient_rl.training.stepwise import StepwiseRewards
+from efficient_rl.training.process_rewards import ProcessRewards
 from tests.conftest import execute_tiny, tiny_run
 
 NANO = tiny_run().model
@@ -153,7 +153,7 @@ class Steps:
 def test_step_rewards_become_advantages_of_the_tokens_before_their_ends() -> None:
     tokenizer = load_tokenizer(NANO)
     weights = torch.tensor([1.0, 2.0])
-    stepwise = StepwiseRewards([varied, Steps()], weights, tokenizer)
+    stepwise = ProcessRewards([varied, Steps()], weights, tokenizer)
     assert weights.tolist() == [1.0, 0.0]  # no part in the sum over whole completions
     texts = ["1+1", "0"]
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]

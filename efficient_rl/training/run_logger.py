@@ -7,9 +7,13 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+<<<<<<< HEAD:efficient_rl/training/journal.py
 from efficient_rl.distributed.process_group import ALONE, Team
+=======
+from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.training.block_activity import BlockActivity
+>>>>>>> main:efficient_rl/training/run_logger.py
 from efficient_rl.training.memory import PhaseMeter
-from efficient_rl.training.trained_blocks import TrainedBlocks
 
 COMPLETIONS_KEPT = 8
 COMPLETION_STEPS = 10
@@ -27,7 +31,7 @@ class RunRecord(Protocol):
     def seal_checkpoint(self, folder: Path) -> None: ...
 
 
-class Journal(TrainerCallback):
+class RunLogger(TrainerCallback):
     """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
 
     A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a
@@ -52,7 +56,7 @@ class Journal(TrainerCallback):
         self._rename = rename
         self._meter = meter
         self._trainer = trainer
-        self._blocks = TrainedBlocks()
+        self._blocks = BlockActivity()
         self._wants_stop = wants_stop
         self._measure = measure
         self._measure_steps = measure_steps

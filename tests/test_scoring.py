@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.training.passes import PASS_COST_TOKENS, completion_lengths, length_buckets, score
+from efficient_rl.training.scoring import PASS_COST_TOKENS, completion_lengths, length_buckets, score
 
 
 def test_a_bucket_is_cut_where_that_saves_more_than_a_pass_costs() -> None:

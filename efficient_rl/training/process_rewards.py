@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from efficient_rl.rewards.process import step_advantages, token_ends
 
 
-class StepwiseRewards:
+class ProcessRewards:
     """The reward functions that judge steps, with their weights; the trainer's sum of whole rewards leaves them out.
 
     Such a function has `steps(completion, check, gold, place)`: the ends of the steps in

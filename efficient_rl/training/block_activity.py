@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 REST = "other"  # embeddings, final norm, head
 
 
-class TrainedBlocks:
+class BlockActivity:
     """Remembers what it said last; a new one, as after a resume, says everything again."""
 
     def __init__(self) -> None:
