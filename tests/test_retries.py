@@ -11,9 +11,9 @@ from rich.console import Console
 
 from efficient_rl.doctor.cluster import check_python
 from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState
 from efficient_rl.launch.slurm.launcher import SlurmHandle, SlurmLauncher
-from efficient_rl.launch.slurm.launcher import commands as scheduler
 from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
 from efficient_rl.launch.slurm.submit import is_refusal

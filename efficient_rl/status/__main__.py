@@ -26,8 +26,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import SchedulerError
-from efficient_rl.launch.slurm.launcher import commands as scheduler
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import Record
 from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_manifest, find_run, read_status

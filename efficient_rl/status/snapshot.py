@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
-from efficient_rl.launch.slurm.launcher import commands as scheduler
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.retries import ending
 from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Failure, Record

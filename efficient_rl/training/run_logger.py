@@ -7,12 +7,8 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-<<<<<<< HEAD:efficient_rl/training/journal.py
-from efficient_rl.distributed.process_group import ALONE, Team
-=======
 from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.training.block_activity import BlockActivity
->>>>>>> main:efficient_rl/training/run_logger.py
 from efficient_rl.training.memory import PhaseMeter
 
 COMPLETIONS_KEPT = 8

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import SchedulerError
-from efficient_rl.launch.slurm.launcher import commands as scheduler
 from efficient_rl.launch.slurm.ledger import Batch
 from efficient_rl.launch.slurm.node import NodeJob
 from efficient_rl.launch.slurm.settings import SlurmRequest
