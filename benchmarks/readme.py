@@ -43,7 +43,14 @@ def filled(text: str, results: Path) -> str:
 
 def _learning(results: Path) -> str:
     measured = _read(results, "learning")
-    names = ("strategy", "trained parameters", "sampled accuracy [95% interval]", "greedy accuracy", "training", "peak memory")
+    names = (
+        "strategy",
+        "trained parameters",
+        "sampled accuracy [95% interval]",
+        "greedy accuracy",
+        "training",
+        "peak memory",
+    )
     rows = [f"| {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     before = measured["strategies"][0]["accuracy_before"]
     rows.append(f"| no training | 0 | {before:.1%} | {_greedy(measured['runs'], 'before'):.1%} | | |")
