@@ -30,12 +30,12 @@ from analysis.report.sentences import ONE_SEED, findings, points, share_text
 from analysis.stats.aggregate import MEASURE, Summary, curves, summarize
 from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
-from efficient_rl.record import Record, RunResult
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.rundir.directory import Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
-# One finished run as efficient_rl.record.RunResult writes it.
+# One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
     "accuracy": 0.5,
     "greedy_accuracy": 0.6,

@@ -21,7 +21,7 @@ from analysis.claims.spec import Check, Claim, read_claim, read_claims
 from analysis.claims.weight_changes import Changes, count_changes
 from analysis.data.load import ReportError, Result, Run
 from analysis.stats.intervals import Estimate
-from efficient_rl.compose import ConfigError
+from efficient_rl.errors import ConfigError
 from tests.conftest import ROOT, TINY, Sweep, environment
 
 CLAIMS = ROOT / "sweeps" / "claims"

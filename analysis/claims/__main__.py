@@ -18,8 +18,9 @@ from analysis.figures.style import styles
 from analysis.report.__main__ import image, write_whole
 from analysis.report.export import finite
 from analysis.report.page import document, section
-from efficient_rl.compose import ConfigError, config_folder
-from efficient_rl.sweep import Request, read_request
+from efficient_rl.config.options import config_folder
+from efficient_rl.errors import ConfigError
+from efficient_rl.sweep.request import Request, read_request
 
 if TYPE_CHECKING:
     from analysis.claims.weight_changes import Changes

@@ -12,7 +12,7 @@ import numpy as np
 from analysis.claims.spec import AT_DIFFICULTY, BEST, Check, Claim
 from analysis.data.load import ReportError, Result, Run
 from analysis.stats.intervals import Estimate, Floats, Stratum, crossed, mean, mean_of, ratio_of_means
-from efficient_rl.filters import keeps
+from efficient_rl.config.filters import keeps
 
 if TYPE_CHECKING:
     from analysis.claims.weight_changes import Changes

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from trl import GRPOTrainer
 
+from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.optimizer import load_state_by_name, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.serving import Server
 from efficient_rl.training.sharding import Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class CheckpointedTrainer(GRPOTrainer):
 
     optimizer: torch.optim.Optimizer | None
     parameters: TrainedParameters
-    _server: Server | None
+    _curriculum_sampler: CurriculumSampler | None
     _shards: Shards | None
 
     @property
@@ -42,8 +42,8 @@ class CheckpointedTrainer(GRPOTrainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            if self._server is not None:
-                (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
+            if self._curriculum_sampler is not None:
+                (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
             if self.parameters.schedule is not None:
                 torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
         with self._shards.gathered() if self._shards is not None else nullcontext():
@@ -77,8 +77,8 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             self._load_optimizer(Path(checkpoint))
-        if self._server is not None:
-            self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self._curriculum_sampler is not None:
+            self._curriculum_sampler.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
