@@ -1,61 +1,28 @@
-"""Reads a sweep and its runs from the output folder: what was asked for, and what each finished run measured."""
+"""Reads a sweep from the output folder: what was asked for, and what each finished run measured."""
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.rundir.directory import Record, RunResult
 
 EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
-DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what a file not as written raises
-REWARD, DIFFICULTY, TOKENS, SECONDS = "train/reward", "train/difficulty", "train/tokens", "time/step_seconds"
-ACCURACY = "eval/accuracy"
+# What reading a damaged file raises.
+DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+REWARD, DIFFICULTY, TOKENS = "train/reward", "train/difficulty", "train/tokens"
+SECONDS, ACCURACY = "time/step_seconds", "eval/accuracy"
 SERIES = (REWARD, DIFFICULTY, TOKENS, SECONDS, ACCURACY)
 BLOCKS = "blocks/"  # one series for each transformer block of a model under a schedule
-
-
-class ReportError(ValueError):
-    """The report cannot be made; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run measured. Accuracies are shares of 1, on the problems of the run's own task unless said otherwise.
-
-    `right` counts the right ones of the `samples` of every problem, () where the run did not record
-    it; `sets` are accuracies on further evaluation sets. `peak_memory_bytes` is the highest of all
-    phases, `parts_bytes` what held memory.
-    """
-
-    trainable_params: int
-    mean_active_params: float
-    total_params: int
-    accuracy: float
-    accuracy_before: float
-    greedy_accuracy: float
-    standard_error: float  # of the accuracy over the held-out problems
-    problems: int
-    final_reward: float
-    peak_memory_bytes: int
-    train_seconds: float
-    tokens: int
-    code_version: str
-    samples: int = 0
-    right: tuple[int, ...] = ()
-    right_before: tuple[int, ...] = ()
-    by_difficulty: Mapping[str, float] = field(default_factory=dict)
-    by_difficulty_before: Mapping[str, float] = field(default_factory=dict)
-    by_source: Mapping[str, float] = field(default_factory=dict)
-    sets: Mapping[str, float] = field(default_factory=dict)
-    phase_peaks_bytes: Mapping[str, int] = field(default_factory=dict)
-    parts_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +33,30 @@ class Series:
     values: NDArray[np.float64]
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Series) and np.array_equal(self.steps, other.steps)
-        return same and isinstance(other, Series) and np.array_equal(self.values, other.values)
+        if not isinstance(other, Series):
+            return NotImplemented
+        return np.array_equal(self.steps, other.steps) and np.array_equal(self.values, other.values)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration and seed: its flat parameters, its result (None: not finished), and metrics over steps by name."""
+    """One configuration and seed: its flat parameters, its result (None: unfinished), its series."""
 
     hash: str
     params: Mapping[str, Any]
-    result: Result | None = None
+    result: RunResult | None = None
     series: Mapping[str, Series] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> str:
+        """As text, because it is a key only."""
+        return str(self.params.get("seed"))
+
+    def identity(self, without: Collection[str] = ()) -> str:
+        """Its parameters as one text, without the seed and the given ones."""
+        left_out = {"seed", *without}
+        kept = {key: value for key, value in self.params.items() if key not in left_out}
+        return json.dumps(kept, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -91,25 +70,40 @@ class SweepData:
     runs: tuple[Run, ...]
 
     @property
-    def finished(self) -> tuple[Run, ...]:
+    def finished(self) -> list[Run]:
         """The runs that have a result."""
-        return tuple(run for run in self.runs if run.result is not None)
+        return finished_runs(self.runs)
+
+    @property
+    def code_versions(self) -> list[str]:
+        """The versions of the code that the finished runs ran, sorted."""
+        return sorted({result.code_version for result in results_of(self.runs)})
+
+
+def finished_runs(runs: Iterable[Run]) -> list[Run]:
+    """Those that have a result."""
+    return [run for run in runs if run.result is not None]
+
+
+def results_of(runs: Iterable[Run]) -> list[RunResult]:
+    """The results of the finished ones."""
+    return [run.result for run in runs if run.result is not None]
 
 
 def load_sweep(outputs: Path, name: str | None) -> SweepData:
-    """The sweep `name` of the folder `outputs`, or its newest one for None; ReportError where there is no such sweep."""
+    """The sweep `name` of the folder `outputs`, or its newest; ConfigError where there is none."""
     folder, names = outputs / "sweeps", sweep_names(outputs)
     if not names:
-        raise ReportError(f"no sweep in {folder}; make one with: {EXAMPLE}")
+        raise ConfigError(f"no sweep in {folder}; make one with: {EXAMPLE}")
     if name is not None and name not in names:
-        raise ReportError(f"unknown sweep {name!r}; {suggest(name, names)}")
+        raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, names)}")
     wanted = names if name is None else [name]
-    sweeps = [sweep for found in wanted if (sweep := _read_sweep(outputs, found)) is not None]
+    sweeps = _read_sweeps(outputs, wanted)
     if not sweeps:
-        files = ", ".join(str(folder / found / "sweep.json") for found in wanted)
-        raise ReportError(f"damaged: {files}; the command that made a sweep writes its file anew")
-    newest = max(sweeps, key=lambda sweep: (sweep.created, sweep.name))
-    return replace(newest, runs=tuple(with_result(run, outputs / "runs" / run.hash) for run in newest.runs))
+        files = ", ".join(f"{folder / each / 'sweep.json'}" for each in wanted)
+        raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
+    newest = max(sweeps, key=attrgetter("created", "name"))
+    return replace(newest, runs=tuple(with_results(newest.runs, outputs)))
 
 
 def sweep_names(outputs: Path) -> list[str]:
@@ -119,89 +113,52 @@ def sweep_names(outputs: Path) -> list[str]:
 
 def read_params(outputs: Path) -> dict[str, Mapping[str, Any]]:
     """The parameters of every run that any sweep names, by its hash."""
-    sweeps = (_read_sweep(outputs, name) for name in sweep_names(outputs))
-    return {run.hash: run.params for sweep in sweeps if sweep is not None for run in sweep.runs}
+    params: dict[str, Mapping[str, Any]] = {}
+    for sweep in _read_sweeps(outputs, sweep_names(outputs)):
+        params |= {run.hash: run.params for run in sweep.runs}
+    return params
 
 
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """Half a sentence with the nearest of the valid names, and all of them."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}valid: {', '.join(names)}"
-
-
-def _read_sweep(outputs: Path, name: str) -> SweepData | None:
-    """The sweep without the results of its runs; None where its file is damaged. A hash named twice is one run."""
-    try:
-        raw = json.loads((outputs / "sweeps" / name / "sweep.json").read_text(encoding="utf-8"))
-        runs = {str(entry["hash"]): Run(str(entry["hash"]), dict(entry["params"])) for entry in raw["runs"]}
-        question = raw.get("question")
-        return SweepData(
-            name,
-            _number(raw["created"]),
-            str(raw["command"]),
-            None if question is None else str(question),
-            tuple(runs.values()),
-        )
-    except DAMAGED:
-        return None
-
-
-def with_result(run: Run, folder: Path) -> Run:
-    """The run with what its directory holds, if it is finished."""
-    found = Record(folder).result()
-    if found is None:
-        return run
-    return replace(run, result=result_of(found), series=_read_series(folder))
-
-
-def result_of(found: RunResult) -> Result:
-    """What the report needs of a run's result."""
-    after, before = found.evaluation, found.evaluation_before
-    by_source = dict(after.get("by_source", {}))
-    return Result(
-        trainable_params=found.trainable_params,
-        mean_active_params=found.mean_active_params,
-        total_params=found.total_params,
-        accuracy=found.accuracy,
-        accuracy_before=found.accuracy_before,
-        greedy_accuracy=float(after["greedy_accuracy"]),
-        standard_error=float(after["standard_error"]),
-        problems=int(after["problems"]),
-        final_reward=found.final_reward,
-        peak_memory_bytes=int(max(found.peak_memory_bytes.values(), default=0)),
-        train_seconds=found.train_seconds,
-        tokens=found.tokens,
-        code_version=found.code_version,
-        samples=int(after["samples"]),
-        right=tuple(map(int, after.get("right", ()))),
-        right_before=tuple(map(int, before.get("right", ()))),
-        by_difficulty=dict(after.get("by_difficulty", {})),
-        by_difficulty_before=dict(before.get("by_difficulty", {})),
-        by_source=by_source if len(by_source) > 1 else {},
-        sets={name: float(each["accuracy"]) for name, each in after.get("sets", {}).items()},
-        phase_peaks_bytes={name: int(size) for name, size in found.peak_memory_bytes.items()},
-        parts_bytes={name: int(size) for name, size in found.memory_parts_bytes.items()},
-    )
-
-
-def _read_series(folder: Path) -> dict[str, Series]:
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in Record(folder).metrics():
-        for name, value in row["metrics"].items():
-            if name in SERIES or name.startswith(BLOCKS):
-                points.setdefault(name, []).append((row["step"], value))
-    return {name: make_series(pairs) for name, pairs in points.items()}
+def with_results(runs: Iterable[Run], outputs: Path) -> Iterable[Run]:
+    """The runs with what their directories hold, where they are finished."""
+    for run in runs:
+        record = Record(outputs / "runs" / run.hash)
+        result = record.result()
+        yield run if result is None else replace(run, result=result, series=_read_series(record))
 
 
 def make_series(points: Iterable[tuple[int, float]]) -> Series:
     """The series of (step, value) pairs, in order of steps."""
-    ordered = sorted(points)
-    return Series(np.array([s for s, _ in ordered], dtype=np.int64), np.array([v for _, v in ordered], dtype=np.float64))
+    ordered = np.array(sorted(points), dtype=np.float64).reshape(-1, 2)
+    return Series(ordered[:, 0].astype(np.int64), ordered[:, 1])
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)
+def is_series(name: str) -> bool:
+    """Whether the report needs the whole series of a metric."""
+    return name in SERIES or name.startswith(BLOCKS)
+
+
+def _read_sweeps(outputs: Path, names: Sequence[str]) -> list[SweepData]:
+    return list(filter(None, map(partial(_read_sweep, outputs), names)))
+
+
+def _read_sweep(outputs: Path, name: str) -> SweepData | None:
+    """The sweep without results; None where its file is damaged. A hash named twice is one run."""
+    try:
+        raw = json.loads((outputs / "sweeps" / name / "sweep.json").read_text(encoding="utf-8"))
+        runs = {str(run["hash"]): Run(str(run["hash"]), dict(run["params"])) for run in raw["runs"]}
+        created, question = float(raw["created"]), raw.get("question")
+        if not isfinite(created):
+            return None
+        said = str(question) if question is not None else None
+        return SweepData(name, created, str(raw["command"]), said, tuple(runs.values()))
+    except DAMAGED:
+        return None
+
+
+def _read_series(record: Record) -> dict[str, Series]:
+    points = defaultdict(list)
+    for row in record.metrics():
+        for name in filter(is_series, row["metrics"]):
+            points[name].append((row["step"], row["metrics"][name]))
+    return {name: make_series(pairs) for name, pairs in points.items()}
