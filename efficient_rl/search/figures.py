@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 FIGURES: Mapping[str, Callable[[RunResult], float]] = {
     "accuracy": lambda result: result.accuracy,
