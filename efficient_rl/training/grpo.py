@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -145,17 +145,6 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         prepare = self.accelerator.prepare_model
         self.accelerator.prepare_model = partial(prepare, evaluation_mode=True)  # all but wrapping
         return Shards(self._bare) if sharded else None
-
-    def whole_weights(self) -> AbstractContextManager[None]:
-        """Inside, every process has all weights, to sample or to save; for all processes to enter together."""
-        return self._shards.whole() if self._shards is not None else nullcontext()
-
-    def save_by(self, write: Callable[[], None]) -> None:
-        """Let process 0 write the model, with all its weights; for all processes to call."""
-        gathered = self._shards.gathered() if self._shards is not None else nullcontext()
-        with gathered, self.whole_weights():
-            if self.accelerator.is_main_process:
-                write()
 
     @property
     def reference_bytes(self) -> int:
