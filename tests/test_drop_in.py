@@ -1,6 +1,7 @@
-"""In a script of a user's own it does what stock TRL does: what it writes loads, what TRL wrote resumes, nothing is hidden."""
+"""In a user's own script it does what stock TRL does: what it writes loads, what TRL wrote resumes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from efficient_rl.compose import group_options
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.strategies.static import Full
 from efficient_rl.training.grpo import EfficientGRPOTrainer
 from tests.conftest import tiny_run
 
@@ -74,7 +76,11 @@ def arguments(folder: Path, **settings: Any) -> GRPOConfig:
 
 
 def make(
-    kind: type[GRPOTrainer], folder: Path, model: Any = None, strategy: Strategy | None = None, **settings: Any
+    kind: type[GRPOTrainer],
+    folder: Path,
+    model: Callable[[], Any] | None = None,
+    strategy: Strategy | None = None,
+    **settings: Any,
 ) -> Any:
     """A trainer of that kind as a script makes it; `settings` are GRPOConfig's, and `peft_config`."""
     extra = {name: settings.pop(name) for name in ("peft_config", "callbacks") if name in settings}
@@ -84,7 +90,7 @@ def make(
     if settings.pop("eval_dataset", False):
         extra["eval_dataset"] = data
     return kind(
-        load_model(NANO) if model is None else model,
+        (model or partial(load_model, NANO))(),
         reward,
         settings.pop("args", None) or arguments(folder, **settings),
         train_dataset=data,
@@ -109,6 +115,11 @@ def logits(model: Any) -> torch.Tensor:
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
+
+
+def steps(trainer: Any) -> list[dict[str, float]]:
+    """The log line of each step."""
+    return [line for line in trainer.state.log_history if "loss" in line]
 
 
 def assert_same_weights(one: Any, other: Any) -> None:
@@ -160,3 +171,71 @@ def test_the_best_checkpoint_of_an_adapter_that_is_saved_in_another_form_comes_b
     best = Path(trainer.state.best_model_checkpoint)
     assert best.name != "checkpoint-3"
     torch.testing.assert_close(logits(trainer.model), logits(loaded(best)), rtol=1e-5, atol=1e-4)
+
+
+# What stock TRL wrote
+
+LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def adapted() -> Any:
+    """A model with an adapter that was trained before."""
+    torch.manual_seed(7)
+    model = get_peft_model(load_model(NANO), LORA)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.05)
+    return model
+
+
+@pytest.mark.parametrize("case", ["strategy_none", "full", "peft_config", "peft_model"])
+def test_a_checkpoint_of_stock_trl_goes_on_as_in_stock_trl(case: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "beta": 0.04}
+    if case == "peft_config":
+        settings["peft_config"] = LORA
+    if case == "peft_model":
+        settings["model"] = adapted
+    stock = make(Stock, tmp_path / "stock", **settings)
+    stock.train()
+    strategy = Full() if case == "full" else None
+    ours = make(Ours, tmp_path / "ours", strategy=strategy, **settings)
+    ours.train(resume_from_checkpoint=str(tmp_path / "stock" / "checkpoint-2"))
+    theirs = weights(stock)
+    for name, weight in weights(ours).items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5)
+    for mine, line in zip(steps(ours)[2:], steps(stock)[2:], strict=True):
+        for key in ("loss", "kl", "grad_norm", "learning_rate"):
+            assert mine[key] == pytest.approx(line[key], rel=1e-4, abs=1e-5), (key, mine, line)
+
+
+@pytest.mark.parametrize("option", ["last_k", "lora", "lisa", "galore"])
+def test_a_checkpoint_of_stock_trl_that_trained_something_else_is_refused(option: str, tmp_path: Path) -> None:
+    make(Stock, tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    trainer = make(Ours, tmp_path, strategy=strategy_of(option))
+    with pytest.raises(ValueError, match=r"checkpoint-1 is one of trl\.GRPOTrainer.*strategy=None") as refused:
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert "\n" not in str(refused.value)
+
+
+# The reference
+
+PROMPT = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+ADAPTERS = {
+    "prompt_tuning": PROMPT,
+    "random_lora": LoraConfig(r=4, task_type="CAUSAL_LM", init_lora_weights=False),
+    "lora": LORA,
+    "saved_modules": LoraConfig(r=4, task_type="CAUSAL_LM", modules_to_save=["norm"]),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_new_adapter_is_compared_with_the_model_without_it(name: str, tmp_path: Path) -> None:
+    lines = []
+    for kind in (Stock, Ours):
+        trainer = make(kind, tmp_path / kind.__name__, peft_config=ADAPTERS[name], beta=0.1)
+        trainer.train()
+        lines.append(steps(trainer))
+    for theirs, mine in zip(*lines, strict=True):
+        for key in ("loss", "kl", "grad_norm"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), (key, mine, theirs)
+    assert (lines[0][0]["kl"] > 0.1) == (name in ("prompt_tuning", "random_lora"))

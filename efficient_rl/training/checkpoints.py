@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
-from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.training.optimizer import load_state_by_name, state_by_name
+from efficient_rl.strategies.protocol import Strategy, has_own
+from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.serving import Server
 from efficient_rl.training.sharding import Shards, part_like, whole_tensor
@@ -74,11 +74,6 @@ class CheckpointedTrainer(GRPOTrainer):
             self.processing_class.save_pretrained(folder)
             torch.save(self.args, folder / TRAINING_ARGS_NAME)
 
-    @property
-    def _saves_another_form(self) -> bool:
-        """Whether the strategy writes other tensors than those that train, as LoRA-XS and PiSSA do."""
-        return self.strategy is not None and getattr(type(self.strategy), "save", None) is not Strategy.save
-
     def _trained_tensors(self) -> dict[str, torch.Tensor]:
         """Adapters and whatever else trains, under their names in the model."""
         prefix = self._bare.base_model.prefix if isinstance(self._bare, PeftModel) else None
@@ -97,7 +92,7 @@ class CheckpointedTrainer(GRPOTrainer):
                     (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
                 if self.parameters.schedule is not None:
                     torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
-                if self._saves_another_form:
+                if has_own(self.strategy, "save"):  # which is not what trains, as with LoRA-XS and PiSSA
                     torch.save(self._trained_tensors(), folder / TRAINED_FILE)
             super()._save_checkpoint(model, trial)
 
@@ -118,7 +113,7 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def _load_trained_tensors(self, checkpoint: Path) -> bool:
         """Load what trains, bit by bit; False where the checkpoint holds it only in the model's form."""
-        if not (self._saves_another_form and (checkpoint / TRAINED_FILE).is_file()):
+        if not (has_own(self.strategy, "save") and (checkpoint / TRAINED_FILE).is_file()):
             return False
         state = torch.load(checkpoint / TRAINED_FILE, map_location="cpu", weights_only=True)
         if unknown := self._bare.load_state_dict(state, strict=False).unexpected_keys:
@@ -150,6 +145,20 @@ class CheckpointedTrainer(GRPOTrainer):
         if self._server is not None:
             self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
+    def _from_stock(self, checkpoint: Path, saved: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state of TRL's own trainer, by name; ValueError where it cannot go on here."""
+        try:
+            if self.parameters.schedule is not None or has_own(self.strategy, "optimizer"):
+                raise ValueError(f"it knows nothing of {type(self.strategy).__name__}")
+            if self._server is not None:
+                raise ValueError("it knows nothing of a curriculum")
+            return named(self._optimizer, self.parameters.names, saved)
+        except ValueError as reason:
+            raise ValueError(
+                f"{checkpoint} is one of trl.GRPOTrainer, and {reason}; resume it with the model and the peft_config "
+                "of its script and strategy=None, or begin anew from its weights"
+            ) from reason
+
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
         if not (checkpoint / OPTIMIZER_FILE).is_file():
@@ -159,6 +168,8 @@ class CheckpointedTrainer(GRPOTrainer):
         where = device if device.type != "cpu" else "cpu"  # of several processes it has a number, which torch.load refuses
         # Our own sealed file; methods such as GaLore keep objects of their own in it.
         saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=where, weights_only=False)
+        if "groups" not in saved:
+            saved = self._from_stock(checkpoint, saved)
         for parameter, name in self.parameters.names.items():
             if name in saved["state"]:
                 saved["state"][name] = {key: part_like(value, parameter) for key, value in saved["state"][name].items()}

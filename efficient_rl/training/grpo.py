@@ -110,6 +110,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         if self.savings.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
             keep_checkpointing_off_the_frozen(model, args)
         overlay = self.savings.overlay_reference and args.beta != 0 and can_overlay(args)
+        new_adapter = strategy is None and not isinstance(model, PeftModel)
         with hidden_beta(args) if overlay else nullcontext():
             super().__init__(model, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
@@ -118,7 +119,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         self._shards = self._shared_out(sharded)
         self.parameters = TrainedParameters(self._bare)
-        self._reference = OverlayReference(self._bare) if overlay else None
+        self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         if overlay:
             self.ref_model = self._reference
         self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
