@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SWEEP ?= strategy=first_k,last_k,lora
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=25
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format sweep report claims ui nano bench bench-gpu clean
+.PHONY: help demo test test-slow test-all check lint format sweep report claims ui nano bench bench-gpu clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,16 +38,18 @@ claims: $(VENV)/installed  ## test published claims on the embedded model and ju
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
-test: $(VENV)/installed  ## every test, four files at once; those against a real Slurm need root and tests/slurm/cluster.sh install
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed  ## the tests but the slow ones, in ten minutes (tests/slurm/cluster.sh install gives them a Slurm)
+	$(PYTEST) -m "not slow"
 
-check: $(VENV)/installed  ## format, lint and types, then every test
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+test-slow: $(VENV)/installed  ## the slow tests alone
+	$(PYTEST) -m slow
 
-lint: $(VENV)/installed  ## the fast part of check
+test-all: $(VENV)/installed  ## every test
+	$(PYTEST)
+
+check: lint test  ## format, lint, types, and the tests but the slow ones
+
+lint: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -18,8 +18,9 @@ from analysis.plots import draw_figure
 from analysis.report import image, write_whole
 from analysis.tables import finite
 from analysis.verdicts import Judged, WeightChanges, changes_of, judge
-from efficient_rl.compose import ConfigError, config_folder
-from efficient_rl.sweep import Request, read_request
+from efficient_rl.config.options import config_folder
+from efficient_rl.errors import ConfigError
+from efficient_rl.sweep.request import Request, read_request
 
 if TYPE_CHECKING:
     from analysis.changes import Changes

@@ -20,7 +20,7 @@ from analysis.findings import points_text
 from analysis.load import DAMAGED, ReportError, Result, Run, load_sweep, read_params, result_of, suggest, sweep_names
 from analysis.statistics import Estimate, Stratum, mean
 from analysis.tables import finite
-from efficient_rl.record import RunResult
+from efficient_rl.rundir.directory import RunResult
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 

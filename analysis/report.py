@@ -19,7 +19,7 @@ from analysis.plots import draw_figure
 from analysis.searched import read_search
 from analysis.study import study_figures
 from analysis.tables import differences_csv, to_csv, to_json, to_latex, to_markdown
-from efficient_rl.tracking import attach, resolve_uri
+from efficient_rl.tracking.collector import attach, resolve_uri
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]

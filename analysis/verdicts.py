@@ -12,7 +12,7 @@ import numpy as np
 from analysis.claim_files import AT_DIFFICULTY, BEST, Check, Claim
 from analysis.load import ReportError, Result, Run
 from analysis.statistics import Estimate, Floats, Stratum, crossed, mean, mean_of, ratio_of_means
-from efficient_rl.filters import keeps
+from efficient_rl.config.filters import keeps
 
 if TYPE_CHECKING:
     from analysis.changes import Changes

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 from analysis.aggregate import summarize
 from analysis.load import load_sweep
 from benchmarks.machine import write_result
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
 from efficient_rl.strategies.protocol import Strategy
@@ -157,8 +157,8 @@ def stock(case: Case, freeze: Callable[[PreTrainedModel], PreTrainedModel], step
 
 
 def ours(case: Case, strategy: Strategy, steps: int, **settings: Any) -> Ours:
-    """Our trainer; `savings` and `meter` may be among the settings."""
-    own = {"strategy": strategy, "savings": settings.pop("savings", None)}
+    """Our trainer; `optimizations` and `meter` may be among the settings."""
+    own = {"strategy": strategy, "optimizations": settings.pop("optimizations", None)}
     own["meter"] = settings.pop("meter", None) or PhaseMeter(count_bytes=False)
     return _made(Ours, case, case.model(), steps, settings, **own)  # type: ignore[no-any-return]
 

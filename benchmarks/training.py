@@ -18,17 +18,18 @@ from transformers import PreTrainedModel, Qwen2Config
 
 from benchmarks.machine import write_result
 from benchmarks.steps import Case, compare, nano_case, nano_tokenizer, ours, random_case, stock
-from efficient_rl.compose import expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.run import quiet_libraries
 from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full, LastK
-from efficient_rl.training.grpo import Savings
+from efficient_rl.training.grpo import Optimizations
 from efficient_rl.training.memory import PhaseMeter
-from efficient_rl.training.passes import length_buckets
 from efficient_rl.training.sampler import DROP_SHARE, SamplingSettings, draws, sample
+from efficient_rl.training.scoring import length_buckets
 
 BLOCKS, TRAINED = 12, 3
 DYNAMIC = ("adalora", "auto_rgn", "auto_snr", "autofreeze", "badam", "lisa", "slimfit")
@@ -97,10 +98,12 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
             "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04),
         }
     )
-    without_cache = Savings(trunk_cache_bytes=0)
+    without_cache = Optimizations(trunk_cache_bytes=0)
     cached = run(
         {
-            "without cache": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, savings=without_cache),
+            "without cache": lambda n: ours(
+                deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, optimizations=without_cache
+            ),
             "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4),
         },
         count=4 * steps,

@@ -12,16 +12,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import RunConfig, parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
+from efficient_rl.config.schema import PromptSettings
+from efficient_rl.datasets import evaluation_seed, load_problems
+from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
-from efficient_rl.problems import evaluation_seed, load_problems
-from efficient_rl.provenance import snapshot
-from efficient_rl.record import Record, RunResult
-from efficient_rl.sections import PromptSettings, require, require_known
+from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Problem
-from efficient_rl.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -123,9 +124,9 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
 
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
-    from efficient_rl.training.journal import Journal
     from efficient_rl.training.memory import PhaseMeter
     from efficient_rl.training.merging import merged
+    from efficient_rl.training.run_logger import RunLogger
     from efficient_rl.training.sampler import SamplingSettings
     from efficient_rl.training.settings import rename_metrics
 
@@ -176,7 +177,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         return found
 
     before = _remembered(record, team, "evaluation_before.json", lambda: measure(0))
-    journal = Journal(
+    run_logger = RunLogger(
         record=record,
         rename=rename_metrics,
         meter=meter,
@@ -188,7 +189,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         save_seconds=60 * options.checkpoint_minutes,
         team=team,
     )
-    trainer.add_callback(journal)
+    trainer.add_callback(run_logger)
     checkpoint = team.share(record.checkpoint() if team.is_main else None)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
@@ -255,7 +256,7 @@ def _make_trainer(
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
+    from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
     from efficient_rl.training.settings import grpo_arguments
 
     folder = team.share(record.checkpoints if team.is_main else record.folder)
@@ -270,7 +271,7 @@ def _make_trainer(
         problems=rows,
         curriculum=config.curriculum.build(),
         meter=meter,
-        savings=Savings(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
+        optimizations=Optimizations(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
         sharded=sharded,
     )
 

@@ -30,12 +30,12 @@ from analysis.pareto import pareto_front
 from analysis.plots import draw_figure, draw_lines, draw_scatter
 from analysis.report import main
 from analysis.statistics import Estimate
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
-from efficient_rl.record import Record, RunResult
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.rundir.directory import Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
-# One finished run as efficient_rl.record.RunResult writes it.
+# One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
     "accuracy": 0.5,
     "greedy_accuracy": 0.6,

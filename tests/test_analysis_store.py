@@ -16,7 +16,7 @@ from analysis.aggregate import summarize
 from analysis.load import BLOCKS, ReportError, Result, SweepData, load_sweep
 from analysis.report import main
 from analysis.store import load_stored
-from efficient_rl.tracking import attach
+from efficient_rl.tracking.collector import attach
 from tests.conftest import Sweep, environment
 
 

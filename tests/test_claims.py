@@ -21,7 +21,7 @@ from analysis.claims import to_markdown, write_page
 from analysis.load import ReportError, Result, Run
 from analysis.statistics import Estimate
 from analysis.verdicts import Judged, WeightChanges, by_seed, judge, verdict_of
-from efficient_rl.compose import ConfigError
+from efficient_rl.errors import ConfigError
 from tests.conftest import ROOT, TINY, Sweep, environment
 
 CLAIMS = ROOT / "sweeps" / "claims"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import config_folder, expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.models import load_model
 from efficient_rl.strategies.static import LastK
-from efficient_rl.training.grpo import Savings
+from efficient_rl.training.grpo import Optimizations
 from efficient_rl.training.trunk import frozen_depth
 from tests.conftest import ROOT, tiny_run
 from tests.small_models import trainable
@@ -69,4 +70,4 @@ def test_the_page_on_training_names_every_saving_phase_and_part(tmp_path: Path) 
     phases = {name.removesuffix("_peak") for name in found if name.endswith("_peak")}
     parts = {f"{name}_bytes" for name in found if not name.endswith("_peak")}
     assert {"generation", "old_policy", "reference"} <= phases
-    assert phases | parts | set(Savings.__dataclass_fields__) <= set(re.findall(r"`(\w+)", TRAINING))
+    assert phases | parts | set(Optimizations.__dataclass_fields__) <= set(re.findall(r"`(\w+)", TRAINING))

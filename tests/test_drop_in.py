@@ -13,7 +13,7 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig, get_p
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
-from efficient_rl.compose import group_options
+from efficient_rl.config.options import group_options
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full

@@ -17,15 +17,15 @@ from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import FirstK, Full, LastK
-from efficient_rl.training import passes
-from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
+from efficient_rl.training import scoring
+from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
 from tests.conftest import tiny_run
 
 STEPS = 10
 STRATEGIES: dict[str, Strategy] = {
     "full": Full(), "first_k": FirstK(2), "last_k": LastK(2), "lora": Lora(rank=4, alpha=8, target_modules="all-linear")
 }  # fmt: skip
-NONE = Savings(
+NONE = Optimizations(
     respect_freezing=False, overlay_reference=False, trunk_cache_bytes=0, skip_zero_variance=False, own_sampler=False,
     lean_head=False, length_buckets=False,
 )  # fmt: skip
@@ -34,7 +34,7 @@ NONE = Savings(
 @pytest.fixture(autouse=True)
 def many_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches too are cut into buckets of similar length."""
-    monkeypatch.setattr(passes, "PASS_COST_TOKENS", 4)
+    monkeypatch.setattr(scoring, "PASS_COST_TOKENS", 4)
 
 
 class Scripted:
@@ -100,11 +100,11 @@ def run_stock(name: str, folder: Path, **settings: Any) -> list[dict[str, float]
     return history(Stock(stock_model(name), reward, args, train_dataset=prompts(), processing_class=tokenizer))
 
 
-def run_ours(name: str, folder: Path, savings: Savings | None = None, **settings: Any) -> list[dict[str, float]]:
+def run_ours(name: str, folder: Path, optimizations: Optimizations | None = None, **settings: Any) -> list[dict[str, float]]:
     tokenizer = load_tokenizer(tiny_run().model)
     trainer = Ours(
         load_model(tiny_run().model), reward, arguments(folder, **settings), train_dataset=prompts(),
-        processing_class=tokenizer, strategy=STRATEGIES[name], savings=savings,
+        processing_class=tokenizer, strategy=STRATEGIES[name], optimizations=optimizations,
     )  # fmt: skip
     return history(trainer)
 
@@ -135,10 +135,13 @@ def test_without_any_saving_the_numbers_are_those_too(name: str, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("saving", [field.name for field in fields(Savings)])
+@pytest.mark.parametrize("saving", [field.name for field in fields(Optimizations)])
 def test_every_saving_alone_leaves_the_numbers_as_they_are(saving: str, tmp_path: Path) -> None:
-    alone = Savings(
-        **{field.name: getattr(Savings() if field.name == saving else NONE, field.name) for field in fields(Savings)}
+    alone = Optimizations(
+        **{
+            field.name: getattr(Optimizations() if field.name == saving else NONE, field.name)
+            for field in fields(Optimizations)
+        }
     )
     settings = {"beta": 0.0 if saving == "skip_zero_variance" else 0.04, "num_iterations": 3, "gradient_checkpointing": True}
     stock = run_stock("last_k", tmp_path / "stock", **settings)

@@ -72,8 +72,10 @@ def test_the_numbers_in_the_pages_are_those_of_the_results(page: Path) -> None:
     assert filled(text, ROOT / "benchmarks" / "results") == text
 
 
-def test_ci_calls_the_readmes_test_command() -> None:
-    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+def test_ci_calls_the_demo_then_the_readmes_test_command_then_the_slow_tests() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    demo = next(number for number, line in enumerate(lines) if line.startswith("make demo"))
+    assert demo < lines.index("make test") < lines.index("make test-slow")
 
 
 def test_every_requirement_is_pinned_to_a_version_that_it_allows() -> None:

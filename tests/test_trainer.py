@@ -19,7 +19,7 @@ from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import FirstK, Full, LastK
 from efficient_rl.strategies.switching import Switching
 from efficient_rl.training import grpo
-from efficient_rl.training.grpo import EfficientGRPOTrainer, Savings
+from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.trunk import TrunkCache, frozen_depth
 from tests.conftest import tiny_run
@@ -32,7 +32,7 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 
 def make(folder: Path, strategy: Strategy, model: PreTrainedModel | None = None, **settings: Any) -> EfficientGRPOTrainer:
-    savings = settings.pop("savings", None)
+    optimizations = settings.pop("optimizations", None)
     reward_function = settings.pop("reward", reward)
     data = settings.pop("train_dataset", Dataset.from_list([{"prompt": f"{number}+1="} for number in range(1, 9)]))
     base: dict[str, Any] = {
@@ -47,7 +47,7 @@ def make(folder: Path, strategy: Strategy, model: PreTrainedModel | None = None,
         train_dataset=data,
         processing_class=load_tokenizer(NANO),
         strategy=strategy,
-        savings=savings,
+        optimizations=optimizations,
     )
 
 
@@ -157,7 +157,9 @@ def test_frozen_blocks_compute_once_for_all_passes_and_updates(tmp_path: Path) -
     trainer.train()
     assert [counts[index] for index in range(6)] == [1, 1, 1, 1, 5, 5]  # old, reference, three updates
     counts.clear()
-    trainer = make(tmp_path, LastK(2), beta=0.04, num_iterations=3, max_steps=3, savings=Savings(trunk_cache_bytes=0))
+    trainer = make(
+        tmp_path, LastK(2), beta=0.04, num_iterations=3, max_steps=3, optimizations=Optimizations(trunk_cache_bytes=0)
+    )
     trainer._generate_single_turn = lambda ids, *_, **__: ([[5, 6, 7]] * len(ids), None)  # type: ignore[method-assign]
     counts = count_forwards(trainer.model)
     trainer.train()
@@ -167,7 +169,7 @@ def test_frozen_blocks_compute_once_for_all_passes_and_updates(tmp_path: Path) -
 def test_a_trunk_that_would_not_fit_says_what_it_needs_and_steps_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make(tmp_path, LastK(2), beta=0.04, savings=Savings(trunk_cache_bytes=10_000))
+    trainer = make(tmp_path, LastK(2), beta=0.04, optimizations=Optimizations(trunk_cache_bytes=10_000))
     counts = count_forwards(trainer.model)
     with caplog.at_level(logging.WARNING):
         trainer.train()
@@ -236,8 +238,8 @@ def test_adam_moves_on_without_a_gradient_as_it_does_in_trl(tmp_path: Path) -> N
         return [float(index % 2) if trainer_state.global_step < 2 else 1.0 for index in range(len(completion_ids))]
 
     def trained(skip: bool) -> list[torch.Tensor]:
-        savings = Savings(skip_zero_variance=skip)
-        trainer = make(tmp_path, LastK(1), reward=sometimes, max_steps=4, savings=savings)
+        optimizations = Optimizations(skip_zero_variance=skip)
+        trainer = make(tmp_path, LastK(1), reward=sometimes, max_steps=4, optimizations=optimizations)
         random = Random(0)
         trainer._generate_single_turn = lambda ids, *_, **__: (  # type: ignore[method-assign]
             [[random.randrange(3, 30) for _ in range(4)] for _ in ids],
@@ -357,10 +359,16 @@ def test_our_sampler_draws_the_completions_and_each_generation_its_own(
 
 def test_a_trunk_under_which_a_schedule_trained_is_never_served_again(tmp_path: Path) -> None:
     def losses(trunk: int) -> list[float]:
-        savings = Savings(trunk_cache_bytes=trunk)
+        optimizations = Optimizations(trunk_cache_bytes=trunk)
         strategy = Turning(blocks=(3, 0, 4))
         trainer = make(
-            tmp_path, strategy, num_iterations=3, max_steps=3, learning_rate=1e-2, savings=savings, warmup_steps=0
+            tmp_path,
+            strategy,
+            num_iterations=3,
+            max_steps=3,
+            learning_rate=1e-2,
+            optimizations=optimizations,
+            warmup_steps=0,
         )
         random = Random(0)
         trainer._generate_single_turn = lambda ids, *_, **__: (  # type: ignore[method-assign]

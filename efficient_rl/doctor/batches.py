@@ -1,6 +1,6 @@
 """Shows the batch that a run really has, and whether it divides into groups, processes and micro-batches."""
 
-from efficient_rl.config import RunConfig
+from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor.finding import Finding, ok
 
 FEWEST_PROMPTS = 8

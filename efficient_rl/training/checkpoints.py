@@ -15,9 +15,9 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
 from efficient_rl.strategies.protocol import Strategy, has_own
+from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.serving import Server
 from efficient_rl.training.sharding import Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class CheckpointedTrainer(GRPOTrainer):
     parameters: TrainedParameters
     strategy: Strategy | None
     _bare: PreTrainedModel
-    _server: Server | None
+    _curriculum_sampler: CurriculumSampler | None
     _shards: Shards | None
 
     @property
@@ -88,8 +88,8 @@ class CheckpointedTrainer(GRPOTrainer):
             if self.args.should_save:
                 folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
                 folder.mkdir(parents=True, exist_ok=True)
-                if self._server is not None:
-                    (folder / CURRICULUM_FILE).write_text(json.dumps(self._server.curriculum.state_dict()))
+                if self._curriculum_sampler is not None:
+                    (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
                 if self.parameters.schedule is not None:
                     torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
                 if has_own(self.strategy, "save"):  # which is not what trains, as with LoRA-XS and PiSSA
@@ -142,15 +142,15 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             self._load_optimizer(Path(checkpoint))
-        if self._server is not None:
-            self._server.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self._curriculum_sampler is not None:
+            self._curriculum_sampler.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _from_stock(self, checkpoint: Path, saved: dict[str, Any]) -> dict[str, Any]:
         """The optimizer's state of TRL's own trainer, by name; ValueError where it cannot go on here."""
         try:
             if self.parameters.schedule is not None or has_own(self.strategy, "optimizer"):
                 raise ValueError(f"it knows nothing of {type(self.strategy).__name__}")
-            if self._server is not None:
+            if self._curriculum_sampler is not None:
                 raise ValueError("it knows nothing of a curriculum")
             return named(self._optimizer, self.parameters.names, saved)
         except ValueError as reason:

@@ -18,13 +18,16 @@ from trl import GRPOConfig
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.checkpoints import CheckpointedTrainer
-from efficient_rl.training.exchange import average_gradients, take_weights_of_the_first
+from efficient_rl.training.curriculum_sampler import (
+    CurriculumSampler,
+    groups_without_signal,
+    rows_of_level_groups,
+    with_groups_replaced,
+)
+from efficient_rl.training.gradient_sync import average_gradients, take_weights_of_the_first
 from efficient_rl.training.memory import PhaseMeter, leaves, optimizer_state_bytes, tensor_bytes
 from efficient_rl.training.merging import merged
-from efficient_rl.training.optimizer import one_group_a_tensor
-from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.passes import Compute, Scores, completion_lengths, length_buckets, score
-from efficient_rl.training.preparation import (
+from efficient_rl.training.model_setup import (
     can_overlay,
     can_sample_itself,
     can_share_trunk,
@@ -35,11 +38,13 @@ from efficient_rl.training.preparation import (
     prepared,
     weights_as_they_are,
 )
+from efficient_rl.training.optimizer import one_group_a_tensor
+from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import SamplingSettings, can_sample, draws, sample
-from efficient_rl.training.serving import Server, groups_without_signal, rows_of_level_groups, with_groups_replaced
+from efficient_rl.training.scoring import Compute, Scores, completion_lengths, length_buckets, score
 from efficient_rl.training.sharding import Shards, check_sharding, whole_tensor
-from efficient_rl.training.stepwise import StepwiseRewards, added_to
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
@@ -49,7 +54,7 @@ UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  #
 
 
 @dataclass(frozen=True)
-class Savings:
+class Optimizations:
     """What makes partial training cheap; none of it changes the loss. All on, but for comparisons.
 
     `respect_freezing`: gradient checkpointing does not make the frozen part take part in the
@@ -70,6 +75,9 @@ class Savings:
     own_sampler: bool = True
     length_buckets: bool = True
     lean_head: bool = True
+
+
+Savings = Optimizations  # its name before
 
 
 class EfficientGRPOTrainer(CheckpointedTrainer):
@@ -93,28 +101,30 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         problems: Sequence[Mapping[str, Any]] | None = None,
         curriculum: Curriculum | None = None,
         meter: PhaseMeter | None = None,
-        savings: Savings | None = None,
+        optimizations: Optimizations | None = None,
         sharded: bool = False,
         **keywords: Any,
     ) -> None:
         args = copy.copy(args or GRPOConfig("grpo-output"))  # the caller's own is left as it is
-        self.savings = savings or Savings()
+        self.optimizations = optimizations or keywords.pop("savings", None) or Optimizations()
         self.strategy = strategy
         self.meter = meter or PhaseMeter()
-        self._server = Server(problems, curriculum) if problems is not None and curriculum is not None else None
+        self._curriculum_sampler = (
+            CurriculumSampler(problems, curriculum) if problems is not None and curriculum is not None else None
+        )
         check_combination(args, strategy, keywords)
         if sharded:
             check_sharding(strategy, args)
         if strategy is not None:
             model = prepared(model, strategy, args, keywords)
-        if self.savings.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
+        if self.optimizations.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
             keep_checkpointing_off_the_frozen(model, args)
-        overlay = self.savings.overlay_reference and args.beta != 0 and can_overlay(args)
+        overlay = self.optimizations.overlay_reference and args.beta != 0 and can_overlay(args)
         new_adapter = strategy is None and not isinstance(model, PeftModel)
         with hidden_beta(args) if overlay else nullcontext():
             super().__init__(model, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
-        self._stepwise = StepwiseRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
+        self._stepwise = ProcessRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
         self._refuse_split_groups()
         self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         self._shards = self._shared_out(sharded)
@@ -122,10 +132,12 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         if overlay:
             self.ref_model = self._reference
-        self._trunk = TrunkCache(self._bare, self.savings.trunk_cache_bytes)
+        self._trunk = TrunkCache(self._bare, self.optimizations.trunk_cache_bytes)
         self._never_trained_depth = frozen_depth(self._bare, self.parameters.trainable)
-        self._samples_itself = self.savings.own_sampler and can_sample_itself(self.args) and can_sample(self._bare)
-        self._can_share_trunk = self.savings.trunk_cache_bytes > 0 and can_share_trunk(self._bare, self.args) and not sharded
+        self._samples_itself = self.optimizations.own_sampler and can_sample_itself(self.args) and can_sample(self._bare)
+        self._can_share_trunk = (
+            self.optimizations.trunk_cache_bytes > 0 and can_share_trunk(self._bare, self.args) and not sharded
+        )
         self._generations = 0  # since the step began
         self._micro_batch: dict[str, Any] | None = None
         self._skipped_a_batch = False
@@ -201,7 +213,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         torch.manual_seed(self._generation_seed())
         self._trunk.begin(self._shared_depth(), len(inputs))
         with self.meter.phase("scoring"):
-            batch = self._scored(inputs) if self._server is None else self._served(self._server, len(inputs))
+            batch = (
+                self._scored(inputs)
+                if self._curriculum_sampler is None
+                else self._served(self._curriculum_sampler, len(inputs))
+            )
         return batch | self._trunk.take()
 
     def _shared_depth(self) -> int:
@@ -211,7 +227,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             self.use_vllm and self.vllm_importance_sampling_correction
         )
         several = self.num_iterations > 1 or self.beta != 0 or old_pass
-        refills = self._server is not None and self._server.curriculum.refills > 0
+        refills = self._curriculum_sampler is not None and self._curriculum_sampler.curriculum.refills > 0
         useful = several and self._can_share_trunk and not self.aux_loss_enabled and not refills
         return frozen_depth(self._bare, self.parameters.with_gradients) if useful else 0
 
@@ -229,45 +245,49 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             batch["advantages"] = added_to(batch["advantages"], self._token_advantages, batch["completion_ids"].shape[1])
         return batch
 
-    def _served(self, server: Server, rows: int) -> dict[str, Any]:
+    def _served(self, sampler: CurriculumSampler, rows: int) -> dict[str, Any]:
         """A batch of the curriculum's problems; groups without a signal are replaced as often as the curriculum says."""
-        batch, drawn = self._observed(server, rows)
+        batch, drawn = self._observed(sampler, rows)
         first = {name: len(values) for name, values in self._metrics["train"].items()}
         size, replaced = self.num_generations, 0
-        for _ in range(server.curriculum.refills):
+        for _ in range(sampler.curriculum.refills):
             lacking = groups_without_signal(batch["advantages"], size)
             if not lacking:
                 break
-            more, _ = self._observed(server, len(lacking) * size)
+            more, _ = self._observed(sampler, len(lacking) * size)
             batch = with_groups_replaced(batch, lacking, more, size, self._tokenizer.pad_token_id)
             replaced += len(lacking)
         metrics = self._metrics["train"]
         for name, values in metrics.items():  # of the refills only the tokens count: they are no sample of all problems
             del values[max(first.get(name, 0), int(name == "num_tokens")) :]
-        if server.curriculum.refills:
+        if sampler.curriculum.refills:
             metrics["curriculum/refilled_groups"].append(replaced)
-        for name, value in server.metrics(drawn).items():
+        for name, value in sampler.metrics(drawn).items():
             metrics[name].append(value)
         return batch
 
-    def _observed(self, server: Server, rows: int) -> tuple[dict[str, Any], list[int]]:
+    def _observed(self, sampler: CurriculumSampler, rows: int) -> tuple[dict[str, Any], list[int]]:
         """`rows` completions of newly drawn problems; the curriculum sees the rewards of all processes."""
         size, step = self.num_generations, self.state.global_step
-        drawn, inputs = server.draw(rows * self.accelerator.num_processes // size, size, step)
+        drawn, inputs = sampler.draw(rows * self.accelerator.num_processes // size, size, step)
         start = self.accelerator.process_index * rows
         batch = self._scored(inputs[start : start + rows])
-        server.curriculum.observe(drawn, self._seen_rewards.view(-1, size).tolist(), step)
+        sampler.curriculum.observe(drawn, self._seen_rewards.view(-1, size).tolist(), step)
         return batch, drawn
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        encoded = self._server.encoded(prompts) if self._server is not None and self.model.training else None
+        encoded = (
+            self._curriculum_sampler.encoded(prompts)
+            if self._curriculum_sampler is not None and self.model.training
+            else None
+        )
         return super()._tokenize_prompts(prompts) if encoded is None else (encoded, None, {})
 
     def _refuse_split_groups(self) -> None:
         """Raise where what works on whole groups would see parts of them, in several processes."""
         if self.accelerator.num_processes == 1:
             return
-        if self._server is not None and self._server.curriculum.refills:
+        if self._curriculum_sampler is not None and self._curriculum_sampler.curriculum.refills:
             raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
         compares = self._stepwise or any(getattr(function, "whole_groups", False) for function in self.reward_funcs)
         rows = self.args.per_device_train_batch_size * self.args.steps_per_generation
@@ -353,7 +373,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         own_reference = self._restored() if self._reference is not None and is_reference else nullcontext()
 
         def compute(ids: torch.Tensor, mask: torch.Tensor, width: int) -> tuple[torch.Tensor, Any, Any]:
-            with lean_head(self._bare) if self.savings.lean_head else nullcontext():
+            with lean_head(self._bare) if self.optimizations.lean_head else nullcontext():
                 return original(policy, ids, mask, width, **keywords)
 
         if self._micro_batch is not None:
@@ -432,7 +452,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _buckets(
         self, attention_mask: torch.Tensor, width: int, rows: torch.Tensor, most_rows: int | None
     ) -> list[list[int]] | None:
-        if self.savings.length_buckets and self._shards is None:  # whose processes compute the same number of passes
+        if self.optimizations.length_buckets and self._shards is None:  # whose processes compute the same number of passes
             return length_buckets(completion_lengths(attention_mask[rows], width).tolist(), most_rows)
         return length_buckets([width] * len(rows), most_rows) if most_rows is not None else None
 
@@ -450,7 +470,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _needs_all_rows(self) -> bool:
         """Whether completions without an advantage move the weights too, or are not to be left out."""
         return (
-            not self.savings.skip_zero_variance
+            not self.optimizations.skip_zero_variance
             or not self.model.training
             or self.beta != 0
             or self._entropy_bonus_enabled
@@ -477,8 +497,10 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The learning rate's scheduler; with it the strategy's, which must know the number of steps too."""
-        if self._server is not None and self.lr_scheduler is None:
-            self._server.curriculum.begin(self._server.difficulties, self.args.seed, num_training_steps)
+        if self._curriculum_sampler is not None and self.lr_scheduler is None:
+            self._curriculum_sampler.curriculum.begin(
+                self._curriculum_sampler.difficulties, self.args.seed, num_training_steps
+            )
         if self.strategy is not None and self.parameters.schedule is None:
             self.parameters.schedule = self.strategy.schedule(self._bare, self.args.seed, num_training_steps)
             if self.parameters.schedule is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import execute_tiny
 from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import Cluster, Sweep
@@ -14,6 +14,7 @@ SLOWLY = "+reward.slow={_target_:tests.slurm.troubles.Slow,seconds:1.0,weight:1.
 RUN = ("strategy=last_k", "grpo.max_steps=8", SLOWLY)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_jobs_left")
 def test_a_sweep_under_fire_loses_nothing_and_does_nothing_twice(cluster: Cluster, tmp_path: Path) -> None:
     more = ("launcher.runs_per_job=6", "launcher.array_parallelism=2", "checkpoint_steps=2", f"seed=range(0,{RUNS})")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.slurm.local_cluster import Cluster, Sweep, running, wait_until
 from tests.slurm.long_run import LONG, OFTEN, assert_same_run
 
@@ -29,6 +29,7 @@ def test_a_cancelled_job_is_a_failure_with_that_cause_and_the_same_command_goes_
     assert_same_run(sweep, undisturbed, attempts=2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_jobs_and_the_same_command_finds_them(
     cluster: Cluster, tmp_path: Path, undisturbed: Record
 ) -> None:
@@ -59,6 +60,7 @@ def test_detach_returns_at_once_and_a_lost_terminal_is_no_loss(
     assert_same_run(sweep, undisturbed, attempts=1)
 
 
+@pytest.mark.slow
 def test_a_command_killed_at_any_moment_of_its_submission_submits_nothing_twice(cluster: Cluster, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "-m", "strategy=last_k", "seed=range(0,12)", "grpo.max_steps=2", "launcher.runs_per_job=4")
     moments = random.Random(5)
@@ -72,6 +74,7 @@ def test_a_command_killed_at_any_moment_of_its_submission_submits_nothing_twice(
     assert sum(json.loads(path.read_text())["job"] is not None for path in tmp_path.glob("outputs/jobs/*/batch.json")) == 1
 
 
+@pytest.mark.slow
 def test_a_request_that_can_never_start_is_refused_in_words(cluster: Cluster, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "strategy=last_k", "launcher.partition=nonesuch").start()
     assert sweep.end(60) == 2
@@ -79,6 +82,7 @@ def test_a_request_that_can_never_start_is_refused_in_words(cluster: Cluster, tm
     assert "Traceback" not in sweep.output()
 
 
+@pytest.mark.slow
 def test_more_gpu_hours_than_allowed_are_refused_without_a_terminal(cluster: Cluster, tmp_path: Path) -> None:
     bound = "launcher.max_gpu_hours=0.00001"
     sweep = Sweep(tmp_path, "-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=100000", bound).start()
@@ -97,6 +101,7 @@ def test_arrays_keep_to_the_size_and_the_parallelism_that_they_are_given(cluster
     assert sum("--array=0-1%1" in script for script in scripts) == 2
 
 
+@pytest.mark.slow
 def test_another_launcher_waits_for_the_jobs_of_the_first_and_does_the_rest(
     cluster: Cluster, tmp_path: Path, undisturbed: Record
 ) -> None:

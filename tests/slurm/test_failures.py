@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import environment
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("no_jobs_left")
     ("trouble", "cause", "words"),
     [
         ("Raises", "error", "the fourth batch cannot be scored"),
-        ("Exits", "killed", "exit status 3"),
-        ("Leaves", "killed", "exit status 7"),
-        ("Crashes", "killed", "SIGSEGV"),
-        ("Grows", "out_of_memory", "out of memory"),
+        pytest.param("Exits", "killed", "exit status 3", marks=pytest.mark.slow),
+        pytest.param("Leaves", "killed", "exit status 7", marks=pytest.mark.slow),
+        pytest.param("Crashes", "killed", "SIGSEGV", marks=pytest.mark.slow),
+        pytest.param("Grows", "out_of_memory", "out of memory", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_fails_says_why_and_leaves_its_neighbours_alone(
@@ -41,6 +41,7 @@ def test_a_run_that_fails_says_why_and_leaves_its_neighbours_alone(
     assert record.newest_attempt() == 1  # an error of the run is not tried again
 
 
+@pytest.mark.slow
 def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Cluster, tmp_path: Path) -> None:
     reward = "+reward.trouble={_target_:tests.slurm.troubles.Crashes,weight:1.0}"
     more = ("-m", reward, "strategy=last_k", "grpo.max_steps=2,8,3", "launcher.runs_per_job=3", "launcher.runs_per_gpu=3")
@@ -52,6 +53,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
     assert all(0 < peak < 1 << 30 for peak in peaks)
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_tried_once_with_half_the_micro_batch(cluster: Cluster, tmp_path: Path) -> None:
     hungry = ("strategy=full", "strategy._target_=tests.slurm.troubles.Hungry", "grpo.max_steps=3")
     plain = Sweep(tmp_path, *hungry, "name=plain").start()
@@ -65,6 +67,7 @@ def test_out_of_memory_is_tried_once_with_half_the_micro_batch(cluster: Cluster,
     assert result.steps == 3
 
 
+@pytest.mark.slow
 def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     sweep = Sweep(
@@ -79,6 +82,7 @@ def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path:
     assert sweep.records[0].newest_attempt() == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
     outputs = tmp_path / "outputs"
     outputs.mkdir()
@@ -97,6 +101,7 @@ def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed
         subprocess.run(["umount", "-l", str(outputs)], check=True)
 
 
+@pytest.mark.slow
 def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

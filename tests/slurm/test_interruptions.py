@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -38,6 +38,7 @@ def test_a_preempted_run_is_requeued_and_goes_on_exactly(cluster: Cluster, tmp_p
     assert sweep.job() == job
 
 
+@pytest.mark.slow
 def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
     cluster: Cluster, tmp_path: Path, undisturbed_slow: Record
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
     assert resumed == sorted(set(resumed))
 
 
+@pytest.mark.slow
 def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     (job,) = sweep.wait_steps(15)
@@ -61,6 +63,7 @@ def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(cluster: Cluster, tm
     assert_same_run(sweep, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_low_partition_makes_room_and_goes_on(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
     sweep = Sweep(tmp_path, *LONG, "launcher.partition=low").start()
     sweep.wait_steps(15)
@@ -82,6 +85,7 @@ def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Pat
         cluster.start()
 
 
+@pytest.mark.slow
 def test_of_two_live_copies_of_a_run_only_the_newer_writes(
     cluster: Cluster, tmp_path: Path, undisturbed_slow: Record
 ) -> None:
@@ -113,6 +117,7 @@ def test_a_restarted_controller_changes_nothing(cluster: Cluster, tmp_path: Path
     assert_same_run(sweep, undisturbed, attempts=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_run_over_two_processes_or_nodes_survives_a_preemption(cluster: Cluster, tmp_path: Path, nodes: int) -> None:
     more = (f"launcher.nodes={nodes}", f"launcher.gpus_per_node={3 - nodes}", "launcher.processes_per_run=2")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 
-pytestmark = pytest.mark.usefixtures("no_jobs_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_jobs_left")]
 TIMED_OUT = 'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1'
 
 

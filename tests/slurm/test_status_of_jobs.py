@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.observe import find_manifest, read_status
-from efficient_rl.status import main
+from efficient_rl.status.__main__ import main
+from efficient_rl.status.snapshot import find_manifest, read_status
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_jobs_left")
 def test_jobs_are_seen_waiting_running_and_cancelled(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -39,6 +40,7 @@ def test_jobs_are_seen_waiting_running_and_cancelled(
     wait_until(lambda: states() == ["failed", "failed"], 60, "the end")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_jobs_left")
 def test_runs_of_one_job_are_told_apart_and_end_together_and_go_on(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -74,6 +76,7 @@ def test_runs_of_one_job_are_told_apart_and_end_together_and_go_on(
     assert main(["three", f"output={outputs}", "--cancel"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_jobs_left")
 def test_a_watched_sweep_is_cancelled_with_its_command_and_a_silent_controller_is_named(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -105,6 +108,7 @@ def test_a_watched_sweep_is_cancelled_with_its_command_and_a_silent_controller_i
     assert cluster.slurm("squeue", "-h", "-t", "PENDING,RUNNING") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster", "no_jobs_left")
 def test_a_job_that_nobody_watched_tells_how_it_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = tmp_path / "outputs"
