@@ -12,7 +12,7 @@ import pytest
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 
 quiet_libraries()
@@ -43,7 +43,7 @@ def tiny_run(*overrides: str) -> RunConfig:
     return parse_run(expand([*TINY, *overrides])[0])
 
 
-def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tuple[RunResult, Record]:
+def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tuple[RunResult, RunDirectory]:
     """Do a tiny run in this process, in its own directory below `folder`."""
     import torch
 
@@ -51,9 +51,8 @@ def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tu
 
     torch.set_num_threads(1)
     config = tiny_run(*overrides)
-    record = Record(folder / config.config_hash)
-    record.claim(config)
-    return execute(config, record, Options(checkpoint_steps), Stop()), record
+    record = RunDirectory(folder / config.config_hash)
+    return execute(config, record.claim(config), Options(checkpoint_steps), Stop()), record
 
 
 def command(overrides: Sequence[str], tiny: bool = True) -> list[str]:

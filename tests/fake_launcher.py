@@ -12,7 +12,8 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import AlreadyFinished, Record
+from efficient_rl.rundir.attempt import AlreadyFinished, Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure, RunResult
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
@@ -47,9 +48,9 @@ def result(run: RunConfig, attempt: int) -> RunResult:
 
 @dataclass(eq=False)
 class FakeHandle(Handle):
-    """A job, its open record and how many steps it has done."""
+    """A job, its attempt and how many steps it has done."""
 
-    record: Record | None = None
+    attempt: Attempt | None = None
     steps: int = 0
 
 
@@ -97,25 +98,25 @@ class FakeLauncher(Supervision):
 
     def _step(self, handle: FakeHandle) -> None:
         run = from_dict(handle.job.config)
-        if handle.record is None:
-            handle.record, handle.stage = Record(Path(handle.job.folder)), "running"
+        directory = RunDirectory(Path(handle.job.folder))
+        if handle.attempt is None:
+            handle.stage = "running"
             try:
-                handle.record.claim(run)
+                handle.attempt = directory.claim(run)
             except AlreadyFinished:
                 handle.stage = "finished"
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
-            handle.stage, handle.failure = "failed", Failure(handle.record.attempt or 0, "diverged", "log.txt")
-            handle.record.note_failure(handle.failure)
-            handle.record.release()
+            handle.stage, handle.failure = "failed", Failure(handle.attempt.number, "diverged", "log.txt")
+            directory.record_failure(handle.failure)
+            handle.attempt.release()
             return
-        handle.record.append(
+        handle.attempt.append(
             handle.steps, {"train/reward": accuracy(run), "time/step_seconds": 0.5, "train/tokens": 10.0 * handle.steps}
         )
         if handle.steps >= run.grpo.max_steps:
-            assert handle.record.attempt is not None
-            handle.record.finish(result(run, handle.record.attempt))
+            handle.attempt.finish(result(run, handle.attempt.number))
             handle.stage = "finished"
 
     def requeue(self, handle: Handle, why: str) -> bool:
@@ -124,15 +125,15 @@ class FakeLauncher(Supervision):
     def cancel(self, handle: Handle) -> None:
         assert isinstance(handle, FakeHandle)
         self._handles.remove(handle)
-        if handle.record is not None:
-            handle.record.release()
+        if handle.attempt is not None:
+            handle.attempt.release()
         handle.stage = "stopped"
         self._ended.append(handle)
 
     def stop(self) -> None:
         for handle in self._handles:
-            if handle.record is not None:
-                handle.record.release()
+            if handle.attempt is not None:
+                handle.attempt.release()
         self._handles.clear()
 
     def leave(self) -> None:

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import ROOT, Sweep, command, environment
 
 
-def records(folder: Path) -> list[Record]:
-    return [Record(path) for path in sorted((folder / "outputs" / "runs").glob("*"))]
+def records(folder: Path) -> list[RunDirectory]:
+    return [RunDirectory(path) for path in sorted((folder / "outputs" / "runs").glob("*"))]
 
 
 def states(folder: Path) -> list[str]:

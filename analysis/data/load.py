@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 
 EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
@@ -151,7 +151,7 @@ def _read_sweep(outputs: Path, name: str) -> SweepData | None:
 
 def with_result(run: Run, folder: Path) -> Run:
     """The run with what its directory holds, if it is finished."""
-    found = Record(folder).result()
+    found = RunDirectory(folder).result()
     if found is None:
         return run
     return replace(run, result=result_of(found), series=_read_series(folder))
@@ -189,7 +189,7 @@ def result_of(found: RunResult) -> Result:
 
 def _read_series(folder: Path) -> dict[str, Series]:
     points: dict[str, list[tuple[int, float]]] = {}
-    for row in Record(folder).metrics():
+    for row in RunDirectory(folder).metrics():
         for name, value in row["metrics"].items():
             if name in SERIES or name.startswith(BLOCKS):
                 points.setdefault(name, []).append((row["step"], value))
