@@ -33,7 +33,7 @@ from analysis.statistics import Estimate
 from efficient_rl.compose import expand
 from efficient_rl.config import parse_run
 from efficient_rl.record import Record, RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.record.RunResult writes it.
 EVALUATION = {
@@ -154,7 +154,7 @@ def report(outputs: Path, *arguments: str) -> int:
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
