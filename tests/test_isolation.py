@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT, environment
+from tests.isolation import DONE
 
 FOREIGN = {
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
@@ -26,6 +27,7 @@ def test_the_variables_of_a_user_a_cluster_or_a_launcher_reach_no_test_and_no_ch
         "print(hub.HF_HOME == shared.environment()['HF_HOME'])"
     )
     started = environment() | FOREIGN
+    del started[DONE]
     done = subprocess.run([sys.executable, "-c", script], env=started, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["['HF_HOME']", "True"]
     assert "/nonesuch" not in os.environ["HF_HOME"]
