@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from efficient_rl import sweep as sweep_command
-from efficient_rl.compose import expand
-from efficient_rl.config import RunConfig, parse_run
-from efficient_rl.record import Record, RunResult
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
+from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.sweep import __main__ as sweep_command
 from tests.isolation import forget_the_users_environment
 
 forget_the_users_environment()

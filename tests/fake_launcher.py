@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efficient_rl.config import RunConfig, from_dict
+from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job
-from efficient_rl.record import AlreadyActive, AlreadyFinished, Failure, Record, RunResult
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Failure, Record, RunResult
 
 OPTION = """# Fake.
 _target_: tests.fake_launcher.FakeLauncher

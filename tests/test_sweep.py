@@ -14,9 +14,9 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
-from efficient_rl.record import Record
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.rundir.directory import Record
 from tests.conftest import ROOT, Sweep, command, environment, execute_alone, tiny
 from tests.fake_launcher import fake_arguments
 
