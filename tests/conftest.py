@@ -15,14 +15,10 @@ from filelock import FileLock
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
-<<<<<<< HEAD
-from efficient_rl.rundir.directory import Record, RunResult
-from efficient_rl.sweep import __main__ as sweep_command
-from tests.isolation import forget_the_users_environment
-=======
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import RunResult
->>>>>>> main
+from efficient_rl.sweep import __main__ as sweep_command
+from tests.isolation import forget_the_users_environment
 
 forget_the_users_environment()
 quiet_libraries()

@@ -12,8 +12,8 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job
-<<<<<<< HEAD
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Failure, Record, RunResult
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Record
+from efficient_rl.rundir.result import Failure, RunResult
 
 OPTION = """# Fake.
 _target_: tests.fake_launcher.FakeLauncher
@@ -36,10 +36,6 @@ def fake_arguments(*overrides: str) -> list[str]:
     own = [text for text in ("launcher=fake", "tracking.uri=none", "grpo.max_steps=3") if text.split("=")[0] not in given]
     return ["--config-dir", "options", *own, *overrides]
 
-=======
-from efficient_rl.rundir.directory import AlreadyFinished, Record
-from efficient_rl.rundir.result import Failure, RunResult
->>>>>>> main
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
 

@@ -32,14 +32,9 @@ from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-<<<<<<< HEAD
-from efficient_rl.rundir.directory import Record, RunResult
-from tests.conftest import environment, tiny_run
-=======
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import RunResult
-from tests.conftest import ROOT, environment, tiny_run
->>>>>>> main
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
