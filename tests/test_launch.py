@@ -24,7 +24,7 @@ from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.notify import Supervisor
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -166,12 +166,14 @@ def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
 
 def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = []
-    monkeypatch.setattr("efficient_rl.launch.debug.do", lambda job: pids.append(os.getpid()) or do(job))
+    monkeypatch.setattr("efficient_rl.launch.debug.do", lambda job, release: pids.append(os.getpid()) or do(job, release))
     launcher = DebugLauncher()
-    launcher.launch([job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")])
+    jobs = [job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")]
+    launcher.launch(jobs)
     stages = [handle.stage for _ in range(3) for handle in launcher.poll()]
     assert stages == ["finished", "failed"]
     assert pids == [os.getpid()] * 2
+    assert [RunDirectory(Path(each.folder)).owner() for each in jobs] == [None, None]  # released
 
 
 def hang(job: Job, environment: object) -> None:
@@ -231,7 +233,7 @@ def test_a_run_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_k
     with memory_group(1 << 30) as procs:
         done = subprocess.run(
             ["bash", "-c", f'echo $$ > {procs} && exec "$@"', "-", sys.executable, "-c", LIMITED, str(tmp_path)],
-            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+            env=environment(), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     assert done.stdout.splitlines() == [
         "out_of_memory: out of memory: the kernel killed the process, its job or this machine has no more",
