@@ -1,57 +1,123 @@
-"""Names that people read: of a sweep after its overrides, of a run after what sets it apart."""
+"""Names groups of runs by what sets them apart, and by nothing else."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from efficient_rl.config.run_config import RunConfig
-
-MAX_NAME_CHARACTERS = 80
-NOT_NAMING = (
-    "dry_run",
-    "force",
-    "output",
-    "launcher",
-    "tracking",
-    "name",
-    "sweep",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-)
-NOT_NAMING_BELOW = "search."  # a search with more trials is the same search
+STRATEGY = "strategy.name"
+LOCATIONS = ("target", "path", "fingerprint")  # where an option comes from; only shown where nothing else differs
+LONGEST_TEXT = 40
 
 
-def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:
-    """A name for files and reports, from the sweep file and what the overrides say is run; long ones end in a digest."""
-    keys = {text: text.split("=")[0].lstrip("+~") for text in overrides}
-    told = [
-        text for text, key in keys.items() if key.split(".")[0] not in NOT_NAMING and not key.startswith(NOT_NAMING_BELOW)
+def make_labels(groups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()) -> list[str]:
+    """A label for every group of flat parameters: its strategy, then what varies between groups of the same strategy.
+
+    A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`,
+    `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
+    make_setting_labels names those.
+    """
+    plain = _shortened([_readable(group) for group in groups])
+    named_apart = {key: None for group in plain for key in group if key.startswith(apart)}
+    keys = _telling_keys(plain, (STRATEGY, *named_apart))
+    return [" ".join([str(group.get(STRATEGY, "?")), *_terms(group, keys)]) for group in plain]
+
+
+def make_setting_labels(groups: Sequence[Mapping[str, Any]], prefixes: tuple[str, ...]) -> list[str]:
+    """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
+    plain = _shortened(
+        [_readable({key: value for key, value in group.items() if key.startswith(prefixes)}) for group in groups]
+    )
+    keys = _telling_keys(plain, ())
+    return [" ".join(_terms(group, keys)) for group in plain]
+
+
+def _readable(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without the seed; the terms of the reward stand together under `reward`."""
+    terms = [str(value) for key, value in params.items() if key.startswith("reward.") and key.endswith(".name")]
+    rest = {key: value for key, value in params.items() if key != "seed"}
+    return {**rest, "reward": "+".join(terms)} if terms else rest
+
+
+def _shortened(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Numbers with as few digits as keep different values of a key apart, and three at least."""
+    values: dict[str, set[float]] = {}
+    for group in groups:
+        for key, value in group.items():
+            if isinstance(value, float):
+                values.setdefault(key, set()).add(value)
+    digits = {
+        key: next((count for count in range(3, 17) if len({_round(value, count) for value in each}) == len(each)), 17)
+        for key, each in values.items()
+    }
+    return [
+        {key: _round(value, digits[key]) if isinstance(value, float) else value for key, value in group.items()}
+        for group in groups
     ]
-    told = [file_name, *told] if file_name else told
-    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(told)).replace(",", "-").replace("=", "-").strip("-") or "default"
-    if len(name) <= MAX_NAME_CHARACTERS:
-        return name
-    return f"{name[: MAX_NAME_CHARACTERS - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def label_runs(runs: Iterable[RunConfig]) -> dict[str, str]:
-    """For each run's hash its strategy and the values that set it apart from the others of its strategy, and its seed."""
-    flat = {run.config_hash: run.flat() for run in runs}
-    groups: dict[Any, list[dict[str, Any]]] = {}
-    for values in flat.values():
-        groups.setdefault(values["strategy.name"], []).append(values)
-    varying = {name: _varying(members) for name, members in groups.items()}
-    return {key: _label(values, varying[values["strategy.name"]]) for key, values in flat.items()}
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
 
 
-def _varying(members: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys that differ among the members, the seed last."""
-    first = members[0]
-    different = [key for key in first if any(str(member.get(key)) != str(first[key]) for member in members)]
-    return sorted((key for key in different if not key.endswith((".target", ".fingerprint"))), key=lambda key: key == "seed")
+def _telling_keys(groups: Sequence[Mapping[str, Any]], given: tuple[str, ...]) -> list[str]:
+    """The keys that, next to the `given` ones, tell the groups apart.
+
+    The options of groups (`model.name`) come first: they explain what they bring along
+    (`grpo.learning_rate`).
+    """
+    keys = list(dict.fromkeys(key for group in groups for key in group if key not in given))
+    options = [key for key in keys if _is_option(key) and not _follows(key, given, groups)]
+    places = [key for key in keys if key.rpartition(".")[2] in LOCATIONS]
+    values = [key for key in keys if not _is_option(key) and key not in places]
+    kept = options + [key for key in values if not _follows(key, (*given, *options), groups)]
+    for key in sorted(places, key=lambda key: LOCATIONS.index(key.rpartition(".")[2])):
+        if not _follows(key, (*given, *kept), groups):
+            kept.append(key)
+    return sorted(kept, key=lambda key: not key.startswith("strategy."))
 
 
-def _label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    parts = [f"{key.removesuffix('.name').split('.')[-1]}={values[key]}" for key in keys if key in values]
-    return " ".join([str(values["strategy.name"]), *parts])
+def _is_option(key: str) -> bool:
+    return key == "reward" or (key.count(".") == 1 and key.endswith(".name"))
+
+
+def _follows(key: str, causes: Iterable[str], groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether groups that agree in all `causes` agree in `key`; having no value is a value."""
+    causes = tuple(causes)
+    seen: dict[tuple[str, ...], str] = {}
+    return all(
+        seen.setdefault(tuple(_value(group, cause) for cause in causes), _value(group, key)) == _value(group, key)
+        for group in groups
+    )
+
+
+def _value(group: Mapping[str, Any], key: str) -> str:
+    return repr(group[key]) if key in group else ""
+
+
+def _terms(group: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    short = [_short(key) for key in keys]
+    return [
+        f"{name if short.count(name) == 1 else key}={_text(group[key])}"
+        for key, name in zip(keys, short, strict=True)
+        if key in group
+    ]
+
+
+def _short(key: str) -> str:
+    """The key without its group; the option of a group goes by the group's name (`model.name`: `model`)."""
+    group, _, rest = key.partition(".")
+    return rest if rest and rest != "name" else group
+
+
+def _text(value: Any) -> str:
+    """The value as YAML would show it; of a long text its start and a digest."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case list() | tuple():
+            text = f"[{','.join(_text(item) for item in value)}]"
+        case _:
+            text = " ".join(str(value).split())
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT - 8]}…{hashlib.sha256(text.encode()).hexdigest()[:4]}"
