@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, bindparam, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.load import BLOCKS, EXAMPLE, REWARD, SERIES, ReportError, Result, Run, Series, SweepData, make_series, suggest
+from analysis.load import BLOCKS, REWARD, SERIES, ReportError, Result, Run, Series, SweepData, make_series, suggest
+from efficient_rl.sweep.manifest import EXAMPLE
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
 RUNS_A_QUERY = 500

@@ -108,8 +108,10 @@ def test_only_tracking_says_mlflow() -> None:
 
 
 def test_analysis_imports_only_itself_and_what_reads_run_directories_and_the_store() -> None:
+    of_a_sweep = ("efficient_rl.sweep.labels", "efficient_rl.sweep.manifest")  # what a report may read of it
     for path in (ROOT / "analysis").glob("*.py"):
-        ours = {name.split(".")[1] for name in imported(path) if name.startswith("efficient_rl.")}
+        names = [name for name in imported(path) if not name.startswith(of_a_sweep) and name != "efficient_rl.sweep"]
+        ours = {name.split(".")[1] for name in names if name.startswith("efficient_rl.")}
         allowed = {
             "report.py": {"tracking"},
             "server.py": {"tracking"},

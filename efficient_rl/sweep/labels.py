@@ -1,77 +1,106 @@
-"""Names groups of runs by what sets them apart, and by nothing else."""
+"""Labels runs and groups of runs by what sets them apart: the strategy, then what varies within it."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from efficient_rl.config.run_config import RunConfig
+
 STRATEGY = "strategy.name"
-LOCATIONS = ("target", "path", "fingerprint")  # where an option comes from; only shown where nothing else differs
+LOCATIONS = ("target", "path", "fingerprint")  # where an option comes from; shown where nothing else differs
 LONGEST_TEXT = 40
+Params = Mapping[str, Any]
 
 
-def make_labels(groups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()) -> list[str]:
-    """A label for every group of flat parameters: its strategy, then what varies between groups of the same strategy.
+def label_runs(runs: Iterable[RunConfig]) -> dict[str, str]:
+    """A label for every run by its hash: that of its configuration, and the seed where it has several."""
+    members: dict[str, list[tuple[str, Any]]] = {}
+    configurations: dict[str, Params] = {}
+    for run in runs:
+        params = run.flat()
+        seed = params.pop("seed")
+        identity = json.dumps(params, sort_keys=True)
+        configurations[identity] = params
+        members.setdefault(identity, []).append((run.config_hash, seed))
+    labels = {}
+    for identity, label in zip(configurations, make_labels([*configurations.values()]), strict=True):
+        for key, seed in members[identity]:
+            labels[key] = label if len(members[identity]) == 1 else f"{label} seed={seed}"
+    return labels
+
+
+def make_labels(groups: Sequence[Params], apart: tuple[str, ...] = ()) -> list[str]:
+    """A label for every group of flat parameters: its strategy, then what varies between groups of one strategy.
 
     A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`,
     `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
     make_setting_labels names those.
     """
-    plain = _shortened([_readable(group) for group in groups])
-    named_apart = {key: None for group in plain for key in group if key.startswith(apart)}
-    keys = _telling_keys(plain, (STRATEGY, *named_apart))
+    plain = _readable(groups)
+    named_apart = [key for key in _all_keys(plain) if key.startswith(apart)]
+    keys = _telling_keys(plain, [STRATEGY, *named_apart])
     return [" ".join([str(group.get(STRATEGY, "?")), *_terms(group, keys)]) for group in plain]
 
 
-def make_setting_labels(groups: Sequence[Mapping[str, Any]], prefixes: tuple[str, ...]) -> list[str]:
+def make_setting_labels(groups: Sequence[Params], prefixes: tuple[str, ...]) -> list[str]:
     """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
-    plain = _shortened(
-        [_readable({key: value for key, value in group.items() if key.startswith(prefixes)}) for group in groups]
-    )
-    keys = _telling_keys(plain, ())
+    plain = _readable(groups, prefixes)
+    keys = _telling_keys(plain, [])
     return [" ".join(_terms(group, keys)) for group in plain]
 
 
-def _readable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without the seed; the terms of the reward stand together under `reward`."""
-    terms = [str(value) for key, value in params.items() if key.startswith("reward.") and key.endswith(".name")]
-    rest = {key: value for key, value in params.items() if key != "seed"}
-    return {**rest, "reward": "+".join(terms)} if terms else rest
-
-
-def _shortened(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Numbers with as few digits as keep different values of a key apart, and three at least."""
-    values: dict[str, set[float]] = {}
+def _readable(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
+    """The parameters under the prefixes without the seed, the reward's terms as one `reward`, numbers shortened."""
+    plain = []
     for group in groups:
-        for key, value in group.items():
-            if isinstance(value, float):
-                values.setdefault(key, set()).add(value)
-    digits = {
-        key: next((count for count in range(3, 17) if len({_round(value, count) for value in each}) == len(each)), 17)
-        for key, each in values.items()
-    }
-    return [
-        {key: _round(value, digits[key]) if isinstance(value, float) else value for key, value in group.items()}
-        for group in groups
-    ]
+        kept = {key: value for key, value in group.items() if key.startswith(prefixes) and key != "seed"}
+        terms = [str(value) for key, value in kept.items() if key.startswith("reward.") and key.endswith(".name")]
+        plain.append({**kept, "reward": "+".join(terms)} if terms else kept)
+    for key in _all_keys(plain):
+        holders = [group for group in plain if isinstance(group.get(key), float)]
+        digits = _digits({group[key] for group in holders})
+        for group in holders:
+            group[key] = _round(group[key], digits)
+    return plain
+
+
+def _digits(values: set[float]) -> int:
+    """How many significant digits keep the values apart, at least three."""
+    for digits in range(3, 17):
+        if len({_round(value, digits) for value in values}) == len(values):
+            return digits
+    return 17
 
 
 def _round(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _telling_keys(groups: Sequence[Mapping[str, Any]], given: tuple[str, ...]) -> list[str]:
+def _all_keys(groups: Sequence[Params]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group))
+
+
+def _telling_keys(groups: Sequence[Params], given: Sequence[str]) -> list[str]:
     """The keys that, next to the `given` ones, tell the groups apart.
 
     The options of groups (`model.name`) come first: they explain what they bring along
     (`grpo.learning_rate`).
     """
-    keys = list(dict.fromkeys(key for group in groups for key in group if key not in given))
-    options = [key for key in keys if _is_option(key) and not _follows(key, given, groups)]
-    places = [key for key in keys if key.rpartition(".")[2] in LOCATIONS]
-    values = [key for key in keys if not _is_option(key) and key not in places]
-    kept = options + [key for key in values if not _follows(key, (*given, *options), groups)]
-    for key in sorted(places, key=lambda key: LOCATIONS.index(key.rpartition(".")[2])):
-        if not _follows(key, (*given, *kept), groups):
+    keys = [key for key in _all_keys(groups) if key not in given]
+    columns = {key: [repr(group[key]) if key in group else "" for group in groups] for key in [*keys, *given]}
+
+    def varies(key: str, causes: Sequence[str]) -> bool:
+        """Whether groups that agree in all `causes` differ in `key`; having no value is a value."""
+        known = [[""] * len(groups), *map(columns.__getitem__, causes)]
+        return len(set(zip(*known, strict=True))) < len(set(zip(*known, columns[key], strict=True)))
+
+    options = [key for key in keys if _is_option(key) and varies(key, given)]
+    causes = [*given, *options]
+    others = [key for key in keys if not _is_option(key)]
+    kept = options + [key for key in others if _location(key) < 0 and varies(key, causes)]
+    for key in sorted((key for key in others if _location(key) >= 0), key=_location):
+        if varies(key, [*given, *kept]):
             kept.append(key)
     return sorted(kept, key=lambda key: not key.startswith("strategy."))
 
@@ -80,27 +109,19 @@ def _is_option(key: str) -> bool:
     return key == "reward" or (key.count(".") == 1 and key.endswith(".name"))
 
 
-def _follows(key: str, causes: Iterable[str], groups: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether groups that agree in all `causes` agree in `key`; having no value is a value."""
-    causes = tuple(causes)
-    seen: dict[tuple[str, ...], str] = {}
-    return all(
-        seen.setdefault(tuple(_value(group, cause) for cause in causes), _value(group, key)) == _value(group, key)
-        for group in groups
-    )
+def _location(key: str) -> int:
+    """The place in LOCATIONS of a key that says where an option comes from, -1 for other keys."""
+    name = key.rpartition(".")[2]
+    return LOCATIONS.index(name) if name in LOCATIONS else -1
 
 
-def _value(group: Mapping[str, Any], key: str) -> str:
-    return repr(group[key]) if key in group else ""
-
-
-def _terms(group: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+def _terms(group: Params, keys: Sequence[str]) -> list[str]:
     short = [_short(key) for key in keys]
-    return [
-        f"{name if short.count(name) == 1 else key}={_text(group[key])}"
-        for key, name in zip(keys, short, strict=True)
-        if key in group
-    ]
+    terms = []
+    for key, name in zip(keys, short, strict=True):
+        if key in group:
+            terms.append(f"{name if short.count(name) == 1 else key}={_text(group[key])}")
+    return terms
 
 
 def _short(key: str) -> str:
@@ -115,7 +136,7 @@ def _text(value: Any) -> str:
         case None | bool():
             return {None: "null", True: "true", False: "false"}[value]
         case list() | tuple():
-            text = f"[{','.join(_text(item) for item in value)}]"
+            text = f"[{','.join(map(_text, value))}]"
         case _:
             text = " ".join(str(value).split())
     if len(text) <= LONGEST_TEXT:
