@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from analysis.aggregate import MEASURE
-from analysis.report import main as report
+from analysis.report.__main__ import main as report
+from analysis.stats.aggregate import MEASURE
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.sweep.labels import label_runs, make_labels, make_setting_labels
