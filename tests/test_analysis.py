@@ -31,7 +31,7 @@ from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
@@ -152,7 +152,7 @@ def report(outputs: Path, *arguments: str) -> int:
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 

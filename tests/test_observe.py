@@ -61,7 +61,7 @@ def claim_in_job(record: Record, config: RunConfig, job: str, monkeypatch: pytes
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
     """An attempt whose process is gone and left no word."""
     line = [sys.executable, "-c", DIES, str(folder / "runs"), override]
-    subprocess.run(line, env=environment(**variables), check=True, timeout=60, cwd=ROOT)
+    subprocess.run(line, env=environment(**variables), check=True, timeout=60)
 
 
 def judged(folder: Path, ledger: Ledger, state: JobState | None, reason: str = "") -> Row:
