@@ -5,7 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from math import nan
 from operator import itemgetter, methodcaller, not_
 from pathlib import Path
@@ -15,14 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.command import read_settings, run_command, write_files
-from analysis.data.load import DAMAGED, Run, load_sweep, read_params, sweep_names
+from analysis.data.load import DAMAGED, Run, load_sweep
 from analysis.figures.numbers import points_text
 from analysis.report.export import csv_text, json_text
 from analysis.stats.aggregate import MEASURE, Group, group_runs, values_of
 from analysis.stats.comparisons import Difference, common_results, compare, corrected
 from analysis.stats.intervals import Estimate, Stratum, mean
 from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.manifest import read_manifests, sweep_names
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 
@@ -175,7 +176,8 @@ def _compare(arguments: Sequence[str]) -> None:
 
 def _of_version(outputs: Path, version: str) -> Iterator[Run]:
     """Runs of all sweeps whose result that code made, among them results that were set aside."""
-    for key, params in read_params(outputs).items():
+    listed = chain.from_iterable(manifest.runs for manifest in read_manifests(outputs))
+    for key, params in {run.hash: run.params for run in listed}.items():
         folder = outputs / "runs" / key
         earlier = sorted(folder.glob("earlier/*/result.json"), reverse=True)
         for path in (folder / "result.json", *earlier):

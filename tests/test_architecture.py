@@ -19,6 +19,9 @@ TORCH_FREE = (
     "config.run_config",
     "config.schema",
     "rundir.directory",
+    "rundir.process",
+    "rundir.result",
+    "rundir.state",
     "rundir.provenance",
     "distributed.environment",
     "distributed.process_group",
@@ -109,20 +112,22 @@ def test_only_tracking_says_mlflow() -> None:
 
 
 ANALYSIS = {  # room of analysis -> the rooms below it, which it may import
+    "command": set(),
     "data": set(),
-    "labels": set(),
-    "stats": {"data", "labels"},
+    "stats": {"data"},
     "figures": {"data", "stats"},
-    "report": {"data", "stats", "figures"},
-    "claims": {"data", "stats", "figures", "report"},
-    "compare": {"data", "stats", "figures", "report"},
+    "report": {"command", "data", "stats", "figures"},
+    "claims": {"command", "data", "stats", "figures", "report"},
+    "compare": {"command", "data", "stats", "figures", "report"},
 }
 OF_THE_PACKAGE = {  # file of analysis -> what it may import beside the reader of run directories
+    "data/search.py": {"search"},
     "data/server.py": {"tracking"},
     "report/__main__.py": {"tracking"},
     "claims/__main__.py": {"config", "sweep"},
     "claims/evaluate.py": {"config"},
 }
+READ_OF_A_SWEEP = ("efficient_rl.sweep.labels", "efficient_rl.sweep.manifest")
 
 
 def test_the_rooms_of_analysis_import_one_way() -> None:
@@ -135,7 +140,8 @@ def test_the_rooms_of_analysis_import_one_way() -> None:
 def test_analysis_imports_only_what_reads_run_directories_and_the_store() -> None:
     for path in (ROOT / "analysis").glob("**/*.py"):
         name = path.relative_to(ROOT / "analysis").as_posix()
-        ours = {name.split(".")[1] for name in imported(path) if name.startswith("efficient_rl.")}
+        names = {each for each in imported(path) if each.startswith("efficient_rl.")} - {"efficient_rl.sweep"}
+        ours = {each.split(".")[1] for each in names if not each.startswith(READ_OF_A_SWEEP)}
         allowed = {"rundir"} | GROUND | OF_THE_PACKAGE.get(name, set())
         assert ours <= allowed, path
         mlflow = any(each.split(".")[0] == "mlflow" for each in imported(path))
@@ -157,6 +163,20 @@ def test_planning_imports_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_reading_a_result_costs_almost_nothing() -> None:
+    script = (
+        "import sys, time\nbefore = time.process_time()\nfrom efficient_rl.rundir.result import RunResult\n"
+        "seconds = time.process_time() - before\n"
+        "print(seconds, [name for name in ('hydra', 'omegaconf', 'torch', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    seconds, heavy = done.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]", done.stdout + done.stderr
+    assert float(seconds) <= 0.08
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-m", "strategy=full,lora", "seed=0,1", "dry_run=true"]])

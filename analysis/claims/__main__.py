@@ -14,7 +14,7 @@ from analysis.data.load import Run, finished_runs, with_results
 from analysis.figures.data import Figure
 from analysis.figures.draw import draw_files
 from analysis.figures.style import styles
-from analysis.report.export import json_text
+from analysis.report.export import json_text, plain_data
 from analysis.report.page import document, section
 from efficient_rl.config.options import config_folder
 from efficient_rl.errors import ConfigError, did_you_mean
@@ -97,8 +97,9 @@ def to_markdown(results: Sequence[ClaimResult]) -> str:
 
 
 def as_data(results: Iterable[ClaimResult]) -> list[dict[str, Any]]:
-    """Everything for programs."""
-    return list(map(_claim_data, results))
+    """Everything for programs, in JSON's own types."""
+    data: list[dict[str, Any]] = plain_data(list(map(_claim_data, results)))
+    return data
 
 
 def _claim_data(result: ClaimResult) -> dict[str, Any]:

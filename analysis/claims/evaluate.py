@@ -18,7 +18,7 @@ from analysis.stats.aggregate import right_shares, values_of
 from analysis.stats.intervals import Estimate, Floats, mean_of, mean_of_shares, ratio_of_means
 from efficient_rl.config.filters import keeps
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 if TYPE_CHECKING:
     from analysis.claims.weight_changes import WeightChanges

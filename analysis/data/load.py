@@ -2,21 +2,18 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from math import isfinite
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.manifest import find_manifest
 
-EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
 # What reading a damaged file raises.
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 REWARD, DIFFICULTY, TOKENS = "train/reward", "train/difficulty", "train/tokens"
@@ -92,39 +89,18 @@ def results_of(runs: Iterable[Run]) -> list[RunResult]:
 
 def load_sweep(outputs: Path, name: str | None) -> SweepData:
     """The sweep `name` of the folder `outputs`, or its newest; ConfigError where there is none."""
-    folder, names = outputs / "sweeps", sweep_names(outputs)
-    if not names:
-        raise ConfigError(f"no sweep in {folder}; make one with: {EXAMPLE}")
-    if name is not None and name not in names:
-        raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, names)}")
-    wanted = names if name is None else [name]
-    sweeps = _read_sweeps(outputs, wanted)
-    if not sweeps:
-        files = ", ".join(f"{folder / each / 'sweep.json'}" for each in wanted)
-        raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
-    newest = max(sweeps, key=attrgetter("created", "name"))
-    return replace(newest, runs=tuple(with_results(newest.runs, outputs)))
-
-
-def sweep_names(outputs: Path) -> list[str]:
-    """All sweeps of an output folder, damaged ones too."""
-    return sorted(path.parent.name for path in (outputs / "sweeps").glob("*/sweep.json"))
-
-
-def read_params(outputs: Path) -> dict[str, Mapping[str, Any]]:
-    """The parameters of every run that any sweep names, by its hash."""
-    params: dict[str, Mapping[str, Any]] = {}
-    for sweep in _read_sweeps(outputs, sweep_names(outputs)):
-        params |= {run.hash: run.params for run in sweep.runs}
-    return params
+    manifest = find_manifest(outputs, name)
+    runs = with_results((Run(run.hash, run.params) for run in manifest.runs), outputs)
+    command, question = manifest.command, manifest.question
+    return SweepData(manifest.name, manifest.created, command, question, tuple(runs))
 
 
 def with_results(runs: Iterable[Run], outputs: Path) -> Iterable[Run]:
     """The runs with what their directories hold, where they are finished."""
     for run in runs:
-        record = Record(outputs / "runs" / run.hash)
-        result = record.result()
-        yield run if result is None else replace(run, result=result, series=_read_series(record))
+        folder = RunDirectory(outputs / "runs" / run.hash)
+        result = folder.result()
+        yield run if result is None else replace(run, result=result, series=_read_series(folder))
 
 
 def make_series(points: Iterable[tuple[int, float]]) -> Series:
@@ -138,27 +114,9 @@ def is_series(name: str) -> bool:
     return name in SERIES or name.startswith(BLOCKS)
 
 
-def _read_sweeps(outputs: Path, names: Sequence[str]) -> list[SweepData]:
-    return list(filter(None, map(partial(_read_sweep, outputs), names)))
-
-
-def _read_sweep(outputs: Path, name: str) -> SweepData | None:
-    """The sweep without results; None where its file is damaged. A hash named twice is one run."""
-    try:
-        raw = json.loads((outputs / "sweeps" / name / "sweep.json").read_text(encoding="utf-8"))
-        runs = {str(run["hash"]): Run(str(run["hash"]), dict(run["params"])) for run in raw["runs"]}
-        created, question = float(raw["created"]), raw.get("question")
-        if not isfinite(created):
-            return None
-        said = str(question) if question is not None else None
-        return SweepData(name, created, str(raw["command"]), said, tuple(runs.values()))
-    except DAMAGED:
-        return None
-
-
-def _read_series(record: Record) -> dict[str, Series]:
+def _read_series(folder: RunDirectory) -> dict[str, Series]:
     points = defaultdict(list)
-    for row in record.metrics():
+    for row in folder.metrics():
         for name in filter(is_series, row["metrics"]):
             points[name].append((row["step"], row["metrics"][name]))
     return {name: make_series(pairs) for name, pairs in points.items()}

@@ -93,9 +93,7 @@ class SqlStore:
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
         """Every point of these metrics of these runs: run, metric, step, value."""
-        query = text(HISTORIES).bindparams(
-            bindparam("runs", expanding=True), bindparam("keys", expanding=True)
-        )
+        query = text(HISTORIES).bindparams(bindparam("runs", expanding=True), bindparam("keys", expanding=True))
         streamed = self.connection.execution_options(stream_results=True)
         for start in range(0, len(run_ids), RUNS_A_QUERY):
             chunk = list(run_ids[start : start + RUNS_A_QUERY])

@@ -14,11 +14,12 @@ import numpy as np
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.data.load import EXAMPLE, REWARD, Run, Series, SweepData, is_series, make_series
+from analysis.data.load import REWARD, Run, Series, SweepData, is_series, make_series
 from analysis.data.server import ServerStore
 from analysis.data.store import SqlStore, Store, StoredRun
 from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.rundir.directory import EVALUATED, RunResult
+from efficient_rl.rundir.result import EVALUATED, RunResult
+from efficient_rl.sweep.manifest import EXAMPLE
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
 LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
@@ -110,7 +111,7 @@ def _result(run: StoredRun, params: Mapping[str, Any], series: Mapping[str, Seri
         memory_parts_bytes={name: parts[name] for name in parts if not name.endswith("_peak")},
         phase_seconds={},
         train_seconds=last["time/train_seconds"],
-        total_seconds=last.get("time/total_seconds", nan),
+        total_seconds=last.get("time/total_seconds", 0.0),
         steps=int(params.get("grpo.max_steps", 0)),
         tokens=int(last.get("train/tokens", 0)),
         code_version=run.tags.get("code_version", "unknown"),

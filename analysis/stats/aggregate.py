@@ -12,7 +12,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from analysis.data.load import REWARD, Run, Series, finished_runs, results_of
-from analysis.labels import STRATEGY, make_labels, make_setting_labels
 from analysis.stats.intervals import (
     Estimate,
     Floats,
@@ -25,7 +24,8 @@ from analysis.stats.intervals import (
     means_of_columns,
 )
 from efficient_rl.metrics import METRICS, Metric
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.labels import STRATEGY, make_labels, make_setting_labels
 
 MEASURE = ("model.", "task.", "eval.")  # accuracies under different values of these do not compare
 COSTS: Mapping[str, Metric] = {  # by their names in the report's files

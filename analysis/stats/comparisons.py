@@ -29,7 +29,7 @@ from analysis.stats.intervals import (
     p_value,
     probability_of_improvement,
 )
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 SIGNIFICANT = 0.05
 REACHED_SHARE = 0.9  # of the best configuration's gain: the target whose cost is asked for

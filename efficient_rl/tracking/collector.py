@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from efficient_rl.metrics import METRICS
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.state import RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +51,12 @@ LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothi
 # The page of an experiment with its charts; sorted by a metric, because the UI folds nested runs away otherwise.
 CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
 DEFAULT_URI = "sqlite:///mlflow.db"
+STATUSES = {  # MLflow's word for the state of a run directory
+    RunState.FINISHED: "FINISHED",
+    RunState.RUNNING: "RUNNING",
+    RunState.FAILED: "FAILED",
+    RunState.WAITING: "KILLED",
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Collector:
     def is_sent(self, run: TrackedRun) -> bool:
         """Whether the store has everything of a run, without asking it."""
         sent = self._sent(run)
-        record = Record(run.folder)
+        record = RunDirectory(run.folder)
         return sent is not None and sent.status == _status(record) != "RUNNING" and sent.offset >= _size(run.folder)
 
     def sync(self, runs: Iterable[TrackedRun]) -> None:
@@ -185,7 +192,7 @@ class Collector:
         if sent is None or not self._has_run(client, sent.run_id):
             sent = _Sent(self._find_child(client, run) or self._new_child(client, run), store=_identity(self.uri))
         self._remember(run, sent)
-        record = Record(run.folder)
+        record = RunDirectory(run.folder)
         status = _status(record)
         attempt = record.newest_attempt() or 0
         if status == "RUNNING" and sent.status != "RUNNING":
@@ -236,7 +243,7 @@ class Collector:
             client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
         return run_id
 
-    def _send_end(self, client: "MlflowClient", run: TrackedRun, record: Record, run_id: str) -> None:
+    def _send_end(self, client: "MlflowClient", run: TrackedRun, record: RunDirectory, run_id: str) -> None:
         """The final figures, the failure if there was one, and the files worth keeping."""
         from mlflow.entities import Metric, RunTag
 
@@ -320,10 +327,8 @@ def _write_whole(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _status(record: Record) -> str:
-    """MLflow's word for the state of a run directory."""
-    state = record.state()
-    return {"finished": "FINISHED", "active": "RUNNING", "failed": "FAILED", "pending": "KILLED"}[state]
+def _status(record: RunDirectory) -> str:
+    return STATUSES[record.state()]
 
 
 def _touched(folder: Path) -> int | None:
@@ -337,7 +342,7 @@ def _touched(folder: Path) -> int | None:
 def _has_news(run: TrackedRun, sent: _Sent | None) -> bool:
     if sent is None:
         return True
-    return _size(run.folder) > sent.offset or _status(Record(run.folder)) != sent.status
+    return _size(run.folder) > sent.offset or _status(RunDirectory(run.folder)) != sent.status
 
 
 def _size(folder: Path) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.slurm.local_cluster import Cluster, Sweep
 
 
@@ -103,11 +103,11 @@ class Chaos:
         return True
 
     def _kill_run(self) -> bool:
-        active = [record for record in self._sweep.records if record.state() == "active"]
+        active = [record for record in self._sweep.records if record.state() == "running"]
         if not active:
             return False
         try:
-            os.kill((self._random.choice(active).owner() or {})["pid"], signal.SIGKILL)
+            os.kill(self._random.choice(active).owner().pid, signal.SIGKILL)
         except (ProcessLookupError, KeyError):
             return False
         return True
@@ -144,7 +144,7 @@ class Chaos:
         return True
 
 
-def weights_equal(record: Record, other: Record) -> bool:
+def weights_equal(record: RunDirectory, other: RunDirectory) -> bool:
     """Whether two runs ended with the same weights, bit for bit."""
     import torch
     from safetensors.torch import load_file

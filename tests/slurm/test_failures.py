@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import environment
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -48,7 +48,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
     sweep = Sweep(tmp_path, *more).start()
     assert sweep.end() == 1, sweep.output()
     assert sorted(record.state() for record in sweep.records) == ["failed", "finished", "finished"]
-    assert len({(record.owner() or {})["job"]["id"] for record in sweep.records}) == 1
+    assert len({record.owner().job_id for record in sweep.records}) == 1
     peaks = [max(r.peak_memory_bytes.values()) for record in sweep.records if (r := record.result()) is not None]
     assert all(0 < peak < 1 << 30 for peak in peaks)
 
@@ -83,7 +83,7 @@ def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory) -> None:
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     mounted = subprocess.run(
