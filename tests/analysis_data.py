@@ -57,7 +57,7 @@ def result(accuracy: float, trainable: int = 1000, **changes: Any) -> RunResult:
         else:
             part = "evaluation_before" if name.endswith("_before") else "evaluation"
             evaluations[part][name.removesuffix("_before")] = value
-    return RunResult(**{**known, **evaluations, "accuracy": accuracy})
+    return RunResult(**{**known, **evaluations, "accuracy": float(accuracy)})
 
 
 def rewarded(run: Run, *values: float) -> Run:

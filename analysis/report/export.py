@@ -22,19 +22,9 @@ from analysis.stats.intervals import Estimate
 
 FORMAT = "efficient_rl report 1"  # changes when a reader of the JSON would have to
 HEAD = (
-    "configuration",
-    "trained parameters",
-    "accuracy [95%\N{NO-BREAK SPACE}interval]",
-    "interquartile mean",
-    "gain (points)",
-    "greedy accuracy",
-    "reward at the end",
-    "mean reward",
-    "peak memory (MiB)",
-    "training (s)",
-    "tokens",
-    "seeds",
-    "Pareto front",
+    *("configuration", "trained parameters", "accuracy [95%\N{NO-BREAK SPACE}interval]"),
+    *("interquartile mean", "gain (points)", "greedy accuracy", "reward at the end", "mean reward"),
+    *("peak memory (MiB)", "training (s)", "tokens", "seeds", "Pareto front"),
 )
 # What Markdown would read as its own; first_k and [1%, 2%] may stay as they are.
 MARKDOWN = re.compile(r"[\\`*|<&#~]|\](?=[(\[])|(?<!\w)_|_(?!\w)")

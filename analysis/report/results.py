@@ -9,25 +9,12 @@ from operator import attrgetter
 import numpy as np
 
 from analysis.data.load import DIFFICULTY, REWARD, SweepData
-from analysis.figures.accuracy import (
-    curve_figure,
-    difference_figure,
-    difficulty_figure,
-    pareto_figures,
-    sets_figure,
-)
+from analysis.figures import accuracy, memory
 from analysis.figures.data import Figure
-from analysis.figures.memory import memory_figure, phase_figure, trained_blocks_figure
 from analysis.report.search_results import SearchResults
 from analysis.stats.aggregate import Group, Summary, by_setting, curves, group_runs, summarize_groups
-from analysis.stats.comparisons import (
-    AcrossSettings,
-    CostToTarget,
-    Difference,
-    across_settings,
-    costs_to_target,
-    differences,
-)
+from analysis.stats import comparisons
+from analysis.stats.comparisons import AcrossSettings, CostToTarget, Difference
 from analysis.stats.intervals import Fit, Floats, scaling_fit
 from analysis.stats.pareto import hypervolume, pareto_front
 
@@ -63,16 +50,16 @@ def compute_results(sweep: SweepData, target: float | None = None, search: Searc
     """Compute everything; `target` is the accuracy whose cost is asked for."""
     groups = group_runs(sweep.runs)
     summaries = summarize_groups(groups)
-    compared = differences(groups)
-    figures, left_out = pareto_figures(summaries)
+    compared = comparisons.differences(groups)
+    figures, left_out = accuracy.pareto_figures(summaries)
     others = [
-        difference_figure(summaries, compared),
+        accuracy.difference_figure(summaries, compared),
         *_curve_figures(groups, summaries),
-        difficulty_figure(summaries),
-        sets_figure(summaries),
-        memory_figure(summaries),
-        phase_figure(summaries),
-        trained_blocks_figure(summaries),
+        accuracy.difficulty_figure(summaries),
+        accuracy.sets_figure(summaries),
+        memory.memory_figure(summaries),
+        memory.phase_figure(summaries),
+        memory.trained_blocks_figure(summaries),
     ]
     figures += filter(None, others)
     settings = by_setting(summaries)
@@ -84,8 +71,8 @@ def compute_results(sweep: SweepData, target: float | None = None, search: Searc
         summaries=summaries,
         front=frozenset(front),
         differences=compared,
-        costs_to_target=costs_to_target(groups, target),
-        across=across_settings(groups),
+        costs_to_target=comparisons.costs_to_target(groups, target),
+        across=comparisons.across_settings(groups),
         fits=_fits(settings),
         hypervolumes=dict(zip(settings, map(front_volume, settings.values()), strict=True)),
         figures=[*figures, *(search.figures if search is not None else [])],
@@ -112,7 +99,7 @@ def _curve_figures(groups: Sequence[Group], summaries: Sequence[Summary]) -> lis
     rewards = curves(groups, REWARD, window)
     varied = [curve for curve in curves(groups, DIFFICULTY, window) if np.ptp(curve.mean) > 0]
     about = f"Mean difficulty of the training problems that the curriculum chose, {BAND}"
-    draw = partial(curve_figure, summaries=summaries)
+    draw = partial(accuracy.curve_figure, summaries=summaries)
     name, title = "curriculum_difficulty", "Difficulty over time"
     return [
         draw("reward_curves", "Reward", "reward", f"Training reward, {BAND}", rewards),

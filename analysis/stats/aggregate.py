@@ -5,24 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import attrgetter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from analysis.data.load import REWARD, Run, Series, finished_runs, results_of
-from analysis.stats.intervals import (
-    Estimate,
-    Floats,
-    Stratum,
-    area_under_curve,
-    crossed,
-    interquartile_mean,
-    mean,
-    mean_of,
-    means_of_columns,
-)
+from analysis.stats import intervals
+from analysis.stats.intervals import Estimate, Floats, Stratum, mean_of
 from efficient_rl.metrics import METRICS, Metric
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.labels import STRATEGY, make_labels, make_setting_labels
@@ -37,13 +28,7 @@ COSTS: Mapping[str, Metric] = {  # by their names in the report's files
 }
 
 
-class _InSetting(Protocol):
-    @property
-    def setting(self) -> str:
-        """What was measured on."""
-
-
-Item = TypeVar("Item", bound=_InSetting)
+Item = TypeVar("Item")  # with a setting
 
 
 @dataclass(frozen=True)
@@ -175,7 +160,7 @@ def by_setting(items: Iterable[Item]) -> dict[str, list[Item]]:
     """What belongs to every setting, in its order."""
     found = defaultdict(list)
     for item in items:
-        found[item.setting].append(item)
+        found[attrgetter("setting")(item)].append(item)
     return dict(found)
 
 
@@ -216,7 +201,7 @@ def accuracy_stratum(results: Sequence[RunResult]) -> Stratum:
     """
     shares = right_shares(results)
     if shares is not None:
-        return crossed(shares)
+        return intervals.crossed(shares)
     of_problems = float(np.mean(values_of(results, "standard_error") ** 2))
     problems = int(values_of(results, "problems").min())
     return Stratum(values_of(results, "accuracy"), of_problems, problems)
@@ -246,7 +231,7 @@ def paired(first: Floats | None, second: Floats | None) -> Stratum | None:
     """`first` less `second`, shares (seeds, problems) of the same problems; None without them."""
     if first is None or second is None or first.shape != second.shape:
         return None
-    return crossed(first - second)
+    return intervals.crossed(first - second)
 
 
 def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]:
@@ -262,7 +247,7 @@ def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]
 
 def _summarize(group: Group) -> Summary:
     stratum = accuracy_stratum(group.results)
-    accuracy = mean([stratum]).within(0.0, 1.0)
+    accuracy = intervals.mean([stratum]).within(0.0, 1.0)
     costs = {name: mean_of(group.values(metric.attribute)).within(0, np.inf) for name, metric in COSTS.items()}
     return Summary(
         group=group,
@@ -271,9 +256,9 @@ def _summarize(group: Group) -> Summary:
         accuracy=group.average("accuracy"),
         accuracy_low=accuracy.low,
         accuracy_high=accuracy.high,
-        robust_accuracy=interquartile_mean([stratum]).within(0.0, 1.0),
+        robust_accuracy=intervals.interquartile_mean([stratum]).within(0.0, 1.0),
         accuracy_before=group.average("accuracy_before"),
-        gain=mean([gain_stratum(group.results)]).within(-1.0, 1.0),
+        gain=intervals.mean([gain_stratum(group.results)]).within(-1.0, 1.0),
         greedy_accuracy=group.average("greedy_accuracy"),
         problems=round(group.average("problems")),
         reward=group.average("final_reward"),
@@ -285,7 +270,7 @@ def _summarize(group: Group) -> Summary:
 def _reward_area(group: Group) -> Estimate | None:
     """Area under the reward curve by its length; None where no run recorded rewards."""
     series = group.series(REWARD)
-    areas = [area_under_curve(each.steps.astype(float), each.values) for each in series]
+    areas = [intervals.area_under_curve(each.steps.astype(float), each.values) for each in series]
     return mean_of(np.array(areas)) if areas else None
 
 
@@ -301,6 +286,6 @@ def _curve(group: Group, metric: str, window: int) -> Curve | None:
     values = sliding_window_view(common, window, axis=1).mean(axis=-1)  # (seeds, steps)
     centre, low, high = values.mean(axis=0), None, None
     if len(recorded) > 1:
-        centre, low, high = means_of_columns(values)
+        centre, low, high = intervals.means_of_columns(values)
     seeds, kept = len(recorded), steps[window - 1 :]
     return Curve(group.label, group.setting, seeds, window, kept, centre, low, high)

@@ -11,24 +11,9 @@ from statistics import median_low
 import numpy as np
 
 from analysis.data.load import ACCURACY, SECONDS, TOKENS, Run, finished_runs
-from analysis.stats.aggregate import (
-    Group,
-    accuracy_stratum,
-    by_setting,
-    paired,
-    right_shares,
-    values_of,
-)
-from analysis.stats.intervals import (
-    Estimate,
-    Stratum,
-    first_reaching,
-    holm,
-    interquartile_mean,
-    mean,
-    p_value,
-    probability_of_improvement,
-)
+from analysis.stats import intervals
+from analysis.stats.aggregate import Group, accuracy_stratum, by_setting, paired, right_shares, values_of
+from analysis.stats.intervals import Estimate, Stratum
 from efficient_rl.rundir.result import RunResult
 
 SIGNIFICANT = 0.05
@@ -106,16 +91,16 @@ def compare(first: Group, second: Group) -> Difference | None:
     accuracies, others = values_of(ours, "accuracy"), values_of(theirs, "accuracy")
     by_problem = paired(right_shares(ours), right_shares(theirs))
     stratum = by_problem or Stratum(accuracies - others)
-    p = p_value([stratum])
+    p = intervals.p_value([stratum])
     return Difference(
         first=first.label,
         second=second.label,
         setting=first.setting,
         seeds=len(ours),
-        accuracy=mean([stratum]).within(-1.0, 1.0),
+        accuracy=intervals.mean([stratum]).within(-1.0, 1.0),
         p=p,
         holm_p=p,
-        improvement=probability_of_improvement([accuracies], [others]),
+        improvement=intervals.probability_of_improvement([accuracies], [others]),
         over_problems=by_problem is not None,
     )
 
@@ -129,7 +114,7 @@ def common_results(first: Group, second: Group) -> tuple[list[RunResult], list[R
 
 def corrected(family: Sequence[Difference]) -> list[Difference]:
     """The same differences with Holm's correction for all of them."""
-    adjusted = holm(list(map(attrgetter("p"), family)))
+    adjusted = intervals.holm(list(map(attrgetter("p"), family)))
     return [replace(each, holm_p=p) for each, p in zip(family, adjusted, strict=True)]
 
 
@@ -143,7 +128,7 @@ def across_settings(groups: Sequence[Group]) -> list[AcrossSettings]:
     found = []
     for label, own in strata.items():
         if len(own) == settings > 1:
-            accuracy, robust = mean(own), interquartile_mean(own)
+            accuracy, robust = intervals.mean(own), intervals.interquartile_mean(own)
             ends = accuracy.within(0.0, 1.0), robust.within(0.0, 1.0)
             found.append(AcrossSettings(label, settings, *ends))
     return sorted(found, key=lambda each: -each.accuracy.value)
@@ -182,4 +167,4 @@ def _cost_until(run: Run, metric: str, target: float) -> float:
     measured, spent = run.series[ACCURACY], run.series[metric]
     totals = np.cumsum(spent.values) if metric == SECONDS else spent.values  # tokens are a total
     places = np.searchsorted(spent.steps, measured.steps, side="right")
-    return first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)
+    return intervals.first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)
