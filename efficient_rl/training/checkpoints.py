@@ -2,7 +2,8 @@
 
 import json
 import logging
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from trl import GRPOTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.optimizer import load_state_by_name, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.sharding import Shards, part_like, whole_tensor
+from efficient_rl.training.sharding import NoShards, Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
 CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
@@ -30,23 +31,40 @@ class CheckpointedTrainer(GRPOTrainer):
 
     optimizer: torch.optim.Optimizer | None
     parameters: TrainedParameters
-    _curriculum_sampler: CurriculumSampler | None
-    _shards: Shards | None
+    _problems: CurriculumSampler | None
+    _shards: Shards | NoShards
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
         assert self.optimizer is not None
         return self.optimizer
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, every process has all weights, to sample or to save; for all processes to enter together."""
+        return self._shards.whole()
+
+    def save_by(self, write: Callable[[], None]) -> None:
+        """Let process 0 write the model, with all its weights; for all processes to call."""
+        with self._shards.gathered(), self._shards.whole():
+            if self.accelerator.is_main_process:
+                write()
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the start or from a checkpoint; one of the last step only gives its weights."""
+        if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= self.args.max_steps:
+            self._load_from_checkpoint(str(checkpoint))  # the Trainer itself would do one more step
+        else:
+            self.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            if self._curriculum_sampler is not None:
-                (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
+            if self._problems is not None:
+                (folder / CURRICULUM_FILE).write_text(json.dumps(self._problems.curriculum.state_dict()))
             if self.parameters.schedule is not None:
                 torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
-        with self._shards.gathered() if self._shards is not None else nullcontext():
+        with self._shards.gathered():
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -55,7 +73,7 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
-        with self._shards.spreading() if self._shards is not None else nullcontext():
+        with self._shards.spreading():
             super()._load_from_checkpoint(*arguments, **keywords)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -77,8 +95,8 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             self._load_optimizer(Path(checkpoint))
-        if self._curriculum_sampler is not None:
-            self._curriculum_sampler.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self._problems is not None:
+            self._problems.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
