@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import write_result
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import command, environment, execute_tiny
 from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, local_cluster, wait_until
@@ -44,9 +44,9 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
 def main(config):
-    from efficient_rl.compose import expand
-    from efficient_rl.config import parse_run
-    from efficient_rl.record import Record
+    from efficient_rl.config.compose import expand
+    from efficient_rl.config.run_config import parse_run
+    from efficient_rl.rundir.directory import Record
     from efficient_rl.run import Options, Stop, execute, quiet_libraries
 
     quiet_libraries()

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import write_result
-from efficient_rl.compose import expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.curricula.protocol import Curriculum
 
 GROUPS, COMPLETIONS = 16, 8  # of a nano step

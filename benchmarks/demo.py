@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import spread, write_result
-from efficient_rl.record import Record
-from efficient_rl.tracking import Collector, TrackedRun
+from efficient_rl.rundir.directory import Record
+from efficient_rl.tracking.collector import Collector, TrackedRun
 
 SYNCS_A_RUN = 8  # a nano run takes about 40 s, the collector looks every 5
 

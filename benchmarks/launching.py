@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
-from efficient_rl.flight import POLL_SECONDS
 from efficient_rl.launch import local
 from efficient_rl.launch.worker import Job
 from efficient_rl.run import quiet_libraries
+from efficient_rl.sweep.controller import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -80,7 +80,7 @@ def forked(job: Job, environment: Mapping[str, str]) -> None:
 
 
 def run_to_end(launcher: local.LocalLauncher, paths: Sequence[Path]) -> None:
-    """Launch a job for each path and poll as efficient_rl.watch does until all have ended."""
+    """Launch a job for each path and poll as efficient_rl.sweep.execution does until all have ended."""
     launcher.launch([Job(str(path), config={}, checkpoint_steps=1, code_version="") for path in paths])
     left = len(paths)
     while left:

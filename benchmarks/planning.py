@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
-from efficient_rl.compose import config_folder
+from efficient_rl.config.options import config_folder
 
 PLAN = """
 import json, sys, time
 started = time.monotonic()
-from efficient_rl.sweep import read_plan, read_request
+from efficient_rl.sweep.plan import read_plan
+from efficient_rl.sweep.request import read_request
 imported = time.monotonic()
 plan = read_plan(read_request(sys.argv[1:], multirun=True))
 planned = time.monotonic()

@@ -23,9 +23,9 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.machine import write_result
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
-from efficient_rl.record import Record, RunResult
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.rundir.directory import Record, RunResult
 
 RESULTS = Path(__file__).parent / "results" / "searching.json"
 RUN = (

@@ -18,8 +18,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
 from efficient_rl.strategies.protocol import Strategy

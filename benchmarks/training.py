@@ -18,8 +18,9 @@ from transformers import PreTrainedModel, Qwen2Config
 
 from benchmarks.machine import write_result
 from benchmarks.steps import Case, compare, nano_case, nano_tokenizer, ours, random_case, stock
-from efficient_rl.compose import expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.run import quiet_libraries
 from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.blocks import find_blocks

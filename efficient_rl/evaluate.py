@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from math import comb, sqrt
 from typing import TYPE_CHECKING
 
+from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
-from efficient_rl.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.sections import ModelConfig
+from efficient_rl.config.schema import ModelConfig
+from efficient_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.sections import ModelConfig, PromptSettings
+from efficient_rl.config.schema import ModelConfig, PromptSettings
+from efficient_rl.errors import ConfigError
 from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:

@@ -12,16 +12,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import RunConfig, parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
+from efficient_rl.config.schema import PromptSettings
+from efficient_rl.datasets import evaluation_seed, load_problems
+from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
-from efficient_rl.problems import evaluation_seed, load_problems
-from efficient_rl.provenance import snapshot
-from efficient_rl.record import Record, RunResult
-from efficient_rl.sections import PromptSettings, require, require_known
+from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Problem
-from efficient_rl.team import ALONE, Team
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

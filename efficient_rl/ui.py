@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from efficient_rl.compose import ConfigError, suggest
-from efficient_rl.tracking import resolve_uri
+from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.tracking.collector import resolve_uri
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file")
 DEFAULTS = {"sweep": "", "port": "5000", "uri": "", "output": "outputs"}
@@ -43,20 +43,20 @@ def charts_page(outputs: Path, sweep: str | None) -> str:
     for path in found:
         if path.parent.name == sweep:
             return path.read_text()
-    raise ConfigError(f"no sweep {sweep!r} was tracked; {suggest(sweep, (path.parent.name for path in found))}")
+    raise ConfigError(f"no sweep {sweep!r} was tracked; {did_you_mean(sweep, (path.parent.name for path in found))}")
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
     given = dict(argument.partition("=")[::2] for argument in arguments)
     for key in given:
         if key not in DEFAULTS:
-            raise ConfigError(f"unknown key {key!r}; {suggest(key, DEFAULTS)}")
+            raise ConfigError(f"unknown key {key!r}; {did_you_mean(key, DEFAULTS)}")
     settings = DEFAULTS | given
     if not settings["port"].isdigit() or not 1 <= int(settings["port"]) <= 65535:
         raise ConfigError(f"port={settings['port']!r} must be a whole number from 1 to 65535")
     scheme = settings["uri"].partition("://")[0]
     if "://" in settings["uri"] and scheme.partition("+")[0] not in SCHEMES:
-        raise ConfigError(f"uri={settings['uri']!r} is no tracking store; {suggest(scheme, SCHEMES)}")
+        raise ConfigError(f"uri={settings['uri']!r} is no tracking store; {did_you_mean(scheme, SCHEMES)}")
     return settings
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import expand
-from efficient_rl.config import RunConfig, parse_run
-from efficient_rl.record import Record, RunResult
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
+from efficient_rl.rundir.directory import Record, RunResult
 
 quiet_libraries()
 

@@ -14,7 +14,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from peft.optimizers import create_lorafa_optimizer
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
-from efficient_rl.compose import ConfigError
+from efficient_rl.errors import ConfigError
 from efficient_rl.models import load_model
 from efficient_rl.strategies.adalora import orthogonality_gradient
 from efficient_rl.strategies.adapter_targets import adapter_layers

@@ -7,8 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from efficient_rl.compose import ConfigError, config_folder, expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.errors import ConfigError
 
 
 def test_expansion_equals_hydras_own_composition_point_by_point() -> None:

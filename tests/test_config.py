@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import RunConfig, from_dict, parse_run, to_dict
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, from_dict, parse_run, to_dict
+from efficient_rl.errors import ConfigError
 
 
 def run(*overrides: str, folder: str | None = None) -> RunConfig:
@@ -42,7 +43,7 @@ def test_the_learning_rate_follows_model_and_strategy_unless_given() -> None:
 
 
 def test_another_model_in_the_same_folder_is_another_run(tmp_path: Path) -> None:
-    from efficient_rl.config import fingerprint
+    from efficient_rl.config.run_config import fingerprint
 
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 6}')
     before = run(f"model.path={tmp_path}").config_hash

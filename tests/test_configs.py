@@ -5,11 +5,12 @@ import re
 import pytest
 import yaml
 
-from efficient_rl.compose import config_folder, expand, group_options
-from efficient_rl.config import parse_run
-from efficient_rl.launch import build_launcher
-from efficient_rl.sections import Component
-from efficient_rl.sweep import read_request
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.config.schema import Component
+from efficient_rl.launch.base import build_launcher
+from efficient_rl.sweep.request import read_request
 
 RUN_GROUPS = ("model", "prompt", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]

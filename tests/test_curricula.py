@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficient_rl.compose import expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.config.schema import Component
 from efficient_rl.curricula.bandits import DUMP, SEC
 from efficient_rl.curricula.easy_to_hard import Classic, Gaussian
 from efficient_rl.curricula.learnability import Learnability
@@ -23,7 +25,6 @@ from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.curricula.rebatched import ADCL
 from efficient_rl.curricula.scheduled import Competence, DynamicSampling, Staged
 from efficient_rl.curricula.target import AdaRFT
-from efficient_rl.sections import Component
 
 OPTIONS = sorted(group_options()["curriculum"])
 SCHEDULES = ("uniform", "dapo", "staged", "competence", "competence_linear", "classic", "balanced", "cosine", "gaussian")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import config_folder, expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.curricula.protocol import Curriculum
 from tests.conftest import ROOT
 

@@ -18,8 +18,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.compose import ConfigError, expand, group_options, load_option
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options, load_option
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.errors import ConfigError
 from efficient_rl.tasks.datasets import Table
 from efficient_rl.tasks.parsing import Difficulty, last_boxed, plain_math, plain_number
 from efficient_rl.tasks.problem import Problem, Task, split_of

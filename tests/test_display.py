@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from efficient_rl.display import Display, Row, bytes_text, duration
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.sweep.display import Display, Row, bytes_text, duration
 from tests.conftest import tiny_run
 
 

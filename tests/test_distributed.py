@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.config import RunConfig, to_dict
+from efficient_rl.config.run_config import RunConfig, to_dict
+from efficient_rl.config.schema import Component, RewardTerm
+from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.errors import ConfigError
 from efficient_rl.launch.local import PRELOADED
-from efficient_rl.launch.processes import distributed_environment
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
-from efficient_rl.record import Record
 from efficient_rl.run import Options, Stop, execute
-from efficient_rl.sections import Component, RewardTerm
+from efficient_rl.rundir.directory import Record
 from efficient_rl.training.settings import grpo_arguments, split_batch
 from efficient_rl.training.sharding import check_sharding
 from tests.conftest import tiny_run

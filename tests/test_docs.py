@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import config_folder, expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.models import load_model
 from efficient_rl.strategies.static import LastK
 from efficient_rl.training.grpo import Optimizations

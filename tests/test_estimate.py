@@ -2,8 +2,8 @@
 
 import pytest
 
-from efficient_rl.estimate import estimate
-from efficient_rl.record import RunResult
+from efficient_rl.rundir.directory import RunResult
+from efficient_rl.sweep.estimate import estimate
 from tests.conftest import tiny_run
 from tests.test_record import RESULT
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.compose import ConfigError
+from efficient_rl.datasets import load_problems
+from efficient_rl.errors import ConfigError
 from efficient_rl.evaluate import difficulty_levels, interval, majority, pass_at, standard_error
-from efficient_rl.problems import load_problems
 from tests.conftest import execute_tiny, tiny_run
 
 

@@ -13,9 +13,9 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
 import efficient_rl.run
-from efficient_rl.compose import group_options
-from efficient_rl.record import Record
+from efficient_rl.config.options import group_options
 from efficient_rl.run import Interrupted, Options, Stop, execute
+from efficient_rl.rundir.directory import Record
 from tests.conftest import tiny_run
 from tests.test_run import StopAfter
 

@@ -13,8 +13,9 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.errors import ConfigError
 from efficient_rl.run import train
 from tests.conftest import ROOT, TINY, environment
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.filters import keeps
+from efficient_rl.config.filters import keeps
+from efficient_rl.errors import ConfigError
 
 VALUES = {"strategy.name": "first_k", "strategy.k": 3, "grpo.beta": 0.04, "seed": 0, "flag": True, "task.operands": [2, 3]}
 KNOWN = {*VALUES, "strategy.rank"}

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from efficient_rl.compose import group_options, load_option
+from efficient_rl.config.options import group_options, load_option
 from efficient_rl.nano.make import CHARACTERS
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.chain import Chain

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
 
 OWN = "_target_: tests.own_parts.OwnStrategy\nk: 1\nalso_train: []\n"
 PROBLEMS = '{"question": "1 + 1", "answer": "2"}\n{"question": "2 + 3", "answer": "5"}\n'

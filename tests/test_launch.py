@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from efficient_rl.config import from_dict, to_dict
-from efficient_rl.display import Row
+from efficient_rl.config.run_config import from_dict, to_dict
+from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
-from efficient_rl.launch.oom_kills import oom_kills
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
-from efficient_rl.record import Record
-from efficient_rl.supervise import Supervisor
+from efficient_rl.rundir.directory import Record
+from efficient_rl.sweep.display import Row
+from efficient_rl.sweep.notify import Supervisor
 from tests.conftest import ROOT, environment, tiny_run
 
 
@@ -215,7 +215,7 @@ LIMITED = (
     "import sys\nfrom pathlib import Path\n"
     "from efficient_rl.launch.local import LocalLauncher\nfrom efficient_rl.launch.handle import Handle\n"
     "from tests.test_launch import gorge, hang, job\n"
-    "import os, signal, time\nfrom efficient_rl.record import Record\n"
+    "import os, signal, time\nfrom efficient_rl.rundir.directory import Record\n"
     "def end(target, name, kill):\n"
     "    launcher = LocalLauncher(workers=1, target=target)\n"
     "    (handle,) = launcher.launch([job(Path(sys.argv[1]) / name)])\n"

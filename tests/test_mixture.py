@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import from_dict, parse_run, to_dict
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import from_dict, parse_run, to_dict
+from efficient_rl.errors import ConfigError
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.chain import Chain
 from efficient_rl.tasks.countdown import Countdown

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from efficient_rl.compose import ConfigError
+from efficient_rl.config.schema import ModelConfig
+from efficient_rl.errors import ConfigError
 from efficient_rl.models import best_attention, load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
-from efficient_rl.sections import ModelConfig
 from efficient_rl.tasks.countdown import Countdown
 from tests.conftest import execute_tiny, tiny_run
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from efficient_rl.datasets import HELD_OUT_SEED
 from efficient_rl.evaluate import Examiner
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.nano.make import (
@@ -21,7 +22,6 @@ from efficient_rl.nano.make import (
     save,
     train,
 )
-from efficient_rl.problems import HELD_OUT_SEED
 from efficient_rl.prompts import Prompts
 from efficient_rl.rewards.verify import is_correct
 from efficient_rl.tasks.arithmetic import Arithmetic

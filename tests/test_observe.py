@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.config import RunConfig
-from efficient_rl.display import Row
-from efficient_rl.launch.ledger import Ledger
-from efficient_rl.launch.scheduler import JobState
-from efficient_rl.observe import Observer, find_manifest, find_run, judge, read_status
-from efficient_rl.record import HEARTBEAT_SECONDS, Failure, Record
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm.commands import JobState
+from efficient_rl.launch.slurm.ledger import Ledger
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Failure, Record
+from efficient_rl.status.snapshot import Observer, find_manifest, find_run, judge, read_status
+from efficient_rl.sweep.display import Row
 from tests.conftest import ROOT, environment, tiny_run
 
 DIES = (
     "import sys\nfrom pathlib import Path\n"
-    "from efficient_rl.compose import expand\nfrom efficient_rl.config import parse_run\n"
-    "from efficient_rl.record import Record\nfrom tests.conftest import TINY\n"
+    "from efficient_rl.config.compose import expand\nfrom efficient_rl.config.run_config import parse_run\n"
+    "from efficient_rl.rundir.directory import Record\nfrom tests.conftest import TINY\n"
     "config = parse_run(expand([*TINY, sys.argv[2]])[0])\n"
     "Record(Path(sys.argv[1]) / config.config_hash).claim(config)\n"
 )

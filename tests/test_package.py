@@ -42,8 +42,8 @@ def test_help_and_dry_run_work_from_any_folder(installed: Path, tmp_path: Path) 
 
 
 def test_the_embedded_model_comes_along(installed: Path, tmp_path: Path) -> None:
-    script = "from efficient_rl.config import fingerprint; print(fingerprint('package:nano/model'))"
+    script = "from efficient_rl.config.run_config import fingerprint; print(fingerprint('package:nano/model'))"
     theirs = run(installed, tmp_path, "-c", script).stdout.strip()
-    from efficient_rl.config import fingerprint
+    from efficient_rl.config.run_config import fingerprint
 
     assert theirs == fingerprint("package:nano/model") != ""

@@ -12,10 +12,10 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from efficient_rl.compose import expand
-from efficient_rl.config import RunConfig, parse_run
-from efficient_rl.record import Record
-from efficient_rl.sweep import main
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
+from efficient_rl.rundir.directory import Record
+from efficient_rl.sweep.__main__ import main
 from tests.conftest import environment
 from tests.fake_launcher import BEST_RATE
 from tests.test_search import FAKE, arguments, kill_now_and_then, launched

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.compose import expand
-from efficient_rl.config import parse_run
-from efficient_rl.plan import make_plan
-from efficient_rl.record import State
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.rundir.directory import State
+from efficient_rl.sweep.plan import make_plan
 
 RUNS = [parse_run(point) for point in expand(["strategy=full,first_k,last_k", "seed=range(0,4)"])]
 STATES: list[State] = ["finished", "active", "failed", "pending"]

@@ -3,11 +3,12 @@
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.config.schema import ModelConfig, PromptSettings
+from efficient_rl.errors import ConfigError
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
-from efficient_rl.sections import ModelConfig, PromptSettings
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.countdown import Countdown
 from efficient_rl.tasks.problem import Problem

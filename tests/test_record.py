@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from efficient_rl.record import AlreadyActive, AlreadyFinished, AttemptLost, Failure, Record, RunResult
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Failure, Record, RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
 EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standard_error": 0.01, "problems": 9, "samples": 2}
@@ -66,7 +66,7 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
     config = tiny_run()
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.conftest import tiny_run\n"
-        "from efficient_rl.record import Record, AlreadyActive\nconfig = tiny_run()\n"
+        "from efficient_rl.rundir.directory import Record, AlreadyActive\nconfig = tiny_run()\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n    Record(Path(sys.argv[1])).claim(config)\nexcept AlreadyActive: print('refused')\n"
         "else:\n    print('claimed', flush=True)\n    time.sleep(3)\n"
@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(record: Record) 
 def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
     """A real limit on the file size makes the write fail in the middle, as a full disk would."""
     script = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom efficient_rl.record import Record\n"
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom efficient_rl.rundir.directory import Record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "record = Record(Path(sys.argv[1]))\nrecord.attempt = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"

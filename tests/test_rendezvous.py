@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.launch.processes import FIRST_PORT, LAST_PORT, distributed_environment, master_port
-from efficient_rl.rendezvous import PORTS_TRIED, NoMeeting, meet
+from efficient_rl.distributed.environment import FIRST_PORT, LAST_PORT, distributed_environment, master_port
+from efficient_rl.distributed.rendezvous import PORTS_TRIED, NoMeeting, meet
+from efficient_rl.errors import ConfigError
 
 JOB = "4711_3.0"
 

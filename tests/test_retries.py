@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from efficient_rl.budget import approve, make_budget
-from efficient_rl.compose import ConfigError
 from efficient_rl.doctor.cluster import check_python
-from efficient_rl.launch import scheduler
-from efficient_rl.launch.ledger import Assignment, Ledger
-from efficient_rl.launch.retries import ending, micro_batches_after
-from efficient_rl.launch.scheduler import VANISHED, JobState
-from efficient_rl.launch.slurm import SlurmHandle, SlurmLauncher
-from efficient_rl.launch.submission import is_refusal
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm import commands as scheduler
+from efficient_rl.launch.slurm.commands import VANISHED, JobState
+from efficient_rl.launch.slurm.launcher import SlurmHandle, SlurmLauncher
+from efficient_rl.launch.slurm.ledger import Assignment, Ledger
+from efficient_rl.launch.slurm.retries import ending, micro_batches_after
+from efficient_rl.launch.slurm.submit import is_refusal
 from efficient_rl.launch.worker import Job
-from efficient_rl.supervise import notify
+from efficient_rl.sweep.budget import approve, make_budget
+from efficient_rl.sweep.notify import notify
 from tests.conftest import tiny_run
 
 

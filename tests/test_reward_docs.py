@@ -6,14 +6,15 @@ import re
 
 import yaml
 
-from efficient_rl.compose import config_folder, expand, group_options
-from efficient_rl.config import parse_run
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.run_config import parse_run
 from efficient_rl.rewards.external import Imported
 from efficient_rl.tasks.countdown import Countdown
 from tests.conftest import ROOT
 from tests.test_rewards import columns
 
-PAGE = (ROOT / "docs" / "reward_functions.md").read_text()
+PAGE = (ROOT / "docs" / "rewards.md").read_text()
 FUNCTIONS = PAGE.index("| term |")
 ROWS = re.findall(r"^\| `(\w+)` \| (.+) \|(?: (\d{4}\.\d{5}))? \|$", PAGE[:FUNCTIONS], re.MULTILINE)
 OPTIONS = {option: (terms, paper) for option, terms, paper in ROWS}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from efficient_rl.record import Record
 from efficient_rl.run import Interrupted, Options, Stop, execute
+from efficient_rl.rundir.directory import Record
 from efficient_rl.training.settings import grpo_arguments, rename_metrics
 from tests.conftest import execute_tiny, tiny_run
 
@@ -140,7 +140,7 @@ def test_metrics_get_our_names_and_no_nan() -> None:
 
 
 def test_training_never_sees_a_held_out_problem(tmp_path: Path) -> None:
-    from efficient_rl.problems import HELD_OUT_SEED
+    from efficient_rl.datasets import HELD_OUT_SEED
     from efficient_rl.tasks.problem import split_of
 
     config = tiny_run("grpo.train_problems=2000", "eval.problems=200")

@@ -18,12 +18,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from efficient_rl.compose import ConfigError, expand, group_options
-from efficient_rl.config import parse_run
-from efficient_rl.record import Record
-from efficient_rl.searching.figures import parse_constraints, parse_objectives
-from efficient_rl.searching.space import Space, UnfitError
-from efficient_rl.sweep import main
+from efficient_rl.config.compose import expand
+from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import parse_run
+from efficient_rl.errors import ConfigError
+from efficient_rl.rundir.directory import Record
+from efficient_rl.search.figures import parse_constraints, parse_objectives
+from efficient_rl.search.space import Space, UnfitError
+from efficient_rl.sweep.__main__ import main
 from tests.conftest import ROOT, environment, tiny_run
 from tests.fake_launcher import result
 
@@ -521,7 +523,7 @@ def test_a_dry_run_shows_the_space_and_starts_nothing(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(("search", "loaded"), [("none", "False False"), ("pareto", "True False")])
 def test_optuna_is_loaded_for_searches_only_and_torch_for_no_plan(search: str, loaded: str) -> None:
     script = (
-        "import sys\nfrom efficient_rl.sweep import main\n"
+        "import sys\nfrom efficient_rl.sweep.__main__ import main\n"
         f"main(['-m', 'search={search}', 'strategy=full,lora', 'dry_run=true'])\n"
         "print('optuna' in sys.modules, 'torch' in sys.modules)"
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.observe import find_manifest, read_status
-from efficient_rl.record import Failure, Record
-from efficient_rl.status import end_runs, main, retry_arguments
-from efficient_rl.sweep import read_request
-from efficient_rl.watchers import watchers, watching
+from efficient_rl.rundir.directory import Failure, Record
+from efficient_rl.status.__main__ import end_runs, main, retry_arguments
+from efficient_rl.status.snapshot import find_manifest, read_status
+from efficient_rl.sweep.lock import watchers, watching
+from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run
 from tests.test_observe import DIES, manifest, submitted
 
@@ -209,8 +209,7 @@ def test_damaged_files_give_a_line_that_names_them_and_never_a_traceback(
 
 def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
     manifest(tmp_path, *[f"seed={seed}" for seed in range(200)])  # more than a pipe holds
-    line = (
-        f"{shlex.quote(sys.executable)} -m efficient_rl.status output={tmp_path} --json | head -1; exit ${{PIPESTATUS[0]}}"
-    )
+    line = f"{shlex.quote(sys.executable)} -m efficient_rl.status.__main__ output={tmp_path} --json | head -1; "
+    line += "exit ${PIPESTATUS[0]}"
     done = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (141, "{\n", "")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import ROOT, Sweep, command, environment
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import ConfigError
+from efficient_rl.errors import ConfigError
 from efficient_rl.ui import charts_page, main
 from tests.conftest import environment
 

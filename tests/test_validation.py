@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.config import RunConfig, from_dict, to_dict
-from efficient_rl.problems import load_problems
+from efficient_rl.config.run_config import RunConfig, from_dict, to_dict
+from efficient_rl.datasets import load_problems
+from efficient_rl.errors import ConfigError
 from efficient_rl.tasks.problem import split_of
 from tests.conftest import execute_tiny, tiny_run
 

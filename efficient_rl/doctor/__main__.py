@@ -14,15 +14,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.config import RunConfig
+from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor import batches, cluster, folders, gpus, host, places, services, versions
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.doctor.places import Place
-from efficient_rl.launch import build_launcher
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.base import build_launcher
 from efficient_rl.launch.local import LocalLauncher, visible_gpus
-from efficient_rl.launch.slurm import SlurmLauncher
-from efficient_rl.sweep import Request, read_request
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.sweep.request import Request, read_request
 
 EXIT_FAILS, EXIT_WARNINGS = 1, 2
 SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "failure": "[bold red]FAILURE[/]"}
@@ -76,7 +76,7 @@ def _each(
 
 def _batch_key(run: RunConfig) -> object:
     grpo = run.grpo
-    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations
+    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
 
 
 def _memory(

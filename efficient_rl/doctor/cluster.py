@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from efficient_rl.compose import ConfigError
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.launch.request import SlurmRequest
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm.settings import SlurmRequest
 
 SECONDS = 30
 SIGNAL_ROUNDING = 60  # Slurm may send the signal up to a minute early

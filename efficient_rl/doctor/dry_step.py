@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from efficient_rl.config import RunConfig
+from efficient_rl.config.run_config import RunConfig
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
 from efficient_rl.training.trunk import COPIES, frozen_depth

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.config import RunConfig, to_dict
+from efficient_rl.config.run_config import RunConfig, to_dict
+from efficient_rl.datasets import HELD_OUT_SEED
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.problems import HELD_OUT_SEED
 from efficient_rl.tasks.problem import Problem
 
 PROMPTS = 8
@@ -83,7 +83,7 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
     """Do one step on eight prompts in a process of its own, and look at what the model wrote and earned."""
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
-    from efficient_rl.record import Record
+    from efficient_rl.rundir.directory import Record
 
     probe = _small(run)
     with tempfile.TemporaryDirectory(prefix="efficient-rl-doctor-") as name:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.compose import ConfigError, expand
-from efficient_rl.config import RunConfig, parse_run
-from efficient_rl.display import bytes_text
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.doctor.places import Place
-from efficient_rl.launch.slurm import SlurmLauncher
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.sweep.display import bytes_text
 
 if TYPE_CHECKING:
     from efficient_rl.doctor.dry_step import Load, Step
@@ -40,8 +41,8 @@ def prompt_tokens(run: RunConfig) -> int:
     """Tokens of the longest of some prompts, where the tokenizer is on this machine."""
     if run.model.folder is None:
         return PROMPT_TOKENS
+    from efficient_rl.datasets import load_problems
     from efficient_rl.models import load_tokenizer
-    from efficient_rl.problems import load_problems
     from efficient_rl.prompts import Prompts
 
     few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from efficient_rl.doctor.gpus import Gpu
 from efficient_rl.doctor.host import Host
-from efficient_rl.launch import Launcher
-from efficient_rl.launch.slurm import SlurmLauncher
+from efficient_rl.launch.base import Launcher
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
 
 
 @dataclass(frozen=True)

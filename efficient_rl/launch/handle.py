@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from efficient_rl.launch.oom_kills import oom_kills
+from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.record import Cause, Failure, Record
+from efficient_rl.rundir.directory import Cause, Failure, Record
 
 Stage = Literal["waiting", "queued", "running", "finished", "failed", "stopped", "elsewhere"]
 

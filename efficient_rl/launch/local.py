@@ -12,19 +12,19 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.handle import Handle, settle
-from efficient_rl.launch.oom_kills import oom_kills
-from efficient_rl.launch.processes import distributed_environment
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
-from efficient_rl.record import Record
 from efficient_rl.run import quiet_libraries
+from efficient_rl.rundir.directory import Record
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell
 TELLING = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)
 GROUP_SECONDS = 60.0  # for the others of a run to note why they end
 PRELOADED = [
-    "efficient_rl.preload",
+    "efficient_rl.launch.forkserver_preload",
     "efficient_rl.launch.worker",
 ]
 
@@ -238,7 +238,7 @@ class LocalLauncher(Supervision):
         except EOFError as error:
             raise RuntimeError(
                 "the process that runs are forked from could not load its libraries; "
-                "`python -c 'import efficient_rl.preload'` shows why"
+                "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
             ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -11,9 +11,9 @@ from multiprocessing import connection, process
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.config import RunConfig, from_dict
-from efficient_rl.record import AlreadyActive, AlreadyFinished, AttemptLost, Record
-from efficient_rl.team import MateLost, Team
+from efficient_rl.config.run_config import RunConfig, from_dict
+from efficient_rl.distributed.process_group import MateLost, Team
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later

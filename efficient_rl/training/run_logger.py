@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from efficient_rl.team import ALONE, Team
+from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.training.block_activity import BlockActivity
 from efficient_rl.training.memory import PhaseMeter
 
@@ -16,7 +16,7 @@ COMPLETION_STEPS = 10
 
 
 class RunRecord(Protocol):
-    """The part of `efficient_rl.record.Record` that training writes to."""
+    """The part of `efficient_rl.rundir.directory.Record` that training writes to."""
 
     folder: Path
 

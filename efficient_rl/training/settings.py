@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from trl import GRPOConfig
 
-from efficient_rl.compose import ConfigError
-from efficient_rl.config import RunConfig
-from efficient_rl.sections import GRPOSettings
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.config.schema import GRPOSettings
+from efficient_rl.errors import ConfigError
 
 NAMES = {
     "frac_reward_zero_std": "train/frac_zero_std",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.slurm.local_cluster import Cluster, Sweep
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, Sweep, local_cluster, wait_until, why_not
 from tests.slurm.long_run import LONG

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from efficient_rl.launch.scheduler import job_states
-from efficient_rl.record import Record
+from efficient_rl.launch.slurm.commands import job_states
+from efficient_rl.rundir.directory import Record
 from tests.conftest import command, environment
 
 SCRIPT = Path(__file__).with_name("cluster.sh")

@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.slurm.local_cluster import Sweep
 
 STATEFUL = ("strategy=lisa", "strategy.interval=5", "curriculum=adarft", "grpo.beta=0.04")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import execute_tiny
 from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import Cluster, Sweep

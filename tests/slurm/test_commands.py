@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.slurm.local_cluster import Cluster, Sweep, running, wait_until
 from tests.slurm.long_run import LONG, OFTEN, assert_same_run
 

@@ -3,7 +3,7 @@
 import pytest
 
 from efficient_rl.doctor.cluster import check_cluster
-from efficient_rl.launch.slurm import SlurmLauncher
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from tests.slurm.local_cluster import Cluster
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run

@@ -9,11 +9,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from efficient_rl.compose import expand
-from efficient_rl.config import to_dict
-from efficient_rl.launch import build_launcher
+from efficient_rl.config.compose import expand
+from efficient_rl.config.run_config import to_dict
+from efficient_rl.launch.base import build_launcher
 from efficient_rl.launch.worker import Job
-from efficient_rl.record import Record
+from efficient_rl.rundir.directory import Record
 from tests.conftest import tiny_run
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, wait_until
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.observe import find_manifest, read_status
-from efficient_rl.status import main
+from efficient_rl.status.__main__ import main
+from efficient_rl.status.snapshot import find_manifest, read_status
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 
 

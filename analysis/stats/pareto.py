@@ -1,0 +1,76 @@
+"""Finds the configurations that no other one beats: lower cost, higher accuracy; and how sure that is."""
+
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.stats.aggregate import Summary
+from analysis.stats.intervals import RESAMPLES, Floats
+
+
+def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -> list[Summary]:
+    """The summaries that no other dominates, cheapest first; equal ones stay together. `cost` is a key of COSTS."""
+    if not summaries:
+        return []
+    found = on_front(
+        np.array([[summary.costs[cost].value for summary in summaries]]), np.array([[s.accuracy for s in summaries]])
+    )[0]
+    front = [summary for summary, on in zip(summaries, found, strict=True) if on]
+    return sorted(front, key=lambda summary: (summary.costs[cost].value, summary.label))
+
+
+def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
+    """Which are on the Pareto front of low cost and high value, in every row of (draws, configurations).
+
+    One is off the front if another costs no more, is worth no less, and is better in one of the
+    two.
+    """
+    order = np.lexsort((-values, costs))
+    rows = np.arange(len(costs))
+    sorted_on = np.zeros(costs.shape, dtype=bool)
+    best = np.full(len(costs), -inf)
+    for place in range(costs.shape[1]):
+        column = order[:, place]
+        cost, value = costs[rows, column], values[rows, column]
+        sorted_on[:, place] = value > best
+        if place:
+            before = order[:, place - 1]
+            equal = (cost == costs[rows, before]) & (value == values[rows, before])
+            sorted_on[:, place] |= equal & sorted_on[:, place - 1]
+        best = np.maximum(best, value)
+    found = np.zeros(costs.shape, dtype=bool)
+    np.put_along_axis(found, order, sorted_on, axis=1)
+    return found
+
+
+def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resamples: int = RESAMPLES) -> Floats | None:
+    """How often each configuration is on the front when its seeds are drawn anew; arrays (seeds,) for each configuration.
+
+    Cost and value are drawn together. None where every configuration has one seed.
+    """
+    if all(len(each) < 2 for each in values):
+        return None
+    rng = np.random.default_rng(0)
+    drawn_costs, drawn_values = np.empty((2, resamples, len(values)))
+    for column, (cost, value) in enumerate(zip(costs, values, strict=True)):
+        draws = rng.integers(0, len(value), (resamples, len(value)))
+        drawn_costs[:, column], drawn_values[:, column] = cost[draws].mean(axis=1), value[draws].mean(axis=1)
+    share: Floats = on_front(drawn_costs, drawn_values).mean(axis=0)
+    return share
+
+
+def hypervolume(costs: Floats, values: Floats, most_cost: float, least_value: float) -> float:
+    """Area between the front and a worst point, with costs in powers of ten: tenfolds of cost times value.
+
+    costs and values (configurations,); what is no better than the worst point in either adds
+    nothing.
+    """
+    order = np.lexsort((-values, costs))
+    area, best = 0.0, least_value
+    for cost, value in zip(costs[order], values[order], strict=True):
+        if value > best and cost < most_cost:
+            area += (value - best) * float(np.log10(most_cost / cost))
+            best = value
+    return float(area)

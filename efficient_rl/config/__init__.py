@@ -1,0 +1,1 @@
+"""Composes, types and checks the configuration of a run."""

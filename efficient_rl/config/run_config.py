@@ -1,0 +1,238 @@
+"""The typed configuration of one run, and its hash."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.config.compose import Point
+from efficient_rl.config.options import load_option
+from efficient_rl.config.schema import (
+    Component,
+    EvalSettings,
+    GRPOSettings,
+    ModelConfig,
+    PromptSettings,
+    RewardTerm,
+    local_folder,
+)
+from efficient_rl.errors import ConfigError, did_you_mean, require
+from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.tasks.problem import Task
+
+NOT_CONTENT = ("name", "parameters")
+SMALL_FILE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run's result. Two equal ones are the same run, whatever the options were called."""
+
+    model: ModelConfig
+    prompt: PromptSettings
+    strategy: Component
+    task: Component
+    reward: tuple[RewardTerm, ...]
+    curriculum: Component
+    grpo: GRPOSettings
+    eval: EvalSettings
+    seed: int
+    data: str = ""  # a digest of the local files that the tasks read
+
+    @functools.cached_property
+    def config_hash(self) -> str:
+        """16 hexadecimal digits over the content; what only serves display and estimates does not count."""
+        tree = asdict(self)
+        if self.eval.split == "test":
+            del tree["eval"]["split"]  # as before there was another one: what was run then counts now
+        content = json.dumps(_content(tree), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def flat(self) -> dict[str, Any]:
+        """Every value under its dotted name, as MLflow's parameters and filters see it."""
+        return flatten(asdict(self))
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names; a component's arguments stand directly under its name."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key == "reward":
+            value = {term["function"]["name"]: {"weight": term["weight"], **term["function"]} for term in value}
+        if key == "sets":
+            value = {part["name"]: part for part in value}
+        if key == "arguments":
+            flat |= flatten(value, prefix)
+        elif isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _content(tree: Any) -> Any:
+    if isinstance(tree, dict):  # the arguments of a class are content, whatever they are called
+        kept = {key: value for key, value in tree.items() if key not in NOT_CONTENT}
+        return {key: value if key == "arguments" else _content(value) for key, value in kept.items()}
+    return [_content(item) for item in tree] if isinstance(tree, list | tuple) else tree
+
+
+def parse_run(point: Point) -> RunConfig:
+    """The typed configuration of one composed point; ConfigError names value, bound and remedy of what is wrong."""
+    tree, names = point.config, point.choices
+    strategy_arguments = dict(tree["strategy"])
+    factor = strategy_arguments.pop("learning_rate_factor", 1)
+    model_arguments = dict(tree["model"])
+    base_rate = model_arguments.pop("learning_rate", 1e-6)
+    rate = tree["grpo"]["learning_rate"]
+    for key, value in (("model.learning_rate", base_rate), ("strategy.learning_rate_factor", factor)):
+        require(type(value) in (int, float) and value > 0, key, value, "must be a number above 0")
+    for name, term in tree["reward"].items():
+        require(isinstance(term, dict), f"reward.{name}", term, "must name a function with _target_ and a weight")
+    run = RunConfig(
+        model=_section(
+            ModelConfig,
+            "model",
+            {"name": names["model"], **model_arguments, "fingerprint": fingerprint(str(model_arguments["path"]))},
+        ),
+        prompt=_section(PromptSettings, "prompt", {"name": names["prompt"], **tree["prompt"]}),
+        strategy=_component(names["strategy"], strategy_arguments),
+        task=_component(names["task"], tree["task"]),
+        reward=tuple(
+            RewardTerm(_component(name, {k: v for k, v in term.items() if k != "weight"}), term.get("weight", 1.0))
+            for name, term in tree["reward"].items()
+        ),
+        curriculum=_component(names["curriculum"], tree["curriculum"]),
+        grpo=_section(GRPOSettings, "grpo", {**tree["grpo"], "learning_rate": base_rate * factor if rate is None else rate}),
+        eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": _sets(tree["eval"].get("sets"))}),
+        seed=tree["seed"],
+        data=_data_digest([tree["task"], tree["eval"].get("sets")]),
+    )
+    require(
+        type(run.seed) is int and 0 <= run.seed < 2**32, "seed", run.seed, "must be a whole number, 0 or above, below 2^32"
+    )
+    require(bool(run.reward), "reward", {}, "has no term; name at least one function")
+    _check_parts(run)
+    return run
+
+
+def _section(kind: Any, name: str, values: Mapping[str, Any]) -> Any:
+    known = {item.name for item in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown key {f'{name}.{key}'!r}; {did_you_mean(key, known)}")
+    return kind(**values)
+
+
+def _component(name: str, arguments: Mapping[str, Any]) -> Component:
+    rest = dict(arguments)
+    target = rest.pop("_target_", None)
+    if not isinstance(target, str):
+        raise ConfigError(f"{name!r} names no class; its YAML needs a line _target_: package.module.Class")
+    return Component(name, target, rest)
+
+
+def _sets(named: Any) -> tuple[Component, ...]:
+    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks of their own."""
+    if isinstance(named, list):
+        named = {str(name): load_option("task", str(name)) for name in named}
+    require(named is None or isinstance(named, dict), "eval.sets", named, "must list tasks or map names to tasks")
+    return tuple(_component(name, task) for name, task in sorted((named or {}).items()))
+
+
+def _data_digest(tree: Any) -> str:
+    """A digest of every local file or folder that a `path` below the tree names; "" where there is none."""
+    found = sorted(set(_paths(tree)))
+    return hashlib.sha256("".join(map(_digest, found)).encode()).hexdigest()[:16] if found else ""
+
+
+def _paths(tree: Any) -> Iterator[Path]:
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        if key == "path" and isinstance(value, str) and Path(value).expanduser().exists():
+            yield Path(value).expanduser().resolve()
+        elif isinstance(value, str) and value.startswith("path:"):
+            yield from _paths({"path": value.removeprefix("path:")})
+        else:
+            yield from _paths(value)
+
+
+def _check_parts(run: RunConfig) -> None:
+    """Build every part once: its constructor knows its ranges."""
+    strategy: Strategy = _built(_key(run.strategy))
+    if run.model.blocks is not None:
+        try:
+            strategy.check_blocks(run.model.blocks)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        except AttributeError as error:
+            raise ConfigError(f"strategy={run.strategy.name}: {run.strategy.target} is no strategy ({error})") from error
+    _: Task = _built(_key(run.task))
+    for part in (run.curriculum, *run.eval.sets, *(term.function for term in run.reward)):
+        _built(_key(part))
+
+
+def _key(component: Component) -> str:
+    return json.dumps([component.name, component.target, component.arguments], sort_keys=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def _built(key: str) -> Any:
+    return Component(*json.loads(key)).build()
+
+
+@functools.lru_cache(maxsize=64)
+def fingerprint(path: str) -> str:
+    """A digest of a local model folder's files (of large ones their size and ends), "" for a hub name."""
+    folder = local_folder(path)
+    if not path:
+        raise ConfigError("model.path is empty; give a folder or a hub name")
+    if folder is None:
+        if path.startswith((".", "/", "~", "package:")):
+            raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")
+        return ""
+    return _digest(folder, deep=False)
+
+
+def _digest(path: Path, deep: bool = True) -> str:
+    """16 hexadecimal digits over name, size and content (of large files the ends) of a file or of a folder's files."""
+    digest = hashlib.sha256()
+    below = [path] if path.is_file() else path.rglob("*") if deep else path.iterdir()
+    files = sorted(each for each in below if each.is_file() and not each.name.startswith("."))
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if file != path else file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(SMALL_FILE_BYTES))
+            if size > SMALL_FILE_BYTES:
+                stream.seek(-(1 << 20), 2)
+                digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def to_dict(run: RunConfig) -> dict[str, Any]:
+    """Plain nested values, for YAML and JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(run)))
+    return plain
+
+
+def from_dict(plain: Mapping[str, Any]) -> RunConfig:
+    """The run that `to_dict` wrote; ConfigError where it is damaged."""
+    try:
+        return RunConfig(
+            model=ModelConfig(**plain["model"]),
+            prompt=PromptSettings(**plain["prompt"]),
+            strategy=Component(**plain["strategy"]),
+            task=Component(**plain["task"]),
+            reward=tuple(RewardTerm(Component(**term["function"]), term["weight"]) for term in plain["reward"]),
+            curriculum=Component(**plain["curriculum"]),
+            grpo=GRPOSettings(**plain["grpo"]),
+            eval=EvalSettings(**{**plain["eval"], "sets": tuple(Component(**part) for part in plain["eval"]["sets"])}),
+            seed=plain["seed"],
+            data=plain["data"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"damaged run configuration: {error}") from error

@@ -1,0 +1,238 @@
+"""The typed, range-checked sections that a run's configuration is made of."""
+
+import json
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.errors import ConfigError, require, require_known
+from efficient_rl.rewards.verify import PLACES
+
+PROMPTS = ("symbols", "plain", "chat")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
+SPLITS = ("test", "validation")
+SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
+LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+
+
+def check_types(section: str, instance: Any) -> None:
+    """Hold every field to its annotation: whole numbers become floats where floats are meant, nothing else is converted."""
+    for item in fields(instance):
+        value = getattr(instance, item.name)
+        kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        allowed = [typing.get_origin(kind) or kind for kind in kinds]
+        if float in allowed and type(value) is int:
+            value = float(value) if abs(value) < sys.float_info.max else math.inf
+            object.__setattr__(instance, item.name, value)
+        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A variant that YAML names by class: `target` with its arguments. `name` is the option it came from, for display."""
+
+    name: str
+    target: str
+    arguments: Mapping[str, Any]
+
+    def build(self) -> Any:
+        """A new object of the class; what its constructor rejects becomes a ConfigError."""
+        from hydra.errors import HydraException
+        from hydra.utils import instantiate
+
+        try:
+            return instantiate({"_target_": self.target, **self.arguments}, _convert_="all")
+        except HydraException as error:
+            cause = error.__cause__ or error
+            raise ConfigError(" ".join(str(cause).split())) from error
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Where the model comes from and how it is loaded.
+
+    `fingerprint` digests a local folder's files, "" for a hub name; `parameters` only serves
+    estimates.
+    """
+
+    name: str
+    path: str
+    prompt: str
+    dtype: str
+    attn_implementation: str
+    gguf_file: str | None = None
+    system_prompt: str | None = None
+    fingerprint: str = ""
+    parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types("model", self)
+        for key, valid in (("prompt", PROMPTS), ("dtype", DTYPES), ("attn_implementation", ATTENTION)):
+            value = getattr(self, key)
+            require_known(f"model.{key}", value, valid)
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of the model, or None for a hub name."""
+        return local_folder(self.path)
+
+    @property
+    def blocks(self) -> int | None:
+        """How many transformer blocks the model has, where a local folder says so."""
+        path = self.folder / "config.json" if self.folder else None
+        if path is None or not path.is_file():
+            return None
+        blocks = json.loads(path.read_text()).get("num_hidden_layers")
+        return int(blocks) if blocks is not None else None
+
+
+@dataclass(frozen=True)
+class GRPOSettings:
+    """The knobs of GRPO under TRL's names (trl.GRPOConfig); `per_device_train_batch_size` counts completions."""
+
+    max_steps: int
+    learning_rate: float
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    num_generations: int
+    num_iterations: int
+    beta: float
+    epsilon: float
+    epsilon_high: float | None
+    loss_type: str
+    scale_rewards: str
+    importance_sampling_level: str
+    mask_truncated_completions: bool
+    temperature: float
+    top_p: float
+    top_k: int
+    max_completion_length: int
+    lr_scheduler_type: str
+    warmup_steps: int
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    sampler: str
+    trunk_cache_mib: int
+    train_problems: int
+
+    def __post_init__(self) -> None:
+        check_types("grpo", self)
+        above_zero = ("learning_rate", "epsilon", "temperature", "max_grad_norm")
+        for key in above_zero:
+            require(getattr(self, key) > 0, f"grpo.{key}", getattr(self, key), "must be above 0")
+        whole = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations")
+        for key in (*whole, "max_completion_length", "train_problems"):
+            require(1 <= getattr(self, key) <= 10**9, f"grpo.{key}", getattr(self, key), "must be at least 1, at most 10^9")
+        for key in ("beta", "top_k", "warmup_steps", "weight_decay", "trunk_cache_mib"):
+            require(getattr(self, key) >= 0, f"grpo.{key}", getattr(self, key), "must not be negative")
+        for key in ("adam_beta1", "adam_beta2"):
+            require(0 <= getattr(self, key) < 1, f"grpo.{key}", getattr(self, key), "must lie in 0 <= beta < 1")
+        require(0 < self.top_p <= 1, "grpo.top_p", self.top_p, "must lie in 0 < top_p <= 1")
+        require(self.num_generations >= 2, "grpo.num_generations", self.num_generations, "must be at least 2")
+        require(
+            self.epsilon_high is None or self.epsilon_high > 0, "grpo.epsilon_high", self.epsilon_high, "must be above 0"
+        )
+        choices = {
+            "loss_type": LOSS_TYPES,
+            "scale_rewards": ("group", "batch", "none"),
+            "importance_sampling_level": ("token", "sequence"),
+            "sampler": SAMPLERS,
+            "lr_scheduler_type": ("constant", "constant_with_warmup", "linear", "cosine"),
+        }
+        for key, valid in choices.items():
+            value = getattr(self, key)
+            require_known(f"grpo.{key}", value, valid)
+        batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if batch % self.num_generations:
+            near = max(self.num_generations, batch - batch % self.num_generations)
+            raise ConfigError(
+                f"grpo.num_generations={self.num_generations} does not divide the batch of {batch} completions "
+                f"(per_device_train_batch_size x gradient_accumulation_steps); use a batch of {near}"
+            )
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How a problem becomes a prompt, and where the answer stands in the completion.
+
+    `template` null: the model's own form (model.prompt). It may hold {question}, {symbols},
+    {numbers}, {target} and {examples}: `shots` solved problems, each written by `example` (with
+    {solution}). `chat`: the template is the user's message in the model's chat template. `lead` and
+    `prefill` end the prompt; the prefill is the completion's own beginning and counts for rewards.
+    A completion ends at `stop`, if one is given. `place`: where its answer is.
+    """
+
+    name: str
+    template: str | None
+    chat: bool
+    system: str | None
+    lead: str
+    prefill: str
+    place: str
+    stop: str | None
+    shots: int
+    example: str
+
+    def __post_init__(self) -> None:
+        check_types("prompt", self)
+        require_known("prompt.place", self.place, PLACES)
+        require(0 <= self.shots <= 1000, "prompt.shots", self.shots, "must lie in 0 to 1000")
+        require(
+            bool(self.shots) == ("{examples}" in (self.template or "")), "prompt.shots", self.shots,
+            "and {examples} in prompt.template need each other",
+        )  # fmt: skip
+        require(self.stop != "", "prompt.stop", self.stop, "must not be empty; null is none")
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Held-out evaluation: `samples` completions for each of `problems` problems, also every `steps` training steps.
+
+    `sets` are further tasks whose held-out problems are measured too, each under its name. `split`:
+    the test problems, or validation problems that are neither tested nor trained on.
+    """
+
+    problems: int
+    samples: int
+    steps: int
+    sets: tuple[Component, ...] = ()
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        check_types("eval", self)
+        require(self.problems >= 1, "eval.problems", self.problems, "must be at least 1")
+        require(self.samples >= 1, "eval.samples", self.samples, "must be at least 1")
+        require_known("eval.split", self.split, SPLITS)
+        require(self.steps >= 0, "eval.steps", self.steps, "must not be negative")
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One term of the reward: a function with its weight."""
+
+    function: Component
+    weight: float
+
+    def __post_init__(self) -> None:
+        if type(self.weight) is int:
+            object.__setattr__(self, "weight", float(self.weight))
+        require(type(self.weight) is float and math.isfinite(self.weight), "weight", self.weight, "must be a number")
+
+
+def local_folder(path: str) -> Path | None:
+    """The folder that a model path names: in this package (`package:...`), on this machine, or None for a hub name."""
+    if path.startswith("package:"):
+        return Path(__file__).resolve().parents[1] / path.removeprefix("package:")
+    folder = Path(path).expanduser()
+    return folder.resolve() if folder.is_dir() else None

@@ -1,0 +1,81 @@
+"""An arm of a comparison: its learning rates, what tuning it cost, and the best that was found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.search.loop import HASH
+from efficient_rl.search.space import Asked
+from efficient_rl.search.summary import spent
+
+ARM = "arm"
+DIGITS = 4  # of a learning rate of the grid
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: its run on the validation split at its centre, and the learning rates to try, from low to high."""
+
+    name: str
+    run: RunConfig
+    rates: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        """What the study calls its learning rate: each arm's is modelled on its own."""
+        return f"learning_rate of {self.name}"
+
+    def proposed(self, trial: Asked) -> RunConfig:
+        """The run with the learning rate that the trial proposes."""
+        rate = trial.suggest_float(self.key, self.rates[0], self.rates[-1], log=True)
+        return replace(self.run, grpo=replace(self.run.grpo, learning_rate=rate))
+
+
+def arm_row(arm: Arm, trials: Sequence[FrozenTrial], objectives: Mapping[str, str], runs: Path) -> dict[str, Any]:
+    """What was spent on an arm, and its best: at the edge, a better one may lie beyond."""
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    upwards = next(iter(objectives.values())) == "maximize"
+    best = max(done, key=lambda t: ((t.value or 0.0) * (1 if upwards else -1), -t.number), default=None)
+    rate = None if best is None else best.params[arm.key]
+    folders = [runs / key for key in sorted({trial.user_attrs[HASH] for trial in trials})]
+    return {
+        "arm": arm.name,
+        "centre": arm.run.grpo.learning_rate,
+        "low": arm.rates[0],
+        "high": arm.rates[-1],
+        "trials": len(done),
+        "failed": len(trials) - len(done),
+        "spent": spent(folders),
+        "tried": [{"learning_rate": t.params[arm.key], "value": t.value, "hash": t.user_attrs[HASH]} for t in done],
+        "best": None if best is None else {"learning_rate": rate, "value": best.value, "hash": best.user_attrs[HASH],
+                                           "at_edge": len(arm.rates) > 1 and _at_edge(arm, done, best)},
+    }  # fmt: skip
+
+
+def show_arms(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str], console: Console) -> None:
+    """The table of all arms that have a best; where that lies at the edge, it says so."""
+    table = Table(title="tuned on the validation split", title_justify="left")
+    columns = ("arm", "learning rate", "centre", next(iter(objectives)), "trials", "seconds", "tokens", "")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("arm", "") else "right")
+    for row in rows:
+        best = row["best"]
+        rate = best["learning_rate"]
+        cells = (f"{rate:.3g}", f"x {rate / row['centre']:.2g}", f"{best['value']:.4g}")
+        cost = (f"{row['trials']}", f"{row['spent']['train_seconds']:.0f}", f"{row['spent']['tokens']:,.0f}")
+        table.add_row(row["arm"], *cells, *cost, "edge" if best["at_edge"] else "")
+    console.print(table)
+    if edges := [row["arm"] for row in rows if row["best"]["at_edge"]]:
+        said = f"the best of {', '.join(edges)} lies at the edge of what was tried: a wider search.decades may find better"
+        console.print(said, soft_wrap=True, highlight=False, markup=False)
+
+
+def _at_edge(arm: Arm, done: Sequence[FrozenTrial], best: FrozenTrial) -> bool:
+    rates = [trial.params[arm.key] for trial in done]
+    return bool(best.params[arm.key] in (min(rates), max(rates)))

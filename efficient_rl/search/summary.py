@@ -1,0 +1,84 @@
+"""Says what a search found: its best run or its front, and what was spent; for people and as `search.json`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from efficient_rl.rundir.directory import Record
+from efficient_rl.search.loop import HASH, REPEAT, UNFIT, trial_label
+
+SHOWN = 20
+
+
+def spent(folders: Sequence[Path]) -> dict[str, float]:
+    """What runs cost, finished or not: seconds of training and tokens, from what they logged."""
+    seconds = tokens = 0.0
+    for folder in folders:
+        lines = [row["metrics"] for row in Record(folder).metrics()]
+        seconds += sum(line.get("time/step_seconds", 0.0) for line in lines)
+        tokens += max((line.get("train/tokens", 0.0) for line in lines), default=0.0)
+    return {"train_seconds": seconds, "tokens": tokens}
+
+
+def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
+    """The trials with their states, values and runs, the front (or the best), and the cost of all runs together."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if HASH in trial.user_attrs]
+    counts = {
+        state.name.lower(): sum(t.state == state for t in trials if REPEAT not in t.user_attrs) for state in TrialState
+    }
+    return {
+        "objectives": dict(zip(study.metric_names or [], [each.name.lower() for each in study.directions], strict=True)),
+        "trials": [_row(trial) for trial in trials],
+        "counts": counts
+        | {"repeats": sum(REPEAT in trial.user_attrs for trial in trials)}
+        | {"unfit": sum(UNFIT in trial.user_attrs for trial in study.get_trials(deepcopy=False))},
+        "front": sorted(trial.number for trial in front(study)),
+        "spent": spent([runs / key for key in sorted({trial.user_attrs[HASH] for trial in trials})]),
+    }
+
+
+def front(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that no other one dominates, of those that keep the constraints; with one objective the best."""
+    return [trial for trial in study.best_trials if REPEAT not in trial.user_attrs]
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write `search.json`, whole."""
+    draft = folder / ".search.json.draft"
+    draft.write_text(json.dumps(summary, indent=1))
+    draft.replace(folder / "search.json")
+
+
+def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console) -> None:
+    """The front as a table, and one line on the trials."""
+    names = list(study.metric_names or [])
+    found = sorted(front(study), key=lambda trial: trial.values, reverse=True)
+    if found:
+        title = "best" if len(names) == 1 else f"front of {len(found)} runs"
+        table = Table(title=title, title_justify="left")
+        for column in ("trial", "run", "what", *names):
+            table.add_column(column, justify="right" if column in ("trial", *names) else "left")
+        for trial in found[:SHOWN]:
+            values = [f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}" for value in trial.values]
+            table.add_row(str(trial.number), trial.user_attrs[HASH][:8], trial_label(trial.params), *values)
+        console.print(table)
+    counts = ", ".join(f"{count} {state}" for state, count in summary["counts"].items() if count)
+    console.print(f"trials: {counts or 'none'}", highlight=False, soft_wrap=True)
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "hash": trial.user_attrs[HASH],
+        "repeat_of": trial.user_attrs.get(REPEAT),
+        "params": trial.params,
+        "values": trial.values if trial.state == TrialState.COMPLETE else None,
+        "constraints": trial.constraints,
+    }

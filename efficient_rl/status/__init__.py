@@ -1,0 +1,1 @@
+"""Reports what the runs of a sweep are doing."""

@@ -1,0 +1,1 @@
+"""Plans, launches and watches the runs of one command."""

@@ -1,0 +1,180 @@
+"""Carries a plan out: launches what is pending, watches it, collects it into the tracking store, reports what failed."""
+
+import json
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.base import build_launcher
+from efficient_rl.rundir.directory import Record
+from efficient_rl.sweep.budget import approve, make_budget
+from efficient_rl.sweep.controller import Flight, How
+from efficient_rl.sweep.display import Row, failure_table
+from efficient_rl.sweep.labels import label_runs
+from efficient_rl.sweep.plan import Plan
+from efficient_rl.sweep.request import Request
+from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
+
+logger = logging.getLogger(__name__)
+SYNC_SECONDS = 5.0
+LAST_SYNC_SECONDS = 20.0
+EXIT_FAILED, EXIT_STOPPED = 1, 130
+
+
+def carry_out(request: Request, plan: Plan, console: Console) -> int:
+    """Do the plan; the exit status is 0, 1 where a run failed, or 130 where it was stopped.
+
+    Jobs of a cluster are left to go on where the command is stopped or told to detach.
+    """
+    launcher = build_launcher(request.settings["launcher"])
+    if plan.pending:
+        known = [(run, result) for run in plan.finished if (result := Record(request.folder(run)).result()) is not None]
+        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
+        if launcher.detaches:
+            console.print(str(budget), highlight=False)
+        approve(budget, launcher.max_gpu_hours, console)
+    labels = label_runs(plan.runs)
+    write_manifest(request, sorted(plan.runs, key=_request_order(request)), labels, launcher.detaches)
+    tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
+    rows = [
+        Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
+        for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
+        for run in runs
+    ]
+    flight = Flight(request, launcher, console, rows)
+    active = [run.config_hash for run in plan.active]
+
+    def watch() -> How:
+        if not plan.pending and not plan.active:
+            return "ended"
+        return flight.fly(lambda: flight.start([*plan.active, *plan.pending], active), lambda ended: flight.busy)
+
+    return collected(request, tracked, flight, console, watch)
+
+
+def collected(
+    request: Request, tracked: Sequence[TrackedRun], flight: Flight, console: Console, watch: Callable[[], How]
+) -> int:
+    """Call `watch` while the tracking store gets the news of `tracked`, which may grow; say the outcome; the exit status."""
+    uri = resolve_uri(request.settings["tracking"]["uri"])
+    collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
+    with _background_sync(collector, tracked):
+        how = watch()
+    failed = [row for row in flight.rows.values() if row.state == "failed"]
+    _last_sync(collector, tracked, console, complete=None if how == "left" else how == "ended" and not failed)
+    _say_outcome(request, flight.rows, failed, how, uri, console)
+    return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
+
+
+def write_manifest(request: Request, listed: Sequence[RunConfig], labels: Mapping[str, str], detaches: bool) -> None:
+    """`outputs/sweeps/<name>/sweep.json`: which runs answer the question, for the report and for the next command."""
+    folder = request.outputs / "sweeps" / request.name
+    runs = [{"hash": run.config_hash, "label": labels[run.config_hash], "params": run.flat()} for run in listed]
+    text = json.dumps(
+        {
+            "name": request.name,
+            "created": time.time(),
+            "command": request.command,
+            "question": request.question,
+            "detaches": detaches,
+            "runs": runs,
+        }
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep_other_manifest(folder / "sweep.json", {run.config_hash for run in listed})
+        draft = folder / ".sweep.json.draft"
+        draft.write_text(text)
+        draft.replace(folder / "sweep.json")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to output={request.outputs}: {error.strerror}; choose a folder you may write"
+        ) from error
+
+
+def _keep_other_manifest(path: Path, hashes: set[str]) -> None:
+    """Set the manifest of other runs under the same name aside and say so."""
+    try:
+        before = json.loads(path.read_text())
+        others = {run["hash"] for run in before["runs"]} - hashes
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return
+    if others:
+        kept = path.with_name(f"sweep-{int(before['created'])}.json")
+        kept.write_text(json.dumps(before))
+        logger.warning("sweep %s named %d other runs before; that list is kept in %s", path.parent.name, len(others), kept)
+
+
+def _request_order(request: Request) -> Callable[[RunConfig], int]:
+    order = {run.config_hash: index for index, run in reversed(list(enumerate(request.runs)))}
+    return lambda run: order[run.config_hash]
+
+
+@contextmanager
+def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun]) -> Iterator[None]:
+    """Send news to the store every few seconds from a thread; its errors wait for the last attempt."""
+    if collector is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(SYNC_SECONDS):
+            error = sync_until(collector, tracked, seconds=0)
+            if error:
+                logger.debug("tracking: %s", error)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=60)
+
+
+def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool | None) -> None:
+    """Send what is left and end the parent run, even if the background had sent everything before; None leaves it open."""
+    if collector is None:
+        return
+    error = sync_until(collector, tracked, LAST_SYNC_SECONDS, complete)
+    if error is not None:
+        console.print(
+            f"[yellow]tracking store {escape(collector.uri)} did not take everything ({escape(error)}); "
+            "nothing is lost, the same command sends the rest[/]",
+            soft_wrap=True,
+        )
+
+
+def _say_outcome(
+    request: Request, rows: dict[str, Row], failed: Sequence[Row], how: How, uri: str | None, console: Console
+) -> None:
+    finished = sum(row.state == "finished" for row in rows.values())
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    named = shlex.quote(f"sweep={request.name}")
+    say(f"{finished} of {len(rows)} runs of sweep {request.name} finished")
+    if failed:
+        console.print(failure_table(failed))
+    if how == "left":
+        words = [request.name] + (
+            [] if request.settings["output"] == "outputs" else [f"output={request.settings['output']}"]
+        )
+        say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.join(words)} shows them")
+    if how != "ended" or failed:
+        say(f"to go on: {request.command}")
+    if finished:
+        say(f"report:   python -m analysis.report {named}")
+    if uri:
+        say(f"compare:  python -m efficient_rl.ui {named}")

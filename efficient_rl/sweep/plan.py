@@ -1,0 +1,49 @@
+"""Decides what is left to do: requested minus duplicates, finished and active. Pure, and free of torch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.rundir.directory import Record, State
+from efficient_rl.sweep.request import Request
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distinct runs of a request by what is to be done about them; `duplicates` counts points named before."""
+
+    pending: tuple[RunConfig, ...]
+    active: tuple[RunConfig, ...]
+    finished: tuple[RunConfig, ...]
+    duplicates: int
+
+    @property
+    def runs(self) -> tuple[RunConfig, ...]:
+        """Every distinct run."""
+        return (*self.finished, *self.active, *self.pending)
+
+
+def make_plan(requested: Iterable[RunConfig], states: Mapping[str, State], force: bool = False) -> Plan:
+    """Sort the requested runs by their state (missing means pending). `force` makes finished ones pending."""
+    distinct: dict[str, RunConfig] = {}
+    total = 0
+    for run in requested:
+        total += 1
+        distinct.setdefault(run.config_hash, run)
+
+    def of(*wanted: State) -> tuple[RunConfig, ...]:
+        return tuple(run for key, run in distinct.items() if states.get(key, "pending") in wanted)
+
+    to_do: tuple[State, ...] = ("pending", "failed", "finished") if force else ("pending", "failed")
+    return Plan(
+        pending=of(*to_do),
+        active=of("active"),
+        finished=() if force else of("finished"),
+        duplicates=total - len(distinct),
+    )
+
+
+def read_plan(request: Request) -> Plan:
+    """The plan, from the states of the run directories."""
+    states = {run.config_hash: Record(request.folder(run)).state() for run in request.runs}
+    return make_plan(request.runs, states, force=request.settings["force"])

@@ -1,0 +1,1 @@
+"""Sends runs to an MLflow tracking store; the only package that imports mlflow."""
