@@ -74,16 +74,17 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         if wanted.respect_freezing:
             keep_checkpointing_off_the_frozen(model, args)
         overlay = wanted.overlay_reference and can_overlay(args)
+        new_adapter = strategy is None and not isinstance(model, PeftModel)
         with hidden_beta(args, overlay):
             super().__init__(model, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
         self._rewards = ProcessRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
-        self._problems = self._curriculum_sampler(problems, curriculum)
+        self._problems = self._sampler_of(problems, curriculum)
         self._share_weights(sharded)
         self.parameters = TrainedParameters(self._bare)
-        self._reference = OverlayReference(self._bare) if overlay else None
+        self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         self.ref_model: Any = self._reference or self.ref_model
         self._build_scorer(wanted)
         self.draws = Draws(int(args.seed), self.accelerator.process_index, self.accelerator.num_processes)
@@ -91,7 +92,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(StepCallback(self))
 
-    def _curriculum_sampler(self, problems: Any, curriculum: Curriculum | None) -> CurriculumSampler | None:
+    def _sampler_of(self, problems: Any, curriculum: Curriculum | None) -> CurriculumSampler | None:
         if problems is None or curriculum is None:
             return None
         size, pad_id = self.num_generations, self._tokenizer.pad_token_id

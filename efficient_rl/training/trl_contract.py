@@ -29,7 +29,7 @@ class Entry:
         """What is installed in its place, in one line; None where it is as relied on."""
         owner = resolve_name(self.owner)
         if self.signature == ATTRIBUTE:
-            return None if hasattr(owner, self.name) or self.name in _assigned(owner) else f"{self} is gone"
+            return None if hasattr(owner, self.name) or self.name in assigned(owner) else f"{self} is gone"
         found = getattr(owner, self.name, None)
         if not callable(found):
             return f"{self}{self.signature} is gone"
@@ -79,6 +79,9 @@ CONTRACT = (
     Entry(GRPO, "create_model_card", "(self, model_name=None, dataset_name=None, tags=None)"),
     Entry(TRAINER, "_get_output_dir", "(self, trial)"),
     Entry(TRAINER, "_load_from_checkpoint", "(self, resume_from_checkpoint, model=None)"),
+    Entry(TRAINER, "_load_best_model", "(self)"),
+    Entry(TRAINER, "save_model", "(self, output_dir=None, _internal_call=False)"),
+    Entry(TRAINER, "_save", "(self, output_dir=None, state_dict=None)"),
     Entry(TRAINER, "_save_optimizer_and_scheduler", "(self, output_dir)"),
     Entry(TRAINER, "_save_rng_state", "(self, output_dir)"),
     # vLLM
@@ -95,7 +98,7 @@ def signature(function: Any) -> str:
     return str(found.replace(parameters=bare, return_annotation=found.empty))
 
 
-def _assigned(owner: Any) -> set[str]:
+def assigned(owner: Any) -> set[str]:
     """The attributes that a class's methods assign to `self`."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
     targets = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
