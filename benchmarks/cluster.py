@@ -47,7 +47,8 @@ def main(config):
     from efficient_rl.config.compose import expand
     from efficient_rl.config.run_config import parse_run
     from efficient_rl.rundir.directory import Record
-    from efficient_rl.run import Options, Stop, execute, quiet_libraries
+    from efficient_rl.libraries import quiet_libraries
+    from efficient_rl.run import Options, Stop, execute
 
     quiet_libraries()
     run = parse_run(expand([*config.overrides, f"seed={config.number}"])[0])

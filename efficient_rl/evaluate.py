@@ -1,11 +1,13 @@
 """Measures accuracy on held-out problems: avg@k at the training temperature, maj@k, unbiased pass@k, greedy beside them."""
 
+import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import comb, sqrt
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
@@ -67,9 +69,35 @@ class Evaluation:
         return {prefix + name: value for name, value in named.items()}
 
 
+Evaluations = dict[str, Evaluation]  # by evaluation set; the run's own task first
+
+
+def metrics_of(found: Evaluations) -> dict[str, float]:
+    """The run's own task as eval/..., further sets as eval/<set>/..."""
+    own, *others = found.items()
+    metrics = own[1].metrics()
+    for name, evaluation in others:
+        metrics |= evaluation.metrics(f"eval/{name}/")
+    return metrics
+
+
+def summary(found: Evaluations) -> dict[str, Any]:
+    """The own task's evaluation, with those of further sets under `sets`."""
+    own, *others = found.items()
+    return asdict(own[1]) | {"sets": {name: asdict(evaluation) for name, evaluation in others}}
+
+
+def read_evaluations(path: Path) -> Evaluations | None:
+    """Evaluations from a file; None where it is not there, or damaged, so that they are measured again."""
+    try:
+        return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+
+
 @dataclass(frozen=True)
-class Examiner:
-    """Puts problems to a model and judges its answers, the same random draws in every call.
+class Evaluator:
+    """Evaluates a model on held-out problems, with the same random draws in every call.
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
     completion, `place` where the answer stands. `between` is called after each batch, to stop early
