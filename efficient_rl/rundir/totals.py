@@ -27,22 +27,26 @@ def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
     for line in lines:
         for name, value in line.items():
             columns[name].append(value)
-    seconds = {name: sum(values) for name, values in _between("time/", columns, "_seconds").items()}
-    held = {name: int(max(values)) for name, values in _between("memory/", columns, "_bytes").items()}
-    peaks = {name for name in held if name.endswith("_peak")}
-    rewards, active = columns["train/reward"], columns["params/active"]
+    seconds, peaks, parts = {}, {}, {}
+    for name, values in columns.items():
+        if phase := _between("time/", name, "_seconds"):
+            seconds[phase] = sum(values)
+        elif phase := _between("memory/", name, "_peak_bytes"):
+            peaks[phase] = int(max(values))
+        elif part := _between("memory/", name, "_bytes"):
+            parts[part] = int(max(values))
+    rewards = columns["train/reward"]
     return RunTotals(
         final_reward=fmean(rewards[-max(1, len(rewards) // LAST_SHARE) :] or [0.0]),
-        mean_active_params=fmean(active or [0.0]),
-        peak_memory_bytes={name.removesuffix("_peak"): held[name] for name in held if name in peaks},
-        memory_parts_bytes={name: held[name] for name in held if name not in peaks},
+        mean_active_params=fmean(columns["params/active"] or [0.0]),
+        peak_memory_bytes=peaks,
+        memory_parts_bytes=parts,
         train_seconds=seconds.pop("step", 0.0),
         phase_seconds=seconds,
         tokens=int(max(columns["train/tokens"], default=0.0)),
     )
 
 
-def _between(prefix: str, columns: Mapping[str, list[float]], suffix: str) -> dict[str, list[float]]:
-    """The columns that begin and end so, by the name between."""
-    found = {name: values for name, values in columns.items() if name.startswith(prefix) and name.endswith(suffix)}
-    return {name.removeprefix(prefix).removesuffix(suffix): values for name, values in found.items()}
+def _between(prefix: str, name: str, suffix: str) -> str:
+    """The name without both; empty where it has not both."""
+    return name[len(prefix) : -len(suffix)] * (name.startswith(prefix) and name.endswith(suffix))

@@ -1,5 +1,6 @@
 """Notes which transformer blocks a schedule trains, in the steps where that changes: a few numbers instead of one a step."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from efficient_rl.strategies.blocks import names_by_block
@@ -24,16 +25,15 @@ class BlockActivity:
         """
         if parameters.schedule is None:
             return {}
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in parameters.trainable}
-        blocks = {f"{index:02d}": set(names) & set(sizes) for index, names in enumerate(_names(model))}
-        blocks[REST] = set(sizes) - set().union(*blocks.values())
-        active = parameters.active
-        now = {
-            f"blocks/{name}": sum(sizes[each] for each in own & active) / sum(sizes[each] for each in own)
-            for name, own in blocks.items()
-            if own
-        }
-        new = {name: share for name, share in now.items() if self._said.get(name) != share}
+        block_of = {name: f"{index:02d}" for index, names in enumerate(_names(model)) for name in names}
+        sizes, active, active_sizes = Counter[str](), parameters.active, Counter[str]()
+        for name, parameter in model.named_parameters():
+            if name in parameters.trainable:
+                block = f"blocks/{block_of.get(name, REST)}"
+                sizes[block] += parameter.numel()
+                active_sizes[block] += parameter.numel() * (name in active)
+        now = {block: active_sizes[block] / size for block, size in sizes.items()}
+        new = dict(sorted(now.items() - self._said.items()))
         self._said = now
         return new
 

@@ -48,10 +48,11 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     for bucket in _buckets([parameter.grad for parameter in sent if parameter.grad is not None]):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        sizes = list(map(torch.numel, bucket))
+        flat = torch.cat(list(map(torch.flatten, bucket)))
         distributed.all_reduce(flat)
         flat /= distributed.get_world_size()
-        for gradient, mean in zip(bucket, torch.split(flat, [gradient.numel() for gradient in bucket]), strict=True):
+        for gradient, mean in zip(bucket, torch.split(flat, sizes), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
 

@@ -1,6 +1,7 @@
 """Which parameters train, by name: those that ever may, those that do now, and whether they move at all."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 
 import torch
 from torch import nn
@@ -43,16 +44,16 @@ class TrainedParameters:
     @property
     def active_count(self) -> int:
         """How many numbers train now."""
-        return sum(self._sizes[name] for name in self.active)
+        return sum(map(self._sizes.__getitem__, self.active))
 
     @property
     def trainable_count(self) -> int:
         """How many numbers may ever train."""
-        return sum(self._sizes[name] for name in self.trainable)
+        return sum(map(self._sizes.__getitem__, self.trainable))
 
     def keep_to(self, owned: Iterable[nn.Parameter]) -> None:
         """Only these may ever train: what a method's own optimizer took."""
-        self.trainable = frozenset(self.names[parameter] for parameter in owned)
+        self.trainable = frozenset(map(self.names.__getitem__, owned))
         self.restore()
 
     def restore(self) -> None:
@@ -84,9 +85,9 @@ class TrainedParameters:
         if self.schedule is not None:
             scale_learning_rates(optimizer, self.names, self.schedule.learning_rate_factors())
         if self._still_steps is not None:
-            moved_by = max(group["lr"] for group in optimizer.param_groups)
-            watched = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
-            self._watched = watched if moved_by > 0 else []
+            self._watched = []
+            if any(map(itemgetter("lr"), optimizer.param_groups)):
+                self._watched = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
             self._before = _fingerprint(self._watched)
 
     def after_update(self, learning_rate: float, skipped: bool) -> None:

@@ -85,11 +85,6 @@ def sample(
     at temperature 0.
     """
     device = model.device
-    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
-    longest = max(len(ids) for ids, _ in groups)
-    tokens = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids, _ in groups], device=device)
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in groups], device=device)
-    copies = torch.tensor([count for _, count in groups], device=device)
     stop = torch.tensor(list(stop_ids), device=device)
     uniform = uniform.to(device) if uniform is not None else None
     drawn = torch.full((len(prompts), settings.max_new_tokens), pad_id, device=device)
@@ -97,11 +92,7 @@ def sample(
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     with evaluating(model):
         cache = DynamicCache(config=model.config)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = _last_logits(model, tokens, mask, positions, cache)
-        spread = torch.arange(len(groups), device=device).repeat_interleave(copies)
-        cache.batch_select_indices(spread)
-        logits, mask, position = logits[spread], mask[spread], positions[spread, -1:]
+        logits, mask, position = _prefill(model, prompts, pad_id, cache)
         for step in range(settings.max_new_tokens):
             chosen = _choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
@@ -110,6 +101,7 @@ def sample(
             if active == 0 or step + 1 == settings.max_new_tokens:
                 break
             if active <= DROP_SHARE * len(done):
+                # Finished rows cost a whole row until they leave; cache and tensors shrink together.
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
@@ -117,6 +109,26 @@ def sample(
             position = position + 1
             logits = _last_logits(model, chosen[:, None], mask, position, cache)
     return [_until_stop(row, stop_ids) for row in drawn.tolist()]
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, mask and last position of every prompt, a row each; equal neighbours compute once."""
+    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
+    tokens = torch.full((len(groups), max(map(len, prompts))), pad_id)
+    mask = torch.zeros_like(tokens)
+    for row, (ids, _) in enumerate(groups):
+        start = tokens.shape[1] - len(ids)
+        tokens[row, start:] = torch.tensor(ids)
+        mask[row, start:] = 1
+    tokens, mask = tokens.to(model.device), mask.to(model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = _last_logits(model, tokens, mask, positions, cache)
+    copies = torch.tensor([count for _, count in groups], device=model.device)
+    spread = torch.arange(len(groups), device=model.device).repeat_interleave(copies)
+    cache.batch_select_indices(spread)
+    return logits[spread], mask[spread], positions[spread, -1:]
 
 
 def _last_logits(
@@ -156,7 +168,7 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Ten
 
 
 def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
-    end = next((index for index, token in enumerate(row) if token in stop_ids), len(row) - 1)
+    end = min(map(row.index, set(row) & set(stop_ids)), default=len(row) - 1)
     return row[: end + 1]
 
 
