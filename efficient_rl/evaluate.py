@@ -1,4 +1,4 @@
-"""Measures accuracy on held-out problems: avg@k at the training temperature, maj@k, unbiased pass@k, greedy."""
+"""Measures accuracy on held-out problems: avg@k, maj@k and unbiased pass@k of samples, and greedy."""
 
 import json
 from bisect import bisect_left
@@ -98,7 +98,7 @@ def summary(found: Evaluations) -> dict[str, Any]:
 
 
 def read_evaluations(path: Path) -> Evaluations | None:
-    """Evaluations from a file; None where it is not there, or damaged, so that they are measured again."""
+    """Evaluations from a file; None where it is missing or damaged."""
     try:
         return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
@@ -126,7 +126,7 @@ class Evaluator:
     team: Team = ALONE
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
-        """Score `samples` completions and a greedy one for every problem; `seed` is only written down."""
+        """Score `samples` completions and a greedy one of every problem; `seed` is only noted."""
         prompts = list(map(self.encode, problems))
         greedy, greedy_tokens = self._verdicts(model, problems, prompts, replace(self.sampling, temperature=0.0), 1)
         drawn, tokens = self._verdicts(model, problems, prompts, self.sampling, self.samples)
@@ -203,12 +203,12 @@ class Evaluator:
 
 
 def pass_at(k: int, samples: int, right: int) -> float:
-    """Chance that one of k completions is right, estimated without bias from `right` of `samples` (arXiv:2107.03374)."""
+    """Chance that one of k is right, without bias from `right` of `samples` (arXiv:2107.03374)."""
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
 def majority(verdicts: Sequence[Verdict]) -> bool:
-    """Whether the most frequent answer is right; equal numbers count together, a tie goes to the first."""
+    """Whether the most frequent answer is right; equal numbers count together, the first wins a tie."""
     votes = {_vote(answer): right for right, answer in reversed(verdicts) if answer is not None}
     if not votes:
         return False
@@ -227,7 +227,7 @@ def standard_error(shares: Sequence[float]) -> float:
 
 
 def interval(mean: float, error: float, problems: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share with this standard error; where the error is 0, as if each problem were one draw."""
+    """Wilson's 95% interval of a share with this standard error; if it is 0, of one draw a problem."""
     draws = mean * (1 - mean) / error**2 if error > 0 else problems
     centre = (mean + Z**2 / (2 * draws)) / (1 + Z**2 / draws)
     half = Z / (1 + Z**2 / draws) * sqrt(mean * (1 - mean) / draws + Z**2 / (4 * draws**2))
@@ -235,7 +235,7 @@ def interval(mean: float, error: float, problems: int) -> tuple[float, float]:
 
 
 def difficulty_levels(difficulties: Sequence[float]) -> tuple[list[str], list[str]]:
-    """Names of all levels from easy to hard, and each problem's: its difficulty, or a fifth where there are many."""
+    """Names of all levels from easy to hard, and each problem's: its difficulty, or its fifth."""
     distinct = sorted(set(difficulties))
     if len(distinct) <= MOST_LEVELS:
         return list(map("{:g}".format, distinct)), list(map("{:g}".format, difficulties))

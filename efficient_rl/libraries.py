@@ -18,13 +18,13 @@ VARIABLES = {
 
 
 def quiet_libraries() -> None:
-    """One thread, no telemetry, no progress bars, no fork warnings; to be called before they are imported."""
+    """One thread, no telemetry, no progress bars, no fork warnings; call it before importing them."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def ignore_warnings() -> None:
-    """Inside `warnings.catch_warnings`: leave out what transformers says of TRL and PEFT, and tqdm of notebooks."""
+    """Leave out what transformers says of TRL and PEFT, and tqdm of notebooks."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", message="IProgress not found")

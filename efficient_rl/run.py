@@ -34,7 +34,7 @@ __all__ = ["Interrupted", "Options", "Session", "Stop", "execute", "prepare", "q
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop; its checkpoint is written and a later attempt goes on from there."""
+    """The run was asked to stop; a later attempt resumes from its checkpoint."""
 
 
 class Stop:
@@ -58,7 +58,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Options:
-    """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran.
+    """What does not change a run's result: how often it is saved (steps, minutes), and the code's version.
 
     `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
     what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
@@ -111,7 +111,7 @@ def train(*overrides: str) -> RunResult:
 
 @dataclass
 class Session:
-    """A run whose model, problems, trainer and evaluator are ready. All processes of a `team` call its methods alike."""
+    """A run that is ready to train; all processes of a `team` call its methods alike."""
 
     config: RunConfig
     record: Record
@@ -138,9 +138,12 @@ class Session:
             for name, problems in self.problems.held_out.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.team.is_main:
-            sizes = {"params/trainable": float(self.trainable_params), "params/total": float(self.total_params)}
-            contaminated = {"data/contaminated": float(self.problems.contaminated)}
-            self.record.append(step, metrics_of(found) | sizes | contaminated)
+            constants = {
+                "params/trainable": float(self.trainable_params),
+                "params/total": float(self.total_params),
+                "data/contaminated": float(self.problems.contaminated),
+            }
+            self.record.append(step, metrics_of(found) | constants)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
@@ -236,7 +239,7 @@ def _make_trainer(
 
 
 def execute(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
-    """Do the run, or what is left of it after its last checkpoint, and publish the result in its claimed directory.
+    """Do the run, or what is left of it after its last checkpoint, and publish its result.
 
     All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes
     there. Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself
@@ -271,7 +274,7 @@ def _load_or_evaluate(record: Record, team: Team, name: str, evaluate: Callable[
 
 
 def _publish(session: Session, version: str, before: Evaluations, after: Evaluations, seconds: float) -> RunResult:
-    """Write the result. What spans attempts (reward, seconds, bytes, tokens) is read back from the metrics."""
+    """Write the result; what spans attempts is read back from the metrics."""
     config, record = session.config, session.record
     assert record.attempt is not None
     result = RunResult(

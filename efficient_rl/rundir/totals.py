@@ -22,7 +22,7 @@ class RunTotals:
 
 
 def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
-    """What the metrics of these lines add up to: seconds by their sum, bytes and tokens by the most of any line."""
+    """What these metrics add up to: the sum of seconds, the most of bytes and tokens."""
     columns: dict[str, list[float]] = defaultdict(list)
     for line in lines:
         for name, value in line.items():

@@ -1,4 +1,4 @@
-"""Notes which transformer blocks a schedule trains, in the steps where that changes: a few numbers instead of one a step."""
+"""Notes which transformer blocks a schedule trains, in the steps where that changes."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ class BlockActivity:
         self._said: dict[str, float] = {}
 
     def changes(self, model: "PreTrainedModel", parameters: TrainedParameters) -> dict[str, float]:
-        """`blocks/<number>` and `blocks/other`: which share of what may ever train there trains now, where it is new.
+        """`blocks/<number>` and `blocks/other`: the share of what may ever train that trains now.
 
-        Empty without a schedule, whose choice never changes.
+        Only what changed.         Empty without a schedule, whose choice never changes.
         """
         if parameters.schedule is None:
             return {}

@@ -15,7 +15,9 @@ ROUNDING = 1e-6  # of float32, relative
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
 Row = dict[str, Any]
-Scored = tuple[dict[str, Any], torch.Tensor]  # a batch, and the rewards of all processes, shape (groups, size)
+Scored = tuple[dict[str, Any], torch.Tensor]  # a batch; rewards of all processes, (groups, size)
+Score = Callable[[list[Row]], Scored]
+Metrics = MutableMapping[str, list[float]]
 
 
 class CurriculumSampler:
@@ -40,16 +42,15 @@ class CurriculumSampler:
         if curriculum.refills and self._processes > 1:
             raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
         self._rows = [dict(row) for row in problems]
-        self._encoded = {row["prompt"]: list(row.pop(PROMPT_IDS)) for row in self._rows if PROMPT_IDS in row}
+        with_ids = [row for row in self._rows if PROMPT_IDS in row]
+        self._encoded = {row["prompt"]: list(row.pop(PROMPT_IDS)) for row in with_ids}
         self._difficulties = np.array([row["difficulty"] for row in self._rows], dtype=float)
 
     def begin(self, seed: int, steps: int) -> None:
         """Show the curriculum its problems and the number of steps."""
         self.curriculum.begin(self._difficulties.tolist(), seed, steps)
 
-    def batch(
-        self, scored: Callable[[list[Row]], Scored], rows: int, step: int, metrics: MutableMapping[str, list[float]]
-    ) -> dict[str, Any]:
+    def batch(self, scored: Score, rows: int, step: int, metrics: Metrics) -> dict[str, Any]:
         """A batch of `rows` completions in this process.
 
         Groups without a signal are replaced as often as the curriculum says. `scored` completes and
@@ -75,8 +76,8 @@ class CurriculumSampler:
             metrics[f"curriculum/{name}"].append(value)
         return batch
 
-    def _observed(self, scored: Callable[[list[Row]], Scored], rows: int, step: int) -> tuple[dict[str, Any], list[int]]:
-        """`rows` completions of newly drawn problems, whose rewards the curriculum sees; and the problems' indices."""
+    def _observed(self, scored: Score, rows: int, step: int) -> tuple[dict[str, Any], list[int]]:
+        """`rows` completions of new problems, and their indices; the curriculum sees the rewards."""
         drawn = self.curriculum.draw(rows * self._processes // self._size, step)
         copies = [dict(self._rows[index]) for index in drawn for _ in range(self._size)]
         batch, rewards = scored(copies[self._process * rows :][:rows])
@@ -84,19 +85,19 @@ class CurriculumSampler:
         return batch, drawn
 
     def encoded(self, prompts: Sequence[str]) -> list[list[int]] | None:
-        """Token ids of the prompts, as the evaluation writes them too; None where the rows came without."""
+        """Token ids of the prompts, as in evaluation; None where the rows came without."""
         return list(map(self._encoded.__getitem__, prompts)) if self._encoded else None
 
 
 def rows_of_level_groups(rewards: torch.Tensor, size: int) -> torch.Tensor:
-    """Which rows, shape (rows,), belong to a group of `size` whose rewards are equal up to rounding."""
+    """Which rows, shape (rows,), belong to a group with equal rewards, up to rounding."""
     groups = rewards.view(-1, size)
     spread = groups.amax(1) - groups.amin(1)
     return (spread <= ROUNDING * groups.abs().amax(1)).repeat_interleave(size)
 
 
 def groups_without_signal(advantages: torch.Tensor, size: int) -> list[int]:
-    """Which groups of `size` consecutive rows move nothing; `advantages` is (rows,) or (rows, tokens)."""
+    """Which groups of consecutive rows move nothing; `advantages` is (rows,) or (rows, tokens)."""
     moving = advantages.reshape(len(advantages) // size, -1).abs().sum(1) > 0
     return (~moving).nonzero().flatten().tolist()
 
@@ -104,7 +105,7 @@ def groups_without_signal(advantages: torch.Tensor, size: int) -> list[int]:
 def with_groups_replaced(
     batch: Mapping[str, Any], groups: Sequence[int], by: Mapping[str, Any], size: int, pad_id: int
 ) -> dict[str, Any]:
-    """The batch with those groups' rows taken from another one, in order; both padded to the wider of the two."""
+    """The batch with those groups' rows taken from another one, padded to the wider of the two."""
     device = batch["advantages"].device
     rows = (torch.tensor(groups)[:, None] * size + torch.arange(size)).flatten().to(device)
     replaced = dict(batch)

@@ -25,8 +25,8 @@ def scale_learning_rates(optimizer: Optimizer, names: Names, factors: Mapping[st
 
 
 def drop_frozen(optimizer: Optimizer, names: Names, active: Collection[str]) -> None:
-    """Free gradient and state of every parameter that does not train now: a frozen one costs its weights and no more."""
-    for parameter in _members(optimizer.param_groups):
+    """Free gradient and state of every parameter that does not train now."""
+    for parameter in members(optimizer.param_groups):
         if names[parameter] not in active:
             parameter.grad = None
             optimizer.state.pop(parameter, None)
@@ -38,8 +38,8 @@ def state_by_name(optimizer: Optimizer, names: Names) -> dict[str, Any]:
 
 
 def load_state_by_name(optimizer: Optimizer, names: Names, saved: Mapping[str, Any]) -> None:
-    """Put saved state back where its name says. Raises ValueError where the saved names are not this optimizer's."""
-    order, saved_names = _order(optimizer, names), set(_members(saved["groups"]))
+    """Put saved state back by name. Raises ValueError where the names are not this optimizer's."""
+    order, saved_names = _order(optimizer, names), set(members(saved["groups"]))
     if odd := sorted(saved_names ^ set(order)):
         raise ValueError(
             f"the checkpoint's optimizer owns {len(saved_names)} tensors and this one {len(order)}; "
@@ -55,11 +55,12 @@ def load_state_by_name(optimizer: Optimizer, names: Names, saved: Mapping[str, A
 
 
 def named(optimizer: Optimizer, names: Names, packed: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's own `state_dict` by name; it numbers its tensors in the order in which this one owns them.
+    """An optimizer's own `state_dict` by name.
 
-    Raises ValueError where they cannot be the same tensors.
+    Its tensors are numbered in the order in which this optimizer owns them. Raises ValueError where
+    they cannot be the same tensors.
     """
-    owned, saved = _members(optimizer.param_groups), _members(packed["param_groups"])
+    owned, saved = members(optimizer.param_groups), members(packed["param_groups"])
     if len(saved) != len(owned):
         raise ValueError(f"its optimizer owns {len(saved)} tensors and this one {len(owned)}")
     order = dict(zip(saved, owned, strict=True))
@@ -72,7 +73,9 @@ def named(optimizer: Optimizer, names: Names, packed: Mapping[str, Any]) -> dict
 
 def _by_name(packed: Mapping[str, Any], names: Any) -> dict[str, Any]:
     """An optimizer's `state_dict`, whose tensors are numbers, with the names that stand for these."""
-    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in packed["param_groups"]]
+    groups = []
+    for group in packed["param_groups"]:
+        groups.append({**group, "params": [names[index] for index in group["params"]]})
     return {"state": _relabelled(packed["state"], names), "groups": groups}
 
 
@@ -80,9 +83,10 @@ def _relabelled(state: Mapping[Any, Any], labels: Any) -> dict[Any, Any]:
     return {labels[key]: values for key, values in state.items()}
 
 
-def _members(groups: Iterable[Mapping[str, Any]]) -> list[Any]:
+def members(groups: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The parameters of all groups, or what stands for them in a saved state."""
     return [each for group in groups for each in group["params"]]
 
 
 def _order(optimizer: Optimizer, names: Names) -> list[str]:
-    return list(map(names.__getitem__, _members(optimizer.param_groups)))
+    return list(map(names.__getitem__, members(optimizer.param_groups)))

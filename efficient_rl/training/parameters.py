@@ -1,4 +1,4 @@
-"""Which parameters train, by name: those that ever may, those that do now, and whether they move at all."""
+"""Which parameters train, by name: those that ever may, those that do now, and whether they move."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -15,9 +15,9 @@ STILL_STEPS = 3  # so many steps with a gradient and a learning rate may leave e
 
 
 class TrainedParameters:
-    """The trainable parameters of a model under a schedule, step by step. Raises ValueError where there are none.
+    """The trainable parameters of a model under a schedule, step by step.
 
-    Counts are of numbers, not of tensors.
+    Raises ValueError where there are none. Counts are of numbers, not of tensors.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,7 +38,7 @@ class TrainedParameters:
 
     @property
     def with_gradients(self) -> frozenset[str]:
-        """The names of those whose gradients are computed: what trains now, and what a schedule only measures."""
+        """The names of those with gradients: what trains now, and what a schedule only measures."""
         return self.active | {name for parameter, name in self.names.items() if parameter.requires_grad}
 
     @property
@@ -68,13 +68,13 @@ class TrainedParameters:
             drop_frozen(optimizer, self.names, self.active)
 
     def finish_gradients(self, optimizer: Optimizer) -> None:
-        """All gradients of a step are there: the schedule sees them, and only those of what trains now stay."""
+        """The schedule sees the gradients of a step; only those of what trains now stay."""
         if self.schedule is not None:
             self.schedule.see_gradients()
             drop_frozen(optimizer, self.names, self.active)
 
     def fill_missing_gradients(self) -> None:
-        """Zeros, as TRL's loss gives them where no completion has an advantage; so Adam's averages decay as they would."""
+        """Zeros, as in TRL where no completion has an advantage, so that Adam's averages decay."""
         if not any(parameter.grad is not None for parameter in self.names):
             for parameter in self.names:
                 if parameter.requires_grad:

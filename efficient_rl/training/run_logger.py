@@ -1,4 +1,4 @@
-"""Writes what the trainer logs into the run directory, seals its checkpoints and stops it when asked."""
+"""Writes what the trainer logs into the run directory, seals checkpoints, and stops when asked."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +43,7 @@ class SavePolicy:
 
 
 class RunLogger(TrainerCallback):
-    """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
+    """Writes a line of metrics a step and completions every ten, and seals every saved checkpoint.
 
     Of a `team`, all processes stop and save at the same step, and rank 0 writes.
     """
@@ -73,7 +73,7 @@ class RunLogger(TrainerCallback):
             return  # the summary after the last step
         meter = self._trainer.meter
         metrics |= {f"time/{name}_seconds": value for name, value in meter.take_seconds().items()}
-        metrics |= {f"memory/{name}_bytes": float(value) for name, value in meter.take_bytes().items()}
+        metrics |= {f"memory/{name}_bytes": float(size) for name, size in meter.take_bytes().items()}
         if not self._team.is_main:
             return
         metrics |= self._blocks.changes(self._trainer.model, self._trainer.parameters)

@@ -1,4 +1,4 @@
-"""Samples completions with a key-value cache: one prefill a prompt for its whole group, finished rows leave the batch."""
+"""Samples completions with a key-value cache: one prefill a group, and finished rows leave the batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,14 +31,15 @@ def has_trained_prompt(model: PreTrainedModel) -> bool:
 
 
 def can_sample(model: PreTrainedModel) -> bool:
-    """Whether finished rows can leave the model's cache; not where layers carry a state of another kind (Mamba, LFM2)."""
+    """Whether finished rows can leave the model's cache; not where layers carry a state (Mamba, LFM2)."""
     if getattr(model, "_is_stateful", False) or has_trained_prompt(model):
         return False
-    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
+    layers = DynamicCache(config=model.config).layers
+    return all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
 def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> torch.Tensor:
-    """Uniform numbers in [0, 1), shape (rows, tokens): rows `first_row` and on of the endless table that `seed` names.
+    """Uniform numbers in [0, 1), shape (rows, tokens): rows of the endless table that `seed` names.
 
     Several processes that each take their rows so draw what one alone would.
     """
@@ -48,7 +49,7 @@ def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> to
 
 
 class Draws:
-    """The random numbers of a training: they follow from seed, step, generation within the step, and process or row."""
+    """The random numbers of a training; they follow from seed, step, its generation, and process or row."""
 
     def __init__(self, seed: int, process: int = 0, processes: int = 1) -> None:
         self._seed, self._process, self._processes = seed, process, processes
@@ -59,7 +60,7 @@ class Draws:
         self._generation = 0
 
     def uniform(self, step: int, rows: int, tokens: int) -> torch.Tensor:
-        """For the next generation's completions in this process, shape (rows, tokens); see `draws`."""
+        """For the next generation's completions in this process, (rows, tokens); see `draws`."""
         seed = (self._seed, step, self._generation)
         self._generation += 1
         return draws(seed, rows, tokens, self._process * rows)
@@ -79,7 +80,7 @@ def sample(
     pad_id: int,
     uniform: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill.
+    """One completion for every prompt (token ids), with its stop token; equal neighbours share a prefill.
 
     `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
     at temperature 0.
@@ -147,7 +148,7 @@ def _last_logits(
 
 
 def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
-    """One token a row, shape (rows,), of logits (rows, vocabulary): where `uniform` (rows,) falls in their probabilities."""
+    """Tokens, (rows,), of logits (rows, vocabulary): where `uniform`, (rows,), falls in the probabilities."""
     if settings.temperature == 0:
         return logits.argmax(-1)
     if uniform is None:

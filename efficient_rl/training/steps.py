@@ -1,4 +1,4 @@
-"""What happens around every update: the schedule chooses what trains, and the meter counts what is held."""
+"""What happens around every update: the schedule chooses what trains, the meter counts bytes."""
 
 from typing import Any
 
@@ -32,13 +32,15 @@ class StepCallback(TrainerCallback):
         trainer, batches = self._trainer, self._trainer._buffered_inputs or []
         self._meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self._meter.begin("optimizer")
-        torch.manual_seed(int(trainer.args.seed) + trainer.state.global_step)  # optimizers draw the same in all processes
+        # What optimizers draw is the same in all processes.
+        torch.manual_seed(int(trainer.args.seed) + trainer.state.global_step)
         self._parameters.before_update(trainer.optimizer)
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """After the optimizer, with the gradients still there."""
         trainer = self._trainer
-        self._parameters.after_update(trainer.args.learning_rate, trainer.accelerator.optimizer_step_was_skipped)
+        skipped = trainer.accelerator.optimizer_step_was_skipped
+        self._parameters.after_update(trainer.args.learning_rate, skipped)
         if trainer.vllm_weights is not None:
             trainer.vllm_weights.note(self._parameters.active)
         self._meter.end()
