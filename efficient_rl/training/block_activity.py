@@ -21,7 +21,7 @@ class BlockActivity:
     def changes(self, model: "PreTrainedModel", parameters: TrainedParameters) -> dict[str, float]:
         """`blocks/<number>` and `blocks/other`: the share of what may ever train that trains now.
 
-        Only what changed.         Empty without a schedule, whose choice never changes.
+        Only what changed; empty without a schedule, whose choice never changes.
         """
         if parameters.schedule is None:
             return {}
