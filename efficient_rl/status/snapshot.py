@@ -1,14 +1,12 @@
 """Reads what the runs of a sweep are doing: from their directories, and by one question to the cluster's scheduler."""
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
@@ -17,6 +15,7 @@ from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
 from efficient_rl.rundir.result import Failure
 from efficient_rl.sweep.display import Row, duration
 from efficient_rl.sweep.lock import Watcher, watchers
+from efficient_rl.sweep.manifest import Manifest
 
 GOING_ON = ("running", "queued")
 FRESH_SECONDS = 60.0
@@ -26,7 +25,7 @@ FRESH_SECONDS = 60.0
 class Status:
     """A sweep at one moment: a row a run, its newest job, who watches the sweep, and what is wrong with the scheduler."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
     watchers: tuple[Watcher, ...]
@@ -45,7 +44,7 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
         counts = {state: len(self.rows_in(state)) for state in sorted({row.state for row in self.rows})}
-        head = {key: self.manifest.get(key) for key in ("name", "question", "command")}
+        head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
         tail = {"watchers": [str(watcher) for watcher in self.watchers], "scheduler_trouble": self.trouble}
         runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
         return {**head, "counts": counts, **tail, "runs": runs}
@@ -54,12 +53,11 @@ class Status:
 class Observer:
     """Looks at one sweep again and again; a later look reads only what the run directories have new."""
 
-    def __init__(self, outputs: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, outputs: Path, manifest: Manifest) -> None:
         self._outputs = outputs
         self._manifest = manifest
         self._rows = tuple(
-            Row(outputs / "runs" / run["hash"], run.get("label", run["hash"]), int(run["params"].get("grpo.max_steps", 0)))
-            for run in manifest["runs"]
+            Row(outputs / "runs" / run.hash, run.label, run.params.get("grpo.max_steps", 0)) for run in manifest.runs
         )
 
     def look(self) -> Status:
@@ -78,11 +76,11 @@ class Observer:
             judge(row, job, states.get(job or ""), reasons.get((job or "").split("_")[0], ""), ledger)
             if not (known and row.state == "finished"):
                 row.refresh()
-        found = watchers(self._outputs / "sweeps" / str(self._manifest["name"]))
+        found = watchers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, trouble or unanswered)
 
 
-def read_status(outputs: Path, manifest: Mapping[str, Any]) -> Status:
+def read_status(outputs: Path, manifest: Manifest) -> Status:
     """The status of a sweep now."""
     return Observer(outputs, manifest).look()
 
@@ -175,35 +173,6 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
         "error": row.failure.error if row.failure else None,
         "log": row.log,
     }
-
-
-def find_manifest(outputs: Path, sweep: str | None) -> dict[str, Any]:
-    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
-    paths = {path.parent.name: path for path in sorted(outputs.glob("sweeps/*/sweep.json"))}
-    if not paths:
-        raise ConfigError(f"there is no sweep in output={outputs}; run one, or name the folder")
-    if sweep is not None and sweep not in paths:
-        raise ConfigError(f"no sweep {sweep!r} in {outputs}; {did_you_mean(sweep, paths)}")
-    wanted = list(paths.values()) if sweep is None else [paths[sweep]]
-    found = [manifest for path in wanted if (manifest := _read_manifest(path)) is not None]
-    if not found:
-        raise ConfigError(f"damaged: {', '.join(map(str, wanted))}; the command that made a sweep writes its file anew")
-    return max(found, key=lambda manifest: float(manifest["created"]))
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(path.read_text())
-        created = float(manifest["created"])
-        whole = isinstance(manifest["command"], str) and math.isfinite(created) and all(map(_is_run, manifest["runs"]))
-        return {**manifest, "name": path.parent.name, "created": created} if whole else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _is_run(run: Mapping[str, Any]) -> bool:
-    named = isinstance(run["hash"], str) and run["hash"].isalnum() and isinstance(run.get("label", ""), str)
-    return named and type(run["params"].get("grpo.max_steps", 0)) is int
 
 
 def find_run(keys: Sequence[str], prefix: str) -> str:
