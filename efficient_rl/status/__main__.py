@@ -28,7 +28,7 @@ from efficient_rl.cli import DONE, FAILED, command_line, parse_settings
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.ledger import Ledger
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_run, read_status
 from efficient_rl.sweep.display import STYLES, Row, run_table
@@ -87,12 +87,12 @@ def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
     return done + [
         f"run {key[:8]} was in the same job and ends with it"
         for key in sorted(shared)
-        if Record(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
+        if RunDirectory(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
     ]
 
 
 def _end_process(row: Row) -> str:
-    owner = Record(row.folder).owner()
+    owner = RunDirectory(row.folder).owner()
     if owner is None:
         return f"{row.folder.name[:8]} {row.label} has just ended"
     named = f"process {owner.pid} on {owner.host} ({row.folder.name[:8]} {row.label})"
