@@ -18,7 +18,8 @@ from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
 from efficient_rl.libraries import ignore_warnings, quiet_libraries
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.attempt import Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.rundir.totals import totals
@@ -94,19 +95,16 @@ def train(*overrides: str) -> RunResult:
     if settings["search"]["_target_"]:
         raise ConfigError("search=... is for sweeps; use python -m efficient_rl.sweep")
     config = parse_run(points[0])
-    record = Record(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
-    finished = record.result()
+    directory = RunDirectory(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
+    finished = directory.result()
     if finished is not None and not settings["force"]:
         return finished
-    record.claim(config, force_before=(record.newest_attempt() or 0) if settings["force"] else None)
-    try:
-        with warnings.catch_warnings():
-            ignore_warnings()
-            version = snapshot(record.folder.parents[1])
-            options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
-            return execute(config, record, options, Stop())
-    finally:
-        record.release()
+    redo = (directory.newest_attempt() or 0) if settings["force"] else None
+    with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
+        ignore_warnings()
+        version = snapshot(directory.folder.parents[1])
+        options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
+        return execute(config, attempt, options, Stop())
 
 
 @dataclass
@@ -114,7 +112,7 @@ class Session:
     """A run that is ready to train; all processes of a `team` call its methods alike."""
 
     config: RunConfig
-    record: Record
+    attempt: Attempt
     stop: Stop
     team: Team
     problems: Problems
@@ -143,14 +141,14 @@ class Session:
                 "params/total": float(self.total_params),
                 "data/contaminated": float(self.problems.contaminated),
             }
-            self.record.append(step, metrics_of(found) | constants)
+            self.attempt.append(step, metrics_of(found) | constants)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
         """Train to the last step, from the last checkpoint on; raises Interrupted after a stop."""
         for callback in callbacks:
             self.trainer.add_callback(callback)
-        checkpoint = self.team.share(self.record.checkpoint() if self.team.is_main else None)
+        checkpoint = self.team.share(RunDirectory(self.attempt.folder).checkpoint() if self.team.is_main else None)
         if checkpoint:
             logger.info("resuming from %s", checkpoint)
         self.trainer.train_from(checkpoint)
@@ -162,11 +160,11 @@ class Session:
 
     def _write_model(self) -> None:
         assert self.trainer.strategy is not None
-        self.trainer.strategy.save(self.trainer.model, self.record.model_draft)
-        self.tokenizer.save_pretrained(self.record.model_draft)
+        self.trainer.strategy.save(self.trainer.model, self.attempt.model_draft)
+        self.tokenizer.save_pretrained(self.attempt.model_draft)
 
 
-def prepare(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> Session:
+def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> Session:
     """Load model and problems, apply the strategy, and build trainer and evaluator."""
     import torch
 
@@ -184,13 +182,12 @@ def prepare(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         model = load_model(config.model)
         stop_ids = prompts.stop_ids(model)
         rows = [prompts.row(problem) for problem in problems.train]
-        folder = team.share(record.checkpoints if team.is_main else record.folder)
-        trainer = _make_trainer(config, folder, options, team, model, tokenizer, rows, meter)
+        trainer = _make_trainer(config, attempt.checkpoints, options, team, model, tokenizer, rows, meter)
         trainer.eos_token_ids = stop_ids
 
     def between_batches() -> None:
         if team.is_main:
-            record.beat()
+            attempt.heartbeat()
         stop.check(team)
 
     grpo = config.grpo
@@ -205,7 +202,7 @@ def prepare(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         between=between_batches,
         team=team,
     )
-    return Session(config, record, stop, team, problems, tokenizer, trainer, evaluator)
+    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator)
 
 
 def _make_trainer(
@@ -238,20 +235,19 @@ def _make_trainer(
     )
 
 
-def execute(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
+def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish its result.
 
-    All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes
-    there. Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself
-    propagates.
+    All processes of a `team` call it with the same attempt; rank 0 alone writes. Raises Interrupted
+    when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
     """
     from efficient_rl.training.run_logger import EvaluateEvery, RunLogger, SavePolicy
 
     started = time.monotonic()
-    session = prepare(config, record, options, stop, team)
-    before = _load_or_evaluate(record, team, "evaluation_before.json", lambda: session.evaluate(0))
+    session = prepare(config, attempt, options, stop, team)
+    before = _load_or_evaluate(attempt, team, "evaluation_before.json", lambda: session.evaluate(0))
     policy = SavePolicy(config.grpo.num_iterations, 60 * options.checkpoint_minutes, lambda: stop.wanted)
-    run_logger = RunLogger(record, session.trainer, policy, team)
+    run_logger = RunLogger(attempt, session.trainer, policy, team)
     session.train(run_logger, EvaluateEvery(config.eval.steps, session.evaluate))
     after = session.evaluate(config.grpo.max_steps)
     session.save()
@@ -262,21 +258,21 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
     return shared
 
 
-def _load_or_evaluate(record: Record, team: Team, name: str, evaluate: Callable[[], Evaluations]) -> Evaluations:
+def _load_or_evaluate(attempt: Attempt, team: Team, name: str, evaluate: Callable[[], Evaluations]) -> Evaluations:
     """The evaluations that an earlier attempt wrote, or new ones."""
-    known = team.share(read_evaluations(record.folder / name) if team.is_main else None)
+    known = team.share(read_evaluations(attempt.folder / name) if team.is_main else None)
     if known is not None:
         return known
     found = evaluate()
     if team.is_main:
-        record.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
+        attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
     return found
 
 
 def _publish(session: Session, version: str, before: Evaluations, after: Evaluations, seconds: float) -> RunResult:
     """Write the result; what spans attempts is read back from the metrics."""
-    config, record = session.config, session.record
-    assert record.attempt is not None
+    config, attempt = session.config, session.attempt
+    lines = RunDirectory(attempt.folder).metrics()
     result = RunResult(
         config_hash=config.config_hash,
         model=config.model.name,
@@ -291,9 +287,9 @@ def _publish(session: Session, version: str, before: Evaluations, after: Evaluat
         total_seconds=seconds,
         steps=config.grpo.max_steps,
         code_version=version,
-        attempt=record.attempt,
+        attempt=attempt.number,
         finished_at=time.time(),
-        **asdict(totals(row["metrics"] for row in record.metrics())),
+        **asdict(totals(row["metrics"] for row in lines)),
     )
-    record.finish(result)
+    attempt.finish(result)
     return result

@@ -11,7 +11,7 @@ from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.retries import ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.sweep.display import Row, duration
 from efficient_rl.sweep.lock import Watcher, watchers
@@ -63,7 +63,7 @@ class Observer:
     def look(self) -> Status:
         """The status now."""
         ledger, trouble = Ledger(self._outputs), None
-        unfinished = [row.folder.name for row in self._rows if Record(row.folder).result() is None]
+        unfinished = [row.folder.name for row in self._rows if RunDirectory(row.folder).result() is None]
         try:
             _find_lost_batches(ledger, unfinished)
         except SchedulerError as error:
@@ -97,7 +97,7 @@ def _find_lost_batches(ledger: Ledger, keys: Sequence[str]) -> None:
 
 def _newest_job(ledger: Ledger, key: str) -> str | None:
     """The job that a run was last given to; None where this machine has worked on it since."""
-    owner = Record(ledger.runs / key).owner()
+    owner = RunDirectory(ledger.runs / key).owner()
     if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
         return None
     return ledger.job_of(key)
@@ -116,7 +116,7 @@ def _ask(jobs: set[str]) -> tuple[dict[str, JobState], dict[str, str], str | Non
 
 def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger: Ledger) -> None:
     """Set state, note and failure of a row, given what Slurm says about its job (None: nothing) and why the job waits."""
-    record = Record(row.folder)
+    record = RunDirectory(row.folder)
     owner, found = record.owner(), record.state()
     host, node = (owner.host, owner.node) if owner else ("", "")
     in_job = job is not None and owner is not None and owner.job_id == job
@@ -143,19 +143,19 @@ def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger
         row.note += f", {why.words}" if row.state == "waiting" else ""
 
 
-def _fresh(record: Record) -> bool:
+def _fresh(record: RunDirectory) -> bool:
     """Whether a run has just logged a step, whatever an accounting that lags behind says of its job."""
-    return record.state() == "running" and time.time() - (record.last_sign() or 0.0) < FRESH_SECONDS
+    return record.state() == "running" and time.time() - (record.last_heartbeat() or 0.0) < FRESH_SECONDS
 
 
-def _quiet(record: Record) -> str:
+def _quiet(record: RunDirectory) -> str:
     """How long a run that should be running has written nothing, where that is suspicious."""
-    seconds = time.time() - (record.last_sign() or time.time())
+    seconds = time.time() - (record.last_heartbeat() or time.time())
     return f", no sign for {duration(seconds)}" if seconds > HEARTBEAT_SECONDS else ""
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = Record(row.folder).owner()
+    owner = RunDirectory(row.folder).owner()
     return {
         "hash": row.folder.name,
         "what": row.label,
