@@ -12,6 +12,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
 
+GENERATIONS_A_STEP = 10_000  # no step has as many
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -43,6 +45,29 @@ def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> to
     bits = np.random.PCG64(np.random.SeedSequence(list(seed)))
     bits.advance(first_row * tokens)  # a number in double precision takes one step of it
     return torch.from_numpy(np.random.Generator(bits).random((rows, tokens)))
+
+
+class Draws:
+    """The random numbers of a training: they follow from seed, step, generation within the step, and process or row."""
+
+    def __init__(self, seed: int, process: int = 0, processes: int = 1) -> None:
+        self._seed, self._process, self._processes = seed, process, processes
+        self._generation = 0
+
+    def begin_step(self) -> None:
+        """The next generation is the first of its step."""
+        self._generation = 0
+
+    def uniform(self, step: int, rows: int, tokens: int) -> torch.Tensor:
+        """For the next generation's completions in this process, shape (rows, tokens); see `draws`."""
+        seed = (self._seed, step, self._generation)
+        self._generation += 1
+        return draws(seed, rows, tokens, self._process * rows)
+
+    def seed(self, step: int) -> int:
+        """For all that this process draws beside completions until the next generation."""
+        generation = step * GENERATIONS_A_STEP + self._generation
+        return self._seed * 1_000_000_007 + generation * self._processes + self._process
 
 
 @torch.no_grad()
