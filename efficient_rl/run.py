@@ -256,12 +256,13 @@ def _make_trainer(
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
+    from efficient_rl.training.grpo import Optimizations
+    from efficient_rl.training.run_trainer import RunTrainer
     from efficient_rl.training.settings import grpo_arguments
 
     folder = team.share(record.checkpoints if team.is_main else record.folder)
     sharded = options.sharding == "fsdp" and team.size > 1
-    return EfficientGRPOTrainer(
+    return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
         args=grpo_arguments(config, folder, options.checkpoint_steps, team.size, options.micro_batches),

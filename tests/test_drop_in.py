@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import HfApi
 from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -25,7 +26,8 @@ from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
-from tests.conftest import execute_tiny, tiny_run
+from efficient_rl.training.run_trainer import RunTrainer
+from tests.conftest import tiny_run
 
 NANO = tiny_run().model
 IDS = torch.tensor([[10, 11, 12, 13, 14, 15]])
@@ -353,14 +355,15 @@ def test_an_ordinary_model_is_sampled_by_our_sampler(adapter: Any, tmp_path: Pat
 
 def test_rows_are_shuffled_as_in_stock_trl(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"steps_per_generation": 4, "per_device_train_batch_size": 4, "max_steps": 6}
-    stock, ours = (make(kind, tmp_path / kind.__name__, **settings) for kind in (Stock, Ours))
+    stock = make(Stock, tmp_path / "stock", **settings)
     stock.train()
     state = torch.get_rng_state()
+    ours = make(Ours, tmp_path / "ours", **settings)
     ours.train()
     assert torch.equal(torch.get_rng_state(), state)
     theirs = weights(stock)
     for name, weight in weights(ours).items():
-        torch.testing.assert_close(weight, theirs[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5)
 
 
 def test_without_our_sampler_completions_are_those_of_stock_trl(tmp_path: Path) -> None:
@@ -370,7 +373,8 @@ def test_without_our_sampler_completions_are_those_of_stock_trl(tmp_path: Path) 
     ours = make(EfficientGRPOTrainer, tmp_path / "ours", optimizations=Optimizations(own_sampler=False), **settings)
     ours.train()
     for mine, line in zip(steps(ours), steps(stock), strict=True):
-        for key in ("loss", "reward", "completions/mean_length", "num_tokens"):
+        assert mine.keys() >= line.keys()
+        for key in line.keys() & {"loss", "reward", "completions/mean_length", "num_tokens"}:
             assert mine[key] == pytest.approx(line[key], rel=1e-4, abs=1e-6), key
 
 
@@ -390,7 +394,7 @@ def test_log_lines_are_printed_as_by_stock_trl(tmp_path: Path, capsys: pytest.Ca
     printed = []
     for kind in (Stock, Ours):
         make(kind, tmp_path / kind.__name__).train()
-        printed.append([line.split(",")[0] for line in capsys.readouterr().out.splitlines()])
+        printed.append([line.split(":")[0] for line in capsys.readouterr().out.splitlines()])
     assert printed[1] == printed[0]
     assert len(printed[1]) == 4
     assert printed[1][0].startswith("{'loss'")
@@ -406,7 +410,7 @@ def test_the_model_card_is_stock_trls(tmp_path: Path, monkeypatch: pytest.Monkey
         trainer.create_model_card("my-model", dataset_name="sums", tags="mine")
         cards.append((beside_checkpoints, (folder / "README.md").read_text()))
         trainer.hub_model_id = "me/pushed"
-        monkeypatch.setattr("transformers.trainer.upload_folder", lambda **_: None)  # the hub itself
+        monkeypatch.setattr(HfApi, "upload_folder", lambda *_, **__: None)  # the hub itself
         trainer.push_to_hub()
         cards[-1] += ((folder / "README.md").read_text(),)
         assert (folder / "model.safetensors").is_file()
@@ -415,10 +419,10 @@ def test_the_model_card_is_stock_trls(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_print_nothing_and_write_no_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, record = execute_tiny(tmp_path, checkpoint_steps=1)
+    make(RunTrainer, tmp_path, save_strategy="steps", save_steps=1).train()
     assert capsys.readouterr().out == ""
-    assert list(record.folder.rglob("checkpoint-*"))
-    assert not list(record.folder.rglob("README.md"))
+    assert (tmp_path / "checkpoint-3").is_dir()
+    assert not (tmp_path / "README.md").exists()
 
 
 def test_callbacks_are_stock_trls_and_one_of_ours(tmp_path: Path) -> None:
@@ -448,15 +452,20 @@ def test_the_arguments_are_left_as_stock_trl_leaves_them(tmp_path: Path) -> None
         data = Dataset.from_list([{"prompt": "1+1="}])
         trainer = kind(str(NANO.folder), reward, args, train_dataset=data, **extra)
         assert trainer.model.dtype == torch.bfloat16
-        left.append({name: value for name, value in vars(args).items() if not name.startswith("_")})
+        left.append({name: value for name, value in vars(args).items() if name in GRPOConfig.__dataclass_fields__})
     assert left[1] == left[0]
     assert left[2] == left[0]
 
 
 def test_without_arguments_the_folder_is_stock_trls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    on_a_cpu = partial(GRPOConfig, bf16=False, use_cpu=True, report_to=[])
+    for module in ("trl.trainer.grpo_trainer", "efficient_rl.training.model_setup"):
+        monkeypatch.setattr(f"{module}.GRPOConfig", on_a_cpu)
     data = Dataset.from_list([{"prompt": "1+1="}])
-    folders = [
-        kind(str(NANO.folder), reward, train_dataset=data).args.output_dir for kind in (GRPOTrainer, EfficientGRPOTrainer)
-    ]
-    assert folders[1] == folders[0] == f"{NANO.folder.name}-GRPO"
+    for model in (str(NANO.folder), load_model(NANO)):
+        kinds = (GRPOTrainer, EfficientGRPOTrainer)
+        folders = [
+            kind(model, reward, train_dataset=data, processing_class=load_tokenizer(NANO)).args.output_dir for kind in kinds
+        ]
+        assert folders[1] == folders[0]
+        assert folders[0].endswith("-GRPO")
