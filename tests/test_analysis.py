@@ -32,8 +32,9 @@ from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record, RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
@@ -154,7 +155,7 @@ def report(outputs: Path, *arguments: str) -> int:
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
