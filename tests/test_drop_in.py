@@ -23,6 +23,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from efficient_rl.config.options import group_options
 from efficient_rl.models import load_model, load_tokenizer
+from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
@@ -157,6 +158,17 @@ def test_what_it_writes_loads_with_the_same_logits_and_resumes_exactly(option: s
         assert (folder / "tokenizer.json").is_file()
         assert (folder / "training_args.bin").is_file()
     resumed = make(Ours, tmp_path / "resumed", strategy=strategy_of(option), max_steps=4, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert_same_weights(resumed, trainer)
+
+
+def test_dropout_resumes_exactly_too(tmp_path: Path) -> None:
+    dropped = Lora(rank=2, alpha=4, dropout=0.2)
+    settings: dict[str, Any] = {"strategy": dropped, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    trainer = make(Ours, tmp_path / "run", **settings)
+    trainer.train()
+    resumed = make(Ours, tmp_path / "resumed", **settings)
+    torch.manual_seed(5)  # what a script drew before
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert_same_weights(resumed, trainer)
 
