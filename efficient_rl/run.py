@@ -217,10 +217,11 @@ def _make_trainer(
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
+    from efficient_rl.training.grpo import Optimizations
+    from efficient_rl.training.run_trainer import RunTrainer
     from efficient_rl.training.settings import grpo_arguments
 
-    return EfficientGRPOTrainer(
+    return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
         args=grpo_arguments(config, folder, options.checkpoint_steps, team.size, options.micro_batches),

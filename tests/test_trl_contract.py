@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 import pytest
 import trl
 
-from efficient_rl.training.grpo import EfficientGRPOTrainer
+from efficient_rl.training.run_trainer import RunTrainer
 from efficient_rl.training.trl_contract import CONTRACT, Entry, assigned
 from tests.conftest import ROOT
 
@@ -57,13 +57,13 @@ def ancestors(trainer: type) -> list[type]:
 
 
 def trainers() -> list[type]:
-    """Our classes between TRL's trainer and the one that people use."""
-    return [base for base in EfficientGRPOTrainer.__mro__ if base.__module__.startswith("efficient_rl")]
+    """Our classes between TRL's trainer and the one of a run."""
+    return [base for base in RunTrainer.__mro__ if base.__module__.startswith("efficient_rl")]
 
 
 def private_names_of_the_libraries() -> set[str]:
     """Methods of trainers, what they assign, and the private names of the other owners in the table."""
-    owners = [*ancestors(EfficientGRPOTrainer), *(resolve_name(owner) for owner in OWNERS)]
+    owners = [*ancestors(RunTrainer), *(resolve_name(owner) for owner in OWNERS)]
     found = {name for owner in owners for name in vars(owner)}
     found |= {name for owner in owners if isinstance(owner, type) for name in assigned(owner)}
     return {name for name in found if name.startswith("_") and not name.startswith("__")}
@@ -97,7 +97,7 @@ def test_every_private_name_that_is_used_stands_in_the_table() -> None:
 
 
 def overrides() -> set[str]:
-    inherited = {name for base in ancestors(EfficientGRPOTrainer) for name in vars(base)}
+    inherited = {name for base in ancestors(RunTrainer) for name in vars(base)}
     return {name for trainer in trainers() for name in vars(trainer) if name in inherited and not name.startswith("__")}
 
 
@@ -107,5 +107,5 @@ def test_every_override_stands_in_the_table() -> None:
 
 
 def test_nothing_stands_in_the_table_that_is_not_used() -> None:
-    replaced = {"sync_weights"}  # public, of vLLM's side
+    replaced = {"sync_weights", "create_model_from_path"}  # public
     assert TABLE - overrides() - set().union(*uses().values()) == replaced

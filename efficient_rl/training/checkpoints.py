@@ -100,11 +100,6 @@ class CheckpointedTrainer(GRPOTrainer):
                     torch.save(self._trained_tensors(), folder / TRAINED_FILE)
             super()._save_checkpoint(model, trial)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """By one process: all that a step draws follows from seed and step, so that any number of them may resume."""
-        if self.args.should_save:
-            super()._save_rng_state(output_dir)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **keywords: Any) -> None:
         with self._shards.spreading():
             if not self._load_trained_tensors(Path(resume_from_checkpoint)):

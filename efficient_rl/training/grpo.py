@@ -1,13 +1,14 @@
 """TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
 
-import copy
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel
 from trl import GRPOConfig
 
 from efficient_rl.curricula.protocol import Curriculum
@@ -22,8 +23,8 @@ from efficient_rl.training.model_setup import (
     can_overlay,
     check_combination,
     check_groups,
+    default_arguments,
     hidden_beta,
-    keep_checkpointing_off_the_frozen,
     prepared,
     weights_as_they_are,
 )
@@ -31,12 +32,13 @@ from efficient_rl.training.optimizer import members, one_group_a_tensor
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.sampler import Draws, SamplingSettings, sample
+from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation, sample
 from efficient_rl.training.scoring import Scorer, Tokens, TrlScores
 from efficient_rl.training.sharding import NoShards, Shards, whole_tensor
 from efficient_rl.training.steps import StepCallback
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
+logger = logging.getLogger(__name__)
 __all__ = ["EfficientGRPOTrainer", "Optimizations", "Savings"]
 Savings = Optimizations  # its name before
 
@@ -66,17 +68,14 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         sharded: bool = False,
         **keywords: Any,
     ) -> None:
-        args = copy.copy(args or GRPOConfig("grpo-output"))  # the caller's own is left as it is
+        args = args or default_arguments(model)
         wanted = optimizations or keywords.pop("savings", None) or Optimizations()
         self.strategy, self.meter = strategy, meter or PhaseMeter()
         check_combination(args, strategy, keywords, sharded)
-        model = prepared(model, strategy, args, keywords)
-        if wanted.respect_freezing:
-            keep_checkpointing_off_the_frozen(model, args)
         overlay = wanted.overlay_reference and can_overlay(args)
         new_adapter = strategy is None and not isinstance(model, PeftModel)
-        with hidden_beta(args, overlay):
-            super().__init__(model, reward_funcs, args, *arguments, **keywords)
+        with hidden_beta(args, overlay), prepared(model, strategy, args, wanted.respect_freezing) as ready:
+            super().__init__(ready, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
@@ -90,7 +89,6 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         processes = self.accelerator.num_processes
         self.draws = Draws(int(args.seed), self.accelerator.process_index, processes)
         self.vllm_weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
-        self.remove_callback(PrinterCallback)
         self.add_callback(StepCallback(self))
 
     def _sampler_of(self, problems: Any, curriculum: Curriculum | None) -> CurriculumSampler | None:
@@ -138,15 +136,10 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     # A batch: prompts, completions, rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, on the curriculum's problems, with the trunk kept for the passes to come.
-
-        All randomness from here to the next generation follows from seed and step, so that a
-        resumed run repeats it.
-        """
+        """TRL's, on the curriculum's problems, with the trunk kept for the passes to come."""
         self._scorer.begin_batch(len(inputs))
         if not self.model.training:
             return dict(super()._generate_and_score_completions(inputs))
-        torch.manual_seed(self.draws.seed(self.state.global_step))
         with self.meter.phase("scoring"):
             if self._problems is None:
                 batch, _ = self._scored(inputs)
@@ -182,13 +175,20 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], Any]:
         with self.meter.phase("generation"):
-            if self.optimizations.own_sampler and not (images or multimodal_fields or has_tool_images):
+            if self._samples_itself() and not (images or multimodal_fields or has_tool_images):
                 return self._completions(prompt_ids), None
             with weights_as_they_are(self._bare):
                 completions, logps = super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, has_tool_images
                 )
             return completions, logps
+
+    def _samples_itself(self) -> bool:
+        """Whether our sampler stands for `generate`; a model that somebody taught another way is asked itself."""
+        if self.optimizations.own_sampler and (reason := own_generation(self._bare)):
+            logger.warning("own_sampler steps aside for generate(): %s", reason)
+            self.optimizations = replace(self.optimizations, own_sampler=False)
+        return self.optimizations.own_sampler
 
     def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Drawn by our sampler: the same in any number of processes."""
@@ -271,6 +271,3 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
                 self.parameters.schedule = schedule
                 one_group_a_tensor(self._optimizer)
         return super().create_scheduler(num_training_steps, optimizer)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No model card beside every checkpoint."""

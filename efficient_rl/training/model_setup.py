@@ -8,11 +8,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import trl.trainer.grpo_trainer
 import trl.trainer.utils
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 from trl import GRPOConfig
-from trl.trainer.utils import create_model_from_path
+from trl.trainer.utils import get_config_model_id
 
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.sampler import can_sample, has_trained_prompt
@@ -87,18 +88,37 @@ def check_groups(functions: Sequence[Any], args: GRPOConfig, processes: int) -> 
         )
 
 
-def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, keywords: dict[str, Any]) -> Any:
-    """The model with the strategy applied, loaded first where it is a name."""
-    if strategy is None:
-        return model
-    set_seed(args.seed)
-    if isinstance(model, str):
-        arguments = dict(args.model_init_kwargs or {})
-        if quantization := keywords.pop("quantization_config", None):
-            arguments["quantization_config"] = quantization
-        model = create_model_from_path(model, **arguments)
-        args.model_init_kwargs = None  # TRL would warn that they do nothing for a model
-    return strategy.apply(model)
+@contextmanager
+def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, respect_freezing: bool) -> Iterator[Any]:
+    """The model for TRL's trainer to take, with the strategy applied.
+
+    One that is named is loaded inside, by TRL, and changed as it arrives.
+    """
+
+    def prepare(loaded: Any) -> Any:
+        adapted = loaded if strategy is None else strategy.apply(loaded)
+        if respect_freezing and args.gradient_checkpointing:
+            keep_checkpointing_off_the_frozen(adapted, args)
+        return adapted
+
+    if not isinstance(model, str):
+        set_seed(args.seed)
+        yield prepare(model)
+        return
+    load, changes = trl.trainer.grpo_trainer.create_model_from_path, [prepare]
+
+    def load_prepared(*arguments: Any, **keywords: Any) -> Any:
+        loaded = load(*arguments, **keywords)
+        return changes.pop()(loaded) if changes else loaded  # the second is a reference model
+
+    with patch.object(trl.trainer.grpo_trainer, "create_model_from_path", load_prepared):
+        yield model
+
+
+def default_arguments(model: Any) -> GRPOConfig:
+    """TRL's, for a trainer that was given none."""
+    name = model if isinstance(model, str) else get_config_model_id(model.config)
+    return GRPOConfig(f"{name.split('/')[-1]}-GRPO")
 
 
 def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
@@ -107,8 +127,6 @@ def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
     With it, every block takes part in the backward pass; TRL and transformers install it again and
     again, and leak it.
     """
-    if not args.gradient_checkpointing or isinstance(model, str):
-        return
     if _is_reentrant(args):
         logger.warning("use_reentrant=True runs the backward pass through frozen blocks too; leave it out")
         return

@@ -3,16 +3,26 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
+from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
 
 GENERATIONS_A_STEP = 10_000  # no step has as many
+
+GENERATION = ("generate", "_sample", "prepare_inputs_for_generation")  # what `sample` does in their place
+GENERATE = (GenerationMixin.generate, PeftModelForCausalLM.generate)
+SHAPING = (  # settings of a model's own that TRL's do not replace
+    "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "no_repeat_ngram_size", "min_length",
+    "min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "typical_p",
+    "epsilon_cutoff", "eta_cutoff", "top_h", "guidance_scale", "watermarking_config", "stop_strings", "max_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,21 @@ def can_sample(model: PreTrainedModel) -> bool:
         return False
     layers = DynamicCache(config=model.config).layers
     return all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def own_generation(model: PreTrainedModel) -> str | None:
+    """What a model does differently when it generates, which only its `generate` follows; None for most."""
+    parts: list[Any] = [model]
+    if isinstance(model, PeftModel):
+        parts += [model.base_model, model.get_base_model()]
+    for part, name in product(parts, GENERATION):
+        method = getattr(part, name)
+        function = getattr(method, "__func__", method)
+        standard = str(getattr(function, "__module__", "")).startswith(("transformers.", "peft."))
+        if not standard or (name == "generate" and function not in GENERATE):
+            return f"{type(part).__name__}.{name} is not that of transformers"
+    shaped = [name for name in SHAPING if getattr(model.generation_config, name, None)]
+    return f"generation_config.{shaped[0]} shapes what it draws" if shaped else None
 
 
 def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """What happens around every update: the schedule chooses what trains, the meter counts bytes."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ class StepCallback(TrainerCallback):
 
     def __init__(self, trainer: Any) -> None:
         self._trainer, self._parameters, self._meter = trainer, trainer.parameters, trainer.meter
+        self._own_draws = ExitStack()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Before generation: the schedule chooses, and the meter starts from what is held now."""
@@ -32,13 +34,17 @@ class StepCallback(TrainerCallback):
         trainer, batches = self._trainer, self._trainer._buffered_inputs or []
         self._meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self._meter.begin("optimizer")
-        # What optimizers draw is the same in all processes.
+        # Optimizers draw the same in all processes, and leave everybody else's random numbers alone.
+        device = trainer.args.device
+        generators = torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type)
+        self._own_draws.enter_context(generators)
         torch.manual_seed(int(trainer.args.seed) + trainer.state.global_step)
         self._parameters.before_update(trainer.optimizer)
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """After the optimizer, with the gradients still there."""
         trainer = self._trainer
+        self._own_draws.close()
         skipped = trainer.accelerator.optimizer_step_was_skipped
         self._parameters.after_update(trainer.args.learning_rate, skipped)
         if trainer.vllm_weights is not None:

@@ -72,6 +72,7 @@ CONTRACT = (
     Entry(TRAINER, "_clip_grad_norm", "(self, model)"),
     Entry(TRAINER, "create_optimizer", "(self, model=None)"),
     Entry(TRAINER, "create_scheduler", "(self, num_training_steps, optimizer=None)"),
+    Entry("trl.trainer.grpo_trainer", "create_model_from_path", "(model_id, architecture=None, **kwargs)"),
     Entry(UTILS, "_CHUNKED_LOGPROB_CHUNK_SIZE"),
     Entry(UTILS, "_use_triton", "(device)"),
     # Checkpoints
