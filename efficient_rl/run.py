@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -119,12 +119,7 @@ class Session:
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
     evaluator: Evaluator
-    trainable_params: int = field(init=False)
-    total_params: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.trainable_params = self.trainer.parameters.trainable_count
-        self.total_params = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+    sizes: dict[str, float]  # the same in every line of evaluation
 
     def evaluate(self, step: int) -> Evaluations:
         """Evaluate the model as it is now on all sets, and log the numbers for this step."""
@@ -136,12 +131,7 @@ class Session:
             for name, problems in self.problems.held_out.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.team.is_main:
-            constants = {
-                "params/trainable": float(self.trainable_params),
-                "params/total": float(self.total_params),
-                "data/contaminated": float(self.problems.contaminated),
-            }
-            self.attempt.append(step, metrics_of(found) | constants)
+            self.attempt.append(step, metrics_of(found) | self.sizes)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
@@ -184,6 +174,11 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         rows = [prompts.row(problem) for problem in problems.train]
         trainer = _make_trainer(config, attempt.checkpoints, options, team, model, tokenizer, rows, meter)
         trainer.eos_token_ids = stop_ids
+    sizes = {
+        "params/trainable": float(trainer.parameters.trainable_count),
+        "params/total": float(sum(parameter.numel() for parameter in trainer.model.parameters())),
+        "data/contaminated": float(problems.contaminated),
+    }
 
     def between_batches() -> None:
         if team.is_main:
@@ -202,7 +197,7 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         between=between_batches,
         team=team,
     )
-    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator)
+    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator, sizes)
 
 
 def _make_trainer(
@@ -279,8 +274,8 @@ def _publish(session: Session, version: str, before: Evaluations, after: Evaluat
         model=config.model.name,
         strategy=config.strategy.name,
         seed=config.seed,
-        trainable_params=session.trainable_params,
-        total_params=session.total_params,
+        trainable_params=int(session.sizes["params/trainable"]),
+        total_params=int(session.sizes["params/total"]),
         accuracy=after[config.task.name].accuracy,
         accuracy_before=before[config.task.name].accuracy,
         evaluation=summary(after),
