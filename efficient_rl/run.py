@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,15 @@ class Session:
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
     evaluator: Evaluator
-    sizes: dict[str, float]  # the same in every line of evaluation
+    sizes: dict[str, float] = field(init=False)  # before training; in every line of evaluation
+
+    def __post_init__(self) -> None:
+        parameters = self.trainer.model.parameters()
+        self.sizes = {
+            "params/trainable": float(self.trainer.parameters.trainable_count),
+            "params/total": float(sum(parameter.numel() for parameter in parameters)),
+            "data/contaminated": float(self.problems.contaminated),
+        }
 
     def evaluate(self, step: int) -> Evaluations:
         """Evaluate the model as it is now on all sets, and log the numbers for this step."""
@@ -174,11 +182,6 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         rows = [prompts.row(problem) for problem in problems.train]
         trainer = _make_trainer(config, attempt.checkpoints, options, team, model, tokenizer, rows, meter)
         trainer.eos_token_ids = stop_ids
-    sizes = {
-        "params/trainable": float(trainer.parameters.trainable_count),
-        "params/total": float(sum(parameter.numel() for parameter in trainer.model.parameters())),
-        "data/contaminated": float(problems.contaminated),
-    }
 
     def between_batches() -> None:
         if team.is_main:
@@ -197,7 +200,7 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         between=between_batches,
         team=team,
     )
-    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator, sizes)
+    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator)
 
 
 def _make_trainer(
