@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import comb, sqrt
 from typing import TYPE_CHECKING
 
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
 
@@ -73,7 +73,7 @@ class Examiner:
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
     completion, `place` where the answer stands. `between` is called after each batch, to stop early
-    by raising. The processes of a `team` share the problems; each gets the whole evaluation, the
+    by raising. The processes of a `group` share the problems; each gets the whole evaluation, the
     one that a single process makes.
     """
 
@@ -85,7 +85,7 @@ class Examiner:
     place: str
     prefill: str = ""
     between: Callable[[], None] = lambda: None
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
         """Score `samples` completions and a greedy one for every problem; `seed` is only written down."""
@@ -126,19 +126,19 @@ class Examiner:
         samples: int,
     ) -> tuple[list[list[tuple[bool, str | None]]], int]:
         """For every problem whether each of its completions is right, and its answer; and the number of all tokens."""
-        width = max(1, ROWS_AT_ONCE // samples) * self.team.size
+        width = max(1, ROWS_AT_ONCE // samples) * self.group.size
         verdicts: list[list[tuple[bool, str | None]]] = []
         tokens = 0
         for first in range(0, len(problems), width):
             some = min(width, len(problems) - first)
-            start, end = (first + some * rank // self.team.size for rank in (self.team.rank, self.team.rank + 1))
+            start, end = (first + some * rank // self.group.size for rank in (self.group.rank, self.group.rank + 1))
             own = self._completions(model, prompts[start:end], start, sampling, samples)
             texts = [self.prefill + text for text in self.tokenizer.batch_decode(own, skip_special_tokens=True)]
             judged = [
                 [self._judge(text, problem) for text in texts[index * samples : (index + 1) * samples]]
                 for index, problem in enumerate(problems[start:end])
             ]
-            for theirs, count in self.team.gather((judged, sum(map(len, own)))):
+            for theirs, count in self.group.all_gather((judged, sum(map(len, own)))):
                 verdicts += theirs
                 tokens += count
             self.between()

@@ -16,7 +16,7 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.schema import PromptSettings
 from efficient_rl.datasets import evaluation_seed, load_problems
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
 from efficient_rl.rundir.attempt import Attempt
@@ -52,9 +52,9 @@ class Stop:
         """Listen to SIGTERM; only the main thread of a process can."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def check(self, team: Team = ALONE) -> None:
+    def check(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Raise Interrupted if any process of the run was asked to stop."""
-        if team.any(self.wanted)[0]:
+        if group.all_reduce_any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -112,10 +112,12 @@ def train(*overrides: str) -> RunResult:
         return execute(config, attempt, options, Stop())
 
 
-def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
+def execute(
+    config: RunConfig, attempt: Attempt, options: Options, stop: Stop, group: ProcessGroup = SINGLE_PROCESS
+) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish the result in its directory.
 
-    All processes of a `team` call it with the same attempt; rank 0 alone writes. Raises Interrupted
+    All processes of a `group` call it with the same attempt; rank 0 alone writes. Raises Interrupted
     when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
     """
     import torch
@@ -139,14 +141,14 @@ def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         base = load_model(config.model)
         stop_ids = prompts.stop_ids(base)
         rows = [_row(problem, prompts, config.prompt) for problem in problems.train]
-        trainer = _make_trainer(config, attempt, options, team, meter, base, strategy, tokenizer, rows)
+        trainer = _make_trainer(config, attempt, options, group, meter, base, strategy, tokenizer, rows)
         trainer.eos_token_ids = stop_ids
     trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
 
     def between_batches() -> None:
-        if team.is_main:
+        if group.is_main:
             attempt.heartbeat()
-        stop.check(team)
+        stop.check(group)
 
     examiner = Examiner(
         tokenizer=tokenizer,
@@ -159,7 +161,7 @@ def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         place=config.prompt.place,
         prefill=config.prompt.prefill,
         between=between_batches,
-        team=team,
+        group=group,
     )
 
     problems_seed = evaluation_seed(config.eval.split)
@@ -170,11 +172,11 @@ def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
                 n: examiner.evaluate(trainer.model, measured, problems_seed) for n, measured in problems.held_out.items()
             }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
-        if team.is_main:
+        if group.is_main:
             attempt.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
         return found
 
-    before = _remembered(attempt, team, "evaluation_before.json", lambda: measure(0))
+    before = _remembered(attempt, group, "evaluation_before.json", lambda: measure(0))
     run_logger = RunLogger(
         record=attempt,
         rename=rename_metrics,
@@ -185,14 +187,14 @@ def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         measure_steps=config.eval.steps,
         period=config.grpo.num_iterations,
         save_seconds=60 * options.checkpoint_minutes,
-        team=team,
+        group=group,
     )
     trainer.add_callback(run_logger)
-    checkpoint = team.share(RunDirectory(attempt.folder).checkpoint() if team.is_main else None)
+    checkpoint = group.broadcast(RunDirectory(attempt.folder).checkpoint() if group.is_main else None)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     trainer.train_from(checkpoint)
-    stop.check(team)
+    stop.check(group)
     after = measure(config.grpo.max_steps)
 
     def write_model() -> None:
@@ -201,19 +203,19 @@ def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
 
     trainer.save_by(write_model)
     seconds, sizes = time.monotonic() - started, (trainable, total)
-    result = _publish(config, attempt, options, before, after, sizes, seconds) if team.is_main else None
-    shared = team.share(result)
+    result = _publish(config, attempt, options, before, after, sizes, seconds) if group.is_main else None
+    shared = group.broadcast(result)
     assert shared is not None
     return shared
 
 
-def _remembered(attempt: Attempt, team: Team, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
+def _remembered(attempt: Attempt, group: ProcessGroup, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
     """The evaluations that an earlier attempt wrote, or new ones."""
-    known = team.share(_read_evaluations(attempt.folder / name) if team.is_main else None)
+    known = group.broadcast(_read_evaluations(attempt.folder / name) if group.is_main else None)
     if known is not None:
         return known
     found = compute()
-    if team.is_main:
+    if group.is_main:
         attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
     return found
 
@@ -245,7 +247,7 @@ def _make_trainer(
     config: RunConfig,
     attempt: Attempt,
     options: Options,
-    team: Team,
+    group: ProcessGroup,
     meter: "PhaseMeter",
     model: "PreTrainedModel",
     strategy: Strategy,
@@ -257,11 +259,11 @@ def _make_trainer(
     from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
     from efficient_rl.training.settings import grpo_arguments
 
-    sharded = options.sharding == "fsdp" and team.size > 1
+    sharded = options.sharding == "fsdp" and group.size > 1
     return EfficientGRPOTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, attempt.checkpoints, options.checkpoint_steps, team.size, options.micro_batches),
+        args=grpo_arguments(config, attempt.checkpoints, options.checkpoint_steps, group.size, options.micro_batches),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
         strategy=strategy,

@@ -23,7 +23,7 @@ TORCH_FREE = (
     "rundir.result",
     "rundir.state",
     "rundir.provenance",
-    "distributed.environment",
+    "distributed.failure_watch",
     "distributed.process_group",
     "launch.base",
     "launch.slurm.launcher",

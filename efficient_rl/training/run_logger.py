@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.training.block_activity import BlockActivity
 from efficient_rl.training.memory import PhaseMeter
 
@@ -31,7 +31,7 @@ class RunLogger(TrainerCallback):
     """One line of metrics a step, a sample of completions every ten, a sealed checkpoint whenever one is saved.
 
     A stop, and a checkpoint because the last is `save_seconds` old, wait for the end of a
-    generation period of `period` steps: only there a resume is exact. Of a `team`, all stop and
+    generation period of `period` steps: only there a resume is exact. Of a `group`, all stop and
     save at the same step, and rank 0 writes.
     """
 
@@ -46,7 +46,7 @@ class RunLogger(TrainerCallback):
         measure_steps: int,
         period: int,
         save_seconds: float,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._record = record
         self._rename = rename
@@ -58,14 +58,14 @@ class RunLogger(TrainerCallback):
         self._measure_steps = measure_steps
         self._period = period
         self._save_seconds = save_seconds
-        self._team = team
+        self._group = group
         self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         aligned = state.global_step % self._period == 0
         if aligned and state.global_step < state.max_steps:
             overdue = time.monotonic() - self._saved > self._save_seconds
-            stop, save = self._team.any(self._wants_stop(), overdue)
+            stop, save = self._group.all_reduce_any(self._wants_stop(), overdue)
             control.should_save |= stop or save
             control.should_training_stop |= stop
         if self._measure_steps and state.global_step % self._measure_steps == 0 and state.global_step < state.max_steps:
@@ -84,7 +84,7 @@ class RunLogger(TrainerCallback):
             return  # the summary after the last step
         metrics |= {f"time/{name}_seconds": value for name, value in self._meter.take_seconds().items()}
         metrics |= {f"memory/{name}_bytes": float(value) for name, value in self._meter.take_bytes().items()}
-        if not self._team.is_main:
+        if not self._group.is_main:
             return
         metrics |= self._blocks.changes(self._trainer.model, self._trainer.parameters)
         self._record.append(state.global_step, metrics)
@@ -93,7 +93,7 @@ class RunLogger(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert args.output_dir is not None
-        if self._team.is_main:
+        if self._group.is_main:
             self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
 
