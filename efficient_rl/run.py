@@ -256,11 +256,12 @@ def _make_trainer(
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
+    from efficient_rl.training.grpo import Optimizations
+    from efficient_rl.training.run_trainer import RunTrainer
     from efficient_rl.training.settings import grpo_arguments
 
     sharded = options.sharding == "fsdp" and group.size > 1
-    return EfficientGRPOTrainer(
+    return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
         args=grpo_arguments(config, attempt.checkpoints, options.checkpoint_steps, group.size, options.micro_batches),

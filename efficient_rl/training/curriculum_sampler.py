@@ -1,9 +1,10 @@
-"""Serves a curriculum's problems to the trainer, and tells it what rewards they earned."""
+"""Makes batches of the problems that a curriculum draws, and tells it what rewards they earned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.nn.functional import pad
 
 from efficient_rl.curricula.protocol import Curriculum
@@ -12,36 +13,78 @@ PROMPT_IDS = "prompt_ids"
 ROUNDING = 1e-6  # of float32, relative
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
+Row = dict[str, Any]
+Scored = tuple[dict[str, Any], torch.Tensor]  # a batch, and the rewards of all processes, shape (groups, size)
+
 
 class CurriculumSampler:
     """The training problems and the curriculum that chooses among them.
 
     `problems` are rows with the columns of the training data, `difficulty`, and where the caller
-    has them the `prompt_ids`.
+    has them the `prompt_ids`. A group is `size` completions of one problem; every process draws
+    the problems of all and takes the rows of its own.
     """
 
-    def __init__(self, problems: Sequence[Mapping[str, Any]], curriculum: Curriculum) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Mapping[str, Any]],
+        curriculum: Curriculum,
+        size: int,
+        pad_id: int,
+        accelerator: Accelerator,
+    ) -> None:
         self.curriculum = curriculum
-        self.difficulties = [float(row["difficulty"]) for row in problems]
+        self._size, self._pad_id = size, pad_id
+        self._process, self._processes = accelerator.process_index, accelerator.num_processes
+        if curriculum.refills and self._processes > 1:
+            raise ValueError("a curriculum with refills (dapo) works in one process only; use curriculum=learnability")
+        self._difficulties = [float(row["difficulty"]) for row in problems]
         self._problems = [{key: value for key, value in row.items() if key != PROMPT_IDS} for row in problems]
         self._encoded = {row["prompt"]: list(row[PROMPT_IDS]) for row in problems if PROMPT_IDS in row}
 
-    def draw(self, count: int, copies: int, step: int) -> tuple[list[int], list[dict[str, Any]]]:
-        """Indices of the step's next problems, and their rows, each `copies` times."""
-        indices = self.curriculum.draw(count, step)
-        return indices, [dict(self._problems[index]) for index in indices for _ in range(copies)]
+    def begin(self, seed: int, steps: int) -> None:
+        """Show the curriculum its problems and the number of steps."""
+        self.curriculum.begin(self._difficulties, seed, steps)
+
+    def batch(
+        self, scored: Callable[[list[Row]], Scored], rows: int, step: int, metrics: MutableMapping[str, list[float]]
+    ) -> dict[str, Any]:
+        """A batch of `rows` completions in this process.
+
+        Groups without a signal are replaced as often as the curriculum says. `scored` completes and
+        scores the problems of the rows it gets, and adds to TRL's `metrics`.
+        """
+        batch, drawn = self._observed(scored, rows, step)
+        before = {name: len(values) for name, values in metrics.items()}
+        refilled = 0
+        for _ in range(self.curriculum.refills):
+            lacking = groups_without_signal(batch["advantages"], self._size)
+            if not lacking:
+                break
+            more, _ = self._observed(scored, len(lacking) * self._size, step)
+            batch = with_groups_replaced(batch, lacking, more, self._size, self._pad_id)
+            refilled += len(lacking)
+        # Refills are no sample of all problems: of what TRL noted during them only the tokens stay.
+        for name, values in metrics.items():
+            del values[max(before.get(name, 0), int(name == "num_tokens")) :]
+        if self.curriculum.refills:
+            metrics["curriculum/refilled_groups"].append(refilled)
+        metrics["difficulty"].append(sum(self._difficulties[index] for index in drawn) / len(drawn))
+        for name, value in self.curriculum.beliefs().items():
+            metrics[f"curriculum/{name}"].append(value)
+        return batch
+
+    def _observed(self, scored: Callable[[list[Row]], Scored], rows: int, step: int) -> tuple[dict[str, Any], list[int]]:
+        """`rows` completions of newly drawn problems, whose rewards the curriculum sees; and the problems' indices."""
+        drawn = self.curriculum.draw(rows * self._processes // self._size, step)
+        copies = [dict(self._problems[index]) for index in drawn for _ in range(self._size)]
+        batch, rewards = scored(copies[self._process * rows :][:rows])
+        self.curriculum.observe(drawn, rewards.tolist(), step)
+        return batch, drawn
 
     def encoded(self, prompts: Sequence[str]) -> list[list[int]] | None:
         """Token ids of the prompts, as the evaluation writes them too; None where the rows came without."""
         return [self._encoded[prompt] for prompt in prompts] if self._encoded else None
-
-    def metrics(self, indices: Sequence[int]) -> dict[str, float]:
-        """What it served, and what the curriculum believes now."""
-        served = [self.difficulties[index] for index in indices]
-        return {
-            "difficulty": sum(served) / len(served),
-            **{f"curriculum/{name}": value for name, value in self.curriculum.beliefs().items()},
-        }
 
 
 def rows_of_level_groups(rewards: torch.Tensor, size: int) -> torch.Tensor:

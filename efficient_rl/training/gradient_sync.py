@@ -1,4 +1,4 @@
-"""What the processes of a run exchange: the weights at the start, and at every update the mean of their gradients.
+"""Keeps the weights of a training's processes equal: sent once at the start, then moved by averaged gradients.
 
 In place of DistributedDataParallel, which reduces every tensor that trained when it was wrapped,
 keeps a second copy of all gradients, and waits for those that a schedule has frozen since. Here
@@ -6,11 +6,19 @@ only gradients that exist are sent.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
+from accelerate import Accelerator
 from torch import distributed, nn
 
 BUCKET_BYTES = 64 << 20
+
+
+def begin_sync(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give all processes the weights of process 0, and keep accelerate from wrapping the model."""
+    take_weights_of_the_first(model)
+    accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)  # all but wrapping
 
 
 @torch.no_grad()

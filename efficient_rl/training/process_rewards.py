@@ -14,14 +14,18 @@ class ProcessRewards:
     """The reward functions that judge steps, with their weights; the trainer's sum of whole rewards leaves them out.
 
     Such a function has `steps(completion, check, gold, place)`: the ends of the steps in
-    characters, and their rewards.
+    characters, and their rewards. `whole` and `earned`, shape (rows,), are what all processes'
+    completions of the last batch earned without and with these functions.
     """
+
+    whole: torch.Tensor
+    earned: torch.Tensor
 
     def __init__(self, functions: Sequence[Any], weights: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
         found = [index for index, function in enumerate(functions) if hasattr(function, "steps")]
         self._functions = [(functions[index], float(weights[index])) for index in found]
         self._tokenizer = tokenizer
-        self.all_weights = weights.clone()  # with those of the steps, for what looks at whole completions
+        self._all_weights, self._weights = weights.clone(), weights
         weights[found] = 0.0
 
     def __bool__(self) -> bool:
@@ -46,6 +50,12 @@ class ProcessRewards:
                 for row, values in zip(group, found, strict=True):
                     totals[row] = [total + weight * value for total, value in zip(totals[row], values, strict=True)]
         return totals
+
+    def see(self, rewards: torch.Tensor) -> None:
+        """Note the rewards of all processes, shape (rows, functions)."""
+        self.whole = (rewards * self._weights.to(rewards.device)).nansum(1)
+        earned = (rewards * self._all_weights.to(rewards.device)).nansum(1)
+        self.earned = earned.masked_fill(rewards.isnan().all(1), torch.nan)  # no verdict is no failure
 
 
 def added_to(advantages: torch.Tensor, by_token: Sequence[Sequence[float]], width: int) -> torch.Tensor:

@@ -3,14 +3,26 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
+from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
+
+GENERATIONS_A_STEP = 10_000  # no step has as many
+
+GENERATION = ("generate", "_sample", "prepare_inputs_for_generation")  # what `sample` does in their place
+GENERATE = (GenerationMixin.generate, PeftModelForCausalLM.generate)
+SHAPING = (  # settings of a model's own that TRL's do not replace
+    "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "no_repeat_ngram_size", "min_length",
+    "min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "typical_p",
+    "epsilon_cutoff", "eta_cutoff", "top_h", "guidance_scale", "watermarking_config", "stop_strings", "max_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,21 @@ def can_sample(model: PreTrainedModel) -> bool:
     return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
 
 
+def own_generation(model: PreTrainedModel) -> str | None:
+    """What a model does differently when it generates, which only its `generate` follows; None for most."""
+    parts: list[Any] = [model]
+    if isinstance(model, PeftModel):
+        parts += [model.base_model, model.get_base_model()]
+    for part, name in product(parts, GENERATION):
+        method = getattr(part, name)
+        function = getattr(method, "__func__", method)
+        standard = str(getattr(function, "__module__", "")).startswith(("transformers.", "peft."))
+        if not standard or (name == "generate" and function not in GENERATE):
+            return f"{type(part).__name__}.{name} is not that of transformers"
+    shaped = [name for name in SHAPING if getattr(model.generation_config, name, None)]
+    return f"generation_config.{shaped[0]} shapes what it draws" if shaped else None
+
+
 def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> torch.Tensor:
     """Uniform numbers in [0, 1), shape (rows, tokens): rows `first_row` and on of the endless table that `seed` names.
 
@@ -43,6 +70,29 @@ def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> to
     bits = np.random.PCG64(np.random.SeedSequence(list(seed)))
     bits.advance(first_row * tokens)  # a number in double precision takes one step of it
     return torch.from_numpy(np.random.Generator(bits).random((rows, tokens)))
+
+
+class Draws:
+    """The random numbers of a training: they follow from seed, step, generation within the step, and process or row."""
+
+    def __init__(self, seed: int, process: int = 0, processes: int = 1) -> None:
+        self._seed, self._process, self._processes = seed, process, processes
+        self._generation = 0
+
+    def begin_step(self) -> None:
+        """The next generation is the first of its step."""
+        self._generation = 0
+
+    def uniform(self, step: int, rows: int, tokens: int) -> torch.Tensor:
+        """For the next generation's completions in this process, shape (rows, tokens); see `draws`."""
+        seed = (self._seed, step, self._generation)
+        self._generation += 1
+        return draws(seed, rows, tokens, self._process * rows)
+
+    def seed(self, step: int) -> int:
+        """For all that this process draws beside completions until the next generation."""
+        generation = step * GENERATIONS_A_STEP + self._generation
+        return self._seed * 1_000_000_007 + generation * self._processes + self._process
 
 
 @torch.no_grad()
