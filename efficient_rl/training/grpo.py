@@ -28,7 +28,7 @@ from efficient_rl.training.model_setup import (
     prepared,
     weights_as_they_are,
 )
-from efficient_rl.training.optimizer import one_group_a_tensor
+from efficient_rl.training.optimizer import members, one_group_a_tensor
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
@@ -86,7 +86,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         self.ref_model: Any = self._reference or self.ref_model
         self._build_scorer(wanted)
-        self.draws = Draws(int(args.seed), self.accelerator.process_index, self.accelerator.num_processes)
+        processes = self.accelerator.num_processes
+        self.draws = Draws(int(args.seed), self.accelerator.process_index, processes)
         self.vllm_weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
         self.add_callback(StepCallback(self))
 
@@ -122,7 +123,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         """What the reference model holds beside the policy."""
         if self._reference is not None:
             return self._reference.bytes
-        return tensor_bytes(self.ref_model.parameters()) if isinstance(self.ref_model, nn.Module) else 0
+        second_model = isinstance(self.ref_model, nn.Module)
+        return tensor_bytes(self.ref_model.parameters()) if second_model else 0
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """TRL's, after which nothing is being measured any more, however it ended."""
@@ -147,22 +149,26 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         return batch | self._scorer.take_trunk()
 
     def _scored(self, inputs: list[dict[str, Any]]) -> Scored:
-        """TRL's batch and the rewards; advantages are 0 where a group's rewards are the same up to rounding.
+        """TRL's batch, and the rewards of all processes, shape (groups, size).
 
-        With process supervision advantages have shape (rows, tokens).
+        Advantages, shape (rows,) or with process supervision (rows, tokens), are 0 where a group's
+        rewards are the same up to rounding.
         """
         batch = dict(super()._generate_and_score_completions(inputs))
         if self.multi_objective_aggregation == "sum_then_normalize":
             start = self.accelerator.process_index * len(inputs)
-            level = rows_of_level_groups(self._rewards.whole, self.num_generations)[start:][: len(inputs)]
-            batch["advantages"] = batch["advantages"].masked_fill(level, 0.0)
+            level = rows_of_level_groups(self._rewards.whole, self.num_generations)
+            own_level = level[start : start + len(inputs)]
+            batch["advantages"] = batch["advantages"].masked_fill(own_level, 0.0)
         if self._rewards:
             width = batch["completion_ids"].shape[1]
             batch["advantages"] = added_to(batch["advantages"], self._token_advantages, width)
         return batch, self._rewards.earned.view(-1, self.num_generations)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        encoded = self._problems.encoded(prompts) if self._problems is not None and self.model.training else None
+        if self._problems is None or not self.model.training:
+            return super()._tokenize_prompts(prompts)
+        encoded = self._problems.encoded(prompts)
         return super()._tokenize_prompts(prompts) if encoded is None else (encoded, None, {})
 
     def _generate_single_turn(
@@ -185,11 +191,12 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         return self.optimizations.own_sampler
 
     def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
-        """Drawn by our sampler; a row of the whole batch gets the same one in any number of processes."""
-        settings = SamplingSettings(self.max_completion_length, self.temperature, self.top_p, self.top_k)
-        uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), settings.max_new_tokens)
+        """Drawn by our sampler: the same in any number of processes."""
+        width, stop_ids, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
+        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
+        uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         with self.whole_weights(), merged(self._bare):
-            return sample(self._bare, prompt_ids, settings, self.eos_token_ids, self._tokenizer.pad_token_id, uniform)
+            return sample(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[list[int]]
@@ -207,7 +214,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     # Passes over a batch
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
-        """One forward and backward pass; what is generated and scored inside counts as phases of its own."""
+        """One forward and backward pass; generation and scoring inside are phases of their own."""
         with self.meter.phase("backward"):
             loss: torch.Tensor = super().training_step(*arguments, **keywords)
             if self.accelerator.sync_gradients:
@@ -217,22 +224,24 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _finish_gradients(self) -> None:
         if self._averages:
             with self.meter.phase("exchange"):
-                average_gradients([parameter for parameter in self.parameters.names if parameter.requires_grad])
+                average_gradients([p for p in self.parameters.names if p.requires_grad])
         if self._scorer.take_skipped():
             self.parameters.fill_missing_gradients()
         self.parameters.finish_gradients(self._optimizer)
         self._metrics["train"]["params/active"].append(self.parameters.active_count)
-        self.meter.note("gradients", lambda: tensor_bytes(parameter.grad for parameter in self.parameters.names))
+        self.meter.note("gradients", lambda: tensor_bytes(p.grad for p in self.parameters.names))
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        with self.meter.phase("forward"), self._scorer.policy_pass(inputs, self._buffered_inputs or []):
+        generation = self._buffered_inputs or []
+        with self.meter.phase("forward"), self._scorer.policy_pass(inputs, generation):
             return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, batch_size: Any = None, **keywords: Any
     ) -> TrlScores:
         """Scores of policy, old policy or reference, shape (rows, logits_to_keep)."""
-        trl_pass, tokens = super()._get_per_token_logps_and_entropies, Tokens(input_ids, attention_mask, logits_to_keep)
+        trl_pass = super()._get_per_token_logps_and_entropies
+        tokens = Tokens(input_ids, attention_mask, logits_to_keep)
         return self._scorer(trl_pass, model, model is self.ref_model, tokens, batch_size, keywords)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -249,15 +258,16 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             settings = AdamSettings(args.learning_rate, betas, args.adam_epsilon, args.weight_decay)
             self.optimizer = self.strategy.optimizer(self._bare, settings)
             if self.optimizer is not None:
-                self.parameters.keep_to(p for group in self.optimizer.param_groups for p in group["params"])
+                self.parameters.keep_to(members(self.optimizer.param_groups))
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The learning rate's scheduler; with it the strategy's, which must know the number of steps too."""
+        """The learning rate's scheduler, and the strategy's, which needs the number of steps too."""
         if self._problems is not None and self.lr_scheduler is None:
             self._problems.begin(self.args.seed, num_training_steps)
         if self.strategy is not None and self.parameters.schedule is None:
-            self.parameters.schedule = self.strategy.schedule(self._bare, self.args.seed, num_training_steps)
-            if self.parameters.schedule is not None:
+            schedule = self.strategy.schedule(self._bare, self.args.seed, num_training_steps)
+            if schedule is not None:
+                self.parameters.schedule = schedule
                 one_group_a_tensor(self._optimizer)
         return super().create_scheduler(num_training_steps, optimizer)

@@ -1,4 +1,4 @@
-"""Prepares model and arguments for TRL's trainer: strategy, gradient checkpointing, reference, and what can be optimized."""
+"""Prepares model and arguments for TRL's trainer, and says which optimizations they allow."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,8 +78,8 @@ def check_combination(args: GRPOConfig, strategy: Strategy | None, keywords: Map
 
 
 def check_groups(functions: Sequence[Any], args: GRPOConfig, processes: int) -> None:
-    """Raise ValueError where what works on whole groups would see parts of them, in several processes."""
-    compares = any(hasattr(function, "steps") or getattr(function, "whole_groups", False) for function in functions)
+    """Raise ValueError where a reward needs whole groups and several processes would see parts."""
+    compares = any(hasattr(each, "steps") or getattr(each, "whole_groups", False) for each in functions)
     rows = args.per_device_train_batch_size * args.steps_per_generation
     if processes > 1 and compares and rows % args.num_generations:
         raise ValueError(
@@ -122,13 +122,13 @@ def default_arguments(model: Any) -> GRPOConfig:
 
 
 def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
-    """Without the hook that makes embeddings require gradients, which only reentrant checkpointing needs.
+    """Disable the hook that makes embeddings require gradients: only reentrant checkpointing needs it.
 
     With it, every block takes part in the backward pass; TRL and transformers install it again and
     again, and leak it.
     """
     if _is_reentrant(args):
-        logger.warning("use_reentrant=True makes the backward pass run through frozen blocks too; leave it out to save them")
+        logger.warning("use_reentrant=True runs the backward pass through frozen blocks too; leave it out")
         return
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     base.enable_input_require_grads = _do_nothing
@@ -139,7 +139,7 @@ def _do_nothing() -> None:
 
 
 def can_overlay(args: GRPOConfig) -> bool:
-    """Whether there is a reference that stays as it is, and every process holds all of its weights."""
+    """Whether there is a reference, it stays as it is, and every process holds all its weights."""
     reasons = {"FSDP": args.fsdp, "DeepSpeed": args.deepspeed, "sync_ref_model": args.sync_ref_model}
     if args.beta == 0 or not any(reasons.values()):
         return args.beta != 0
@@ -149,14 +149,14 @@ def can_overlay(args: GRPOConfig) -> bool:
 
 
 def can_sample_itself(args: GRPOConfig) -> bool:
-    """Whether our sampler draws from what these arguments describe; else generation is TRL's, with all that it can do."""
+    """Whether our sampler draws from what these arguments describe; else generation is TRL's."""
     other = args.use_vllm or args.use_transformers_continuous_batching or args.fsdp or args.deepspeed
     shaped = args.repetition_penalty != 1.0 or args.min_p is not None or args.generation_kwargs
     return not (other or shaped)
 
 
 def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
-    """Whether a batch takes several passes, in which a block reads only the hidden states of the one before it."""
+    """Whether a batch takes several passes, and a block reads only the hidden states before it."""
     updates = args.steps_per_generation * args.num_iterations
     vllm_correction = args.use_vllm and args.vllm_importance_sampling_correction
     old_pass = args.gradient_accumulation_steps % updates != 0 or vllm_correction
@@ -172,7 +172,7 @@ def _is_reentrant(args: GRPOConfig) -> bool:
 
 @contextmanager
 def weights_as_they_are(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, nobody turns the weights into another type; TRL's continuous batching would, and small steps would be lost."""
+    """Inside, the weights keep their type; TRL's continuous batching would lose small steps."""
     with patch.object(model, "to", lambda *_, **__: model):
         yield
 
@@ -189,7 +189,7 @@ def hidden_beta(args: GRPOConfig, hidden: bool) -> Iterator[None]:
 
 @contextmanager
 def lean_head(model: PreTrainedModel, on: bool) -> Iterator[None]:
-    """Inside, if `on`, TRL's fused head works as on a GPU: completion tokens only, tiles within the vocabulary.
+    """Inside, if `on`, TRL's fused head works as on a GPU: completion tokens and tiles that fit.
 
     It reads both decisions from its module; elsewhere than on a GPU a tile of the smallest model
     would take 512 MiB.

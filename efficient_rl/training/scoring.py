@@ -1,4 +1,4 @@
-"""Scores completions under policy, old policy and reference; each pass leaves out what it does not need."""
+"""Scores completions under policy, old policy and reference, without what a pass does not need."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,15 +18,17 @@ from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
-UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # of models that also see; left to TRL
+UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # left to TRL
 
 Scores = tuple[torch.Tensor, torch.Tensor | None]
 TrlScores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+Compute = Callable[["Tokens"], TrlScores]
+Batch = Mapping[str, Any]
 Around = Callable[[torch.Tensor, int], AbstractContextManager[None]]
 
 
 class Tokens(NamedTuple):
-    """Prompts, padded on the left, and behind them completions, padded on the right to `width` tokens."""
+    """Prompts, padded on the left, then completions, padded on the right to `width` tokens."""
 
     ids: torch.Tensor  # (rows, tokens)
     mask: torch.Tensor  # (rows, tokens)
@@ -84,7 +86,7 @@ class Scorer:
 
     @contextmanager
     def policy_pass(self, batch: dict[str, Any], generation: Sequence[dict[str, Any]]) -> Iterator[None]:
-        """Inside, passes have gradients and are over this micro-batch, one of those of a `generation`."""
+        """Inside, passes have gradients and are over this micro-batch of a `generation`."""
         depth = int(batch.get(DEPTH, 0))
         if depth and depth > self._frozen_now():
             # A schedule trains blocks that were frozen when the trunk was kept. The trunk stays
@@ -114,18 +116,18 @@ class Scorer:
             with lean_head(self._model, self._optimizations.lean_head):
                 return trl_pass(policy, *part, rows, **settings)
 
-        uncut = settings.get("compute_aux_loss") or any(settings.get(name) is not None for name in UNCUT)
+        images = any(settings.get(name) is not None for name in UNCUT)
+        uncut = images or settings.get("compute_aux_loss")
         if self._micro_batch is not None:
             return compute(tokens) if uncut else (*self._policy(compute, tokens, self._micro_batch), None)
-        with self._meter.phase("reference" if is_reference else "old_policy"), self._restored(overlays):
+        phase = "reference" if is_reference else "old_policy"
+        with self._meter.phase(phase), self._restored(overlays):
             if uncut:
                 return compute(tokens, most_rows)
             return (*self._fixed(compute, tokens, most_rows, is_reference), None)
 
-    def _fixed(
-        self, compute: Callable[[Tokens], TrlScores], tokens: Tokens, most_rows: int | None, is_reference: bool
-    ) -> Scores:
-        """Scores of all rows without gradients. Keeps the trunk, or starts from it where it is the policy's too."""
+    def _fixed(self, compute: Compute, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
+        """Scores of all rows without gradients; keeps the trunk, or starts from it if it is the policy's."""
         same_blocks = len(self._parameters.names)  # all
         if is_reference:
             same_blocks = self._never_trained if self._reference is not None else 0
@@ -136,17 +138,17 @@ class Scorer:
         rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
         return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
 
-    def _policy(self, compute: Callable[[Tokens], TrlScores], tokens: Tokens, batch: Mapping[str, Any]) -> Scores:
-        """Scores of all rows with gradients, (rows, width): of those that can move the weights, from the trunk on."""
+    def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
+        """Scores with gradients, (rows, width), of the rows that can move the weights; others are constant."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
 
         def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
             return nullcontext() if hidden is None else self._trunk.serving(hidden[rows, :length], depth)
 
-        rows = self._moving_rows(batch["advantages"])
-        # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients stay
-        # the same. Its old ones stand in, so that its ratio is 1.
-        logps = batch.get("old_per_token_logps", tokens.mask.new_zeros(batch["completion_mask"].shape, dtype=torch.float32))
+        rows, mask = self._moving_rows(batch["advantages"]), batch["completion_mask"]
+        # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients
+        # stay the same. Its old ones stand in, so that its ratio is 1.
+        logps = batch.get("old_per_token_logps", torch.zeros(mask.shape, device=mask.device))
         if len(rows) == 0:
             self._skipped = True
             return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
@@ -155,10 +157,10 @@ class Scorer:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
 
-    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Entropies of all rows, (rows, width), from those of `rows`; the others get the mean over all processes.
+    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Entropies of all rows, (rows, width), from those of `rows`; the others get the mean of these.
 
-        They only enter the metric. NaN where no row of any process has an advantage.
+        It is taken over all processes and only enters the metric. NaN where no row has an advantage.
         """
         mask, moving = batch["completion_mask"], _have_advantage(batch["advantages"])[rows]
         rows, entropies = rows[moving], entropies[moving]
@@ -167,7 +169,7 @@ class Scorer:
         return (sums[0] / sums[1]).expand(mask.shape).index_copy(0, rows, entropies)
 
     def _moving_rows(self, advantages: torch.Tensor) -> torch.Tensor:
-        """Indices of the rows that can move the weights: all, or without a KL term those with an advantage."""
+        """Indices of the rows that can move the weights: all, or those with an advantage."""
         rows = torch.arange(len(advantages), device=advantages.device)
         if self._needs_all_rows:
             return rows
@@ -182,7 +184,9 @@ class Scorer:
     def _buckets(self, tokens: Tokens, rows: torch.Tensor, most_rows: int | None) -> list[list[int]] | None:
         if self._optimizations.length_buckets:
             return length_buckets(tokens.lengths(rows).tolist(), most_rows)
-        return length_buckets([tokens.width] * len(rows), most_rows) if most_rows is not None else None
+        if most_rows is None:
+            return None
+        return length_buckets([tokens.width] * len(rows), most_rows)
 
     def _frozen_now(self) -> int:
         return frozen_depth(self._model, self._parameters.with_gradients)
@@ -200,18 +204,18 @@ class Scorer:
 
 
 def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
-    """Which completions, shape (rows,), have one anywhere; `advantages` is (rows,) or (rows, width)."""
+    """Which rows, shape (rows,), have one anywhere; `advantages` is (rows,) or (rows, width)."""
     return advantages.reshape(len(advantages), -1).abs().sum(1) > 0
 
 
 def score(
-    compute: Callable[[Tokens], TrlScores],
+    compute: Compute,
     tokens: Tokens,
     rows: torch.Tensor,
     buckets: Sequence[Sequence[int]] | None,
     around: Around,
 ) -> Scores:
-    """Log-probabilities and entropies of some rows' completions, shape (len(rows), width), 0 at padding.
+    """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 
     `buckets` are positions in `rows` that go through the model together, cut to their longest
     completion; None: all at once, uncut. `around` is entered around each pass with its rows and
@@ -248,7 +252,10 @@ def length_buckets(lengths: Sequence[int], most_rows: int | None) -> list[list[i
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     bounds = [0, *_cuts([lengths[row] for row in order], 0, len(order)), len(order)]
     step = most_rows or len(order)
-    return [order[first : min(first + step, end)] for start, end in pairwise(bounds) for first in range(start, end, step)]
+    buckets: list[list[int]] = []
+    for start, end in pairwise(bounds):
+        buckets += [order[first : min(first + step, end)] for first in range(start, end, step)]
+    return buckets
 
 
 def _cuts(lengths: Sequence[int], start: int, end: int) -> list[int]:

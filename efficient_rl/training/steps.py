@@ -1,4 +1,4 @@
-"""What happens around every update: the schedule chooses what trains, and the meter counts what is held."""
+"""What happens around every update: the schedule chooses what trains, the meter counts bytes."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -45,7 +45,8 @@ class StepCallback(TrainerCallback):
         """After the optimizer, with the gradients still there."""
         trainer = self._trainer
         self._own_draws.close()
-        self._parameters.after_update(trainer.args.learning_rate, trainer.accelerator.optimizer_step_was_skipped)
+        skipped = trainer.accelerator.optimizer_step_was_skipped
+        self._parameters.after_update(trainer.args.learning_rate, skipped)
         if trainer.vllm_weights is not None:
             trainer.vllm_weights.note(self._parameters.active)
         self._meter.end()

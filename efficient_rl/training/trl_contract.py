@@ -1,7 +1,8 @@
-"""Which methods and private attributes of TRL and transformers this package overrides, replaces, calls or reads.
+"""The methods and private attributes of TRL and transformers that this package depends on.
 
-Both change them without notice. `tests/test_trl_contract.py` compares the table with what is
-installed and with what the package uses; CONTRIBUTING.md says how to move to the next TRL.
+It overrides, replaces, calls or reads them, and both libraries change them without notice.
+`tests/test_trl_contract.py` compares the table with what is installed and with what the package
+uses; CONTRIBUTING.md says how to move to the next TRL.
 """
 
 import ast
@@ -29,7 +30,8 @@ class Entry:
         """What is installed in its place, in one line; None where it is as relied on."""
         owner = resolve_name(self.owner)
         if self.signature == ATTRIBUTE:
-            return None if hasattr(owner, self.name) or self.name in assigned(owner) else f"{self} is gone"
+            exists = hasattr(owner, self.name) or self.name in assigned(owner)
+            return None if exists else f"{self} is gone"
         found = getattr(owner, self.name, None)
         if not callable(found):
             return f"{self}{self.signature} is gone"
@@ -95,12 +97,13 @@ CONTRACT = (
 def signature(function: Any) -> str:
     """The parameters of a function, without annotations."""
     found = inspect.signature(function)
-    bare = [parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()]
+    bare = [each.replace(annotation=each.empty) for each in found.parameters.values()]
     return str(found.replace(parameters=bare, return_annotation=found.empty))
 
 
 def assigned(owner: Any) -> set[str]:
     """The attributes that a class's methods assign to `self`."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-    targets = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
-    return {node.attr for node in targets if ast.unparse(node.value) == "self"}
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    stored = [node for node in attributes if isinstance(node.ctx, ast.Store)]
+    return {node.attr for node in stored if ast.unparse(node.value) == "self"}
