@@ -4,17 +4,14 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from efficient_rl.launch.handle import Handle, settle
-from efficient_rl.launch.settings import Supervision
+from efficient_rl.launch.base import Handle, settle
 from efficient_rl.launch.worker import Job, do
 from efficient_rl.run import quiet_libraries
-from efficient_rl.rundir.directory import Record
 
 
 @dataclass
-class DebugLauncher(Supervision):
+class DebugLauncher:
     """Does one job a poll; a run that takes the process down takes the sweep down."""
 
     detaches = detach = False
@@ -23,7 +20,6 @@ class DebugLauncher(Supervision):
     slots = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._waiting: deque[Handle] = deque()
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
@@ -33,7 +29,7 @@ class DebugLauncher(Supervision):
         return handles
 
     def attach(self, jobs: Sequence[Job]) -> list[Handle]:
-        """None: nothing goes on without this process."""
+        """None: no job outlives this process."""
         return []
 
     def poll(self, timeout: float = 0) -> list[Handle]:
@@ -43,7 +39,7 @@ class DebugLauncher(Supervision):
         quiet_libraries()
         handle = self._waiting.popleft()
         exit_code = do(handle.job)
-        record = Record(Path(handle.job.folder))
+        record = handle.job.directory
         if (record.owner() or {}).get("pid") == os.getpid():
             record.attempt = record.newest_attempt()
             record.release()  # this process lives on, and the attempt does not
@@ -51,14 +47,14 @@ class DebugLauncher(Supervision):
         return [handle]
 
     def requeue(self, handle: Handle, why: str) -> bool:
-        """Nothing: a job that runs here is not looked at while it runs."""
+        """No: a job here ends within the poll that starts it."""
         return False
 
     def cancel(self, handle: Handle) -> None:
-        """Nothing: a job is over before anybody can cancel it."""
+        """Nothing: a job has ended before it can be cancelled."""
 
     def stop(self) -> None:
-        """Drop what waits; nothing else runs."""
+        """Drop the waiting jobs."""
         self._waiting.clear()
 
     def leave(self) -> None:
