@@ -10,7 +10,7 @@ from typing import Any
 AGAINST_HYDRA = ("ours --help / hydra --help", "ours dry_run / hydra -m")
 BOUND = re.compile(" at least | at most | above ")
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("models", "strategies", "curricula", "figures", "cluster", "analysis", "search")
+NAMES = ("models", "strategies", "curricula", "benchmarks", "cluster", "analysis", "search")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 
 
@@ -18,7 +18,7 @@ def filled(text: str, results: Path) -> str:
     """A page's text with the tables that the result files give."""
     tables = {
         "learning": _learning,
-        "figures": _figures,
+        "benchmarks": _benchmarks,
         "costs": _costs,
         "promises": _promises,
         "real_model": _real_model,
@@ -28,6 +28,7 @@ def filled(text: str, results: Path) -> str:
         "coverage": _coverage,
         "reporting": _reporting,
         "claims": _claims,
+        "claims_first": _claims_first,
         "searching": _searching,
     }
     for name, table in ((name, make(results)) for name, make in tables.items() if f"<!-- table:{name} -->" in text):
@@ -42,16 +43,30 @@ def filled(text: str, results: Path) -> str:
 
 def _learning(results: Path) -> str:
     measured = _read(results, "learning")
-    header = "| strategy | trained parameters | accuracy before | after [95% interval] | gain | training | peak memory |"
-    rows = [header, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    names = (
+        "strategy",
+        "trained parameters",
+        "sampled accuracy [95% interval]",
+        "greedy accuracy",
+        "training",
+        "peak memory",
+    )
+    rows = [f"| {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    before = measured["strategies"][0]["accuracy_before"]
+    rows.append(f"| no training | 0 | {before:.1%} | {_greedy(measured['runs'], 'before'):.1%} | | |")
     for row in measured["strategies"]:
         low, high = row["accuracy_interval"]
+        greedy = _greedy([run for run in measured["runs"] if run["strategy"] == row["label"]], "after")
         rows.append(
-            f"| {row['label']} | {row['trainable_params']:,} | {row['accuracy_before']:.1%} | {row['accuracy']:.1%} "
-            f"[{low:.1%}, {high:.1%}] | {row['gain_points']:+.1f} points | {row['train_seconds']:.0f} s | "
-            f"{row['peak_memory_bytes'] / 2**20:.0f} MiB |"
+            f"| {row['label']} | {row['trainable_params']:,} | {row['accuracy']:.1%} [{low:.1%}, {high:.1%}] "
+            f"| {greedy:.1%} | {row['train_seconds']:.0f} s | {row['peak_memory_bytes'] / 2**20:.0f} MiB |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _greedy(runs: Sequence[Any], when: str) -> float:
+    """Mean greedy accuracy of these runs, before or after training."""
+    return fmean(run[when]["greedy_accuracy"] for run in runs)
 
 
 def _coverage(results: Path) -> str:
@@ -77,11 +92,22 @@ def _reporting(results: Path) -> str:
 
 
 def _claims(results: Path) -> str:
+    return _claims_table(_read(results, "claims")["claims"])
+
+
+def _claims_first(results: Path) -> str:
+    """The first claim of each verdict."""
+    claims = _read(results, "claims")["claims"]
+    first = {claim["verdict"]: claim for claim in reversed(claims)}
+    return _claims_table([claim for claim in claims if claim is first[claim["verdict"]]])
+
+
+def _claims_table(claims: Sequence[Any]) -> str:
     rows = [
         "| claim, tested with 5 seeds on the embedded model | measured [95% interval] | verdict |",
         "| --- | --- | --- |",
     ]
-    for claim in _read(results, "claims")["claims"]:
+    for claim in claims:
         source = claim["source"].rpartition(", ")[2]
         measured = "; ".join(f"{BOUND.split(check['criterion'])[0]} {check['measured']}" for check in claim["checks"])
         rows.append(f"| {claim['question']} ({source}) | {measured} | {claim['verdict']} |")
@@ -136,7 +162,7 @@ def _curricula(results: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _figures(results: Path) -> str:
+def _benchmarks(results: Path) -> str:
     rows = (*_training(results), *_mathematics(results), *_demo(results), *_launching(results), *_planning(results))
     header = f"| measured on {_read(results, 'demo')['machine']['cores']} cores, medians | |\n| --- | --- |\n"
     return header + "".join(f"| {what} | {value} |\n" for what, value in rows)

@@ -1,4 +1,4 @@
-"""Hard pairs of answer and gold with the verdict of a fair judge, by kind; what each kind decides is in docs/rewards.md."""
+"""Hard pairs of answer and gold with the verdict of a fair judge, by kind; what each kind decides is in docs/verifier.md."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,9 @@
 """The doctor finds, before a start, what makes starts fail, and says what mends it."""
 
 import errno
+import itertools
 import json
+import math
 import re
 import sqlite3
 import threading
@@ -345,6 +347,21 @@ def test_small_batches_are_a_warning_and_whole_ones_a_sentence() -> None:
     assert found.remedy == "grpo.gradient_accumulation_steps=2"
     (found,) = batches.check_batch(tiny_run("grpo.gradient_accumulation_steps=2"), processes=2)
     assert found.what == "a step: 8 prompts x 4 = 32 completions, in 2 passes of 16 over 2 processes"
+
+
+def test_the_doctor_refuses_the_batches_that_training_refuses_and_no_others() -> None:
+    for rows, passes, processes in itertools.product((4, 6, 8), (1, 2, 3), range(1, 9)):
+        batch = (f"grpo.per_device_train_batch_size={rows}", f"grpo.gradient_accumulation_steps={passes}")
+        run = tiny_run(*batch, "grpo.num_generations=2")
+        accepted = passes % (processes // math.gcd(rows, processes)) == 0
+        assert ("failure" not in levels(batches.check_batch(run, processes))) == accepted, (rows, passes, processes)
+    six_by_two = ("grpo.per_device_train_batch_size=6", "grpo.gradient_accumulation_steps=2", "grpo.num_generations=2")
+    assert "failure" not in levels(batches.check_batch(tiny_run(*six_by_two), processes=4))
+    found, _ = batches.check_batch(tiny_run(*six_by_two), processes=5)
+    assert found.what.endswith("cannot be shared by 5 processes")
+    assert found.remedy.startswith("use 4")
+    (found,) = batches.check_batch(tiny_run("grpo.loss_type=bnpo", "grpo.gradient_accumulation_steps=2"), processes=2)
+    assert "grpo.loss_type=dapo" in found.remedy
 
 
 def test_warnings_count_only_where_they_are_asked_to(capsys: pytest.CaptureFixture[str]) -> None:

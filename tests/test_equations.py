@@ -14,7 +14,7 @@ from efficient_rl.rewards.consistency import LogicalConsistency
 from efficient_rl.rewards.equations import find_equations
 
 GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "reward_functions.md").read_text()
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "rewards.md").read_text()
 needs_gsm8k = pytest.mark.skipif(not GSM8K.exists(), reason="GSM8K is not part of the project; put it beside the checkout")
 
 

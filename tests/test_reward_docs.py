@@ -14,7 +14,7 @@ from efficient_rl.tasks.countdown import Countdown
 from tests.conftest import ROOT
 from tests.test_rewards import columns
 
-PAGE = (ROOT / "docs" / "reward_functions.md").read_text()
+PAGE = (ROOT / "docs" / "rewards.md").read_text()
 FUNCTIONS = PAGE.index("| term |")
 ROWS = re.findall(r"^\| `(\w+)` \| (.+) \|(?: (\d{4}\.\d{5}))? \|$", PAGE[:FUNCTIONS], re.MULTILINE)
 OPTIONS = {option: (terms, paper) for option, terms, paper in ROWS}

@@ -191,7 +191,7 @@ def test_a_bomb_costs_less_than_a_fifth_of_a_second() -> None:
 
 
 def test_the_page_names_every_place_and_checker() -> None:
-    page = (ROOT / "docs" / "rewards.md").read_text()
+    page = (ROOT / "docs" / "verifier.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*PLACES, *CHECKERS, "check", "place"}
 
 

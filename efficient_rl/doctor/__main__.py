@@ -77,7 +77,7 @@ def _each(
 
 def _batch_key(run: RunConfig) -> object:
     grpo = run.grpo
-    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations
+    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
 
 
 def _memory(

@@ -95,6 +95,67 @@ class RunResult:
             if not all(isinstance(values[name], int | float) for name in EVALUATED):
                 raise ValueError(f"{values!r} must hold numbers")
 
+    @property
+    def gain(self) -> float:
+        """Accuracy after training less before."""
+        return self.accuracy - self.accuracy_before
+
+    @property
+    def greedy_accuracy(self) -> float:
+        """Accuracy of greedy completions after training."""
+        return float(self.evaluation["greedy_accuracy"])
+
+    @property
+    def pass_at_k(self) -> float:
+        """Share of the problems that one of `samples` completions solved."""
+        return float(self.evaluation["pass_at_k"])
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, over the held-out problems."""
+        return float(self.evaluation["standard_error"])
+
+    @property
+    def problems(self) -> int:
+        """How many held-out problems there are."""
+        return int(self.evaluation["problems"])
+
+    @property
+    def samples(self) -> int:
+        """Completions drawn for each held-out problem."""
+        return int(self.evaluation["samples"])
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        """Right samples of every held-out problem after training; () where they were not recorded."""
+        return tuple(self.evaluation.get("right", ()))
+
+    @property
+    def right_before(self) -> tuple[int, ...]:
+        """Right samples of every held-out problem before training; () where they were not recorded."""
+        return tuple(self.evaluation_before.get("right", ()))
+
+    @property
+    def by_difficulty(self) -> dict[str, float]:
+        """Accuracy at every level of difficulty after training."""
+        return dict(self.evaluation.get("by_difficulty", {}))
+
+    @property
+    def by_difficulty_before(self) -> dict[str, float]:
+        """Accuracy at every level of difficulty before training."""
+        return dict(self.evaluation_before.get("by_difficulty", {}))
+
+    @property
+    def sets(self) -> dict[str, float]:
+        """Accuracy on every further evaluation set after training."""
+        sets = self.evaluation.get("sets", {})
+        return {name: float(evaluation["accuracy"]) for name, evaluation in sets.items()}
+
+    @property
+    def highest_peak_bytes(self) -> int:
+        """Peak memory of the phase with the highest."""
+        return int(max(self.peak_memory_bytes.values(), default=0))
+
 
 @dataclass(frozen=True)
 class Failure:

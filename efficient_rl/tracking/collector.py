@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import Record
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
 EVALUATIONS = {"right": "evaluation", "right_before": "evaluation_before"}  # tag of a run -> part of its result
+SENT_AT_THE_END = (  # metrics of a result that one sorts runs by; the others are in the log already
+    "accuracy",
+    "accuracy_before",
+    "accuracy_gain",
+    "greedy_accuracy",
+    "problems",
+    "samples",
+    "memory/total_peak_bytes",
+    "time/train_seconds",
+    "time/total_seconds",
+)
 LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -232,7 +244,7 @@ class Collector:
         tags, metrics = [], []
         if result is not None:
             stamp = int(result.finished_at * 1000)
-            metrics = [Metric(key, value, stamp, result.steps) for key, value in _summary(asdict(result)).items()]
+            metrics = [Metric(key, METRICS[key].value(result), stamp, result.steps) for key in SENT_AT_THE_END]
             commit = result.code_version.split("-")[0]
             tags = [RunTag("code_version", result.code_version), RunTag("mlflow.source.git.commit", commit)]
             counts = {tag: json.dumps(getattr(result, part).get("right")) for tag, part in EVALUATIONS.items()}
@@ -346,21 +358,6 @@ def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[Any]]:
         Metric(key, value, int(row["time"] * 1000), row["step"]) for row in rows for key, value in row["metrics"].items()
     ]
     return [points[start : start + METRICS_A_CALL] for start in range(0, len(points), METRICS_A_CALL)]
-
-
-def _summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a result that one sorts runs by."""
-    return {
-        "accuracy": result["accuracy"],
-        "accuracy_before": result["accuracy_before"],
-        "accuracy_gain": result["accuracy"] - result["accuracy_before"],
-        "greedy_accuracy": result["evaluation"]["greedy_accuracy"],
-        "problems": result["evaluation"]["problems"],
-        "samples": result["evaluation"]["samples"],
-        "memory/total_peak_bytes": max(result["peak_memory_bytes"].values(), default=0),
-        "time/train_seconds": result["train_seconds"],
-        "time/total_seconds": result["total_seconds"],
-    }
 
 
 def _columns(path: Path) -> dict[str, list[Any]]:
