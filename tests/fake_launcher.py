@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from efficient_rl.config.run_config import RunConfig, from_dict
-from efficient_rl.launch.handle import Handle
-from efficient_rl.launch.settings import Supervision
+from efficient_rl.launch.base import Handle
 from efficient_rl.launch.worker import Job
+from efficient_rl.rundir.state import RunState
 from efficient_rl.rundir.directory import AlreadyFinished, Failure, Record, RunResult
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
@@ -53,7 +53,7 @@ class FakeHandle(Handle):
 
 
 @dataclass
-class FakeLauncher(Supervision):
+class FakeLauncher:
     """Does a step of every running job a poll. Runs at the learning rate `fails_at` fail.
 
     Writes the number of jobs in hand at each launch to `launches.jsonl` in the working directory.
@@ -88,7 +88,7 @@ class FakeLauncher(Supervision):
         time.sleep(self.poll_seconds)
         for handle in list(self._handles):
             self._step(handle)
-            if handle.ended:
+            if handle.state.ended:
                 self._handles.remove(handle)
                 self._ended.append(handle)
         ended, self._ended = self._ended, []
@@ -97,15 +97,15 @@ class FakeLauncher(Supervision):
     def _step(self, handle: FakeHandle) -> None:
         run = from_dict(handle.job.config)
         if handle.record is None:
-            handle.record, handle.stage = Record(Path(handle.job.folder)), "running"
+            handle.record, handle.state = Record(handle.job.folder), RunState.RUNNING
             try:
                 handle.record.claim(run)
             except AlreadyFinished:
-                handle.stage = "finished"
+                handle.state = RunState.FINISHED
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
-            handle.stage, handle.failure = "failed", Failure(handle.record.attempt or 0, "diverged", "log.txt")
+            handle.state, handle.failure = RunState.FAILED, Failure(handle.record.attempt or 0, "diverged", "log.txt")
             handle.record.note_failure(handle.failure)
             handle.record.release()
             return
@@ -115,7 +115,7 @@ class FakeLauncher(Supervision):
         if handle.steps >= run.grpo.max_steps:
             assert handle.record.attempt is not None
             handle.record.finish(result(run, handle.record.attempt))
-            handle.stage = "finished"
+            handle.state = RunState.FINISHED
 
     def requeue(self, handle: Handle, why: str) -> bool:
         raise NotImplementedError
@@ -125,7 +125,7 @@ class FakeLauncher(Supervision):
         self._handles.remove(handle)
         if handle.record is not None:
             handle.record.release()
-        handle.stage = "stopped"
+        handle.state = RunState.STOPPED
         self._ended.append(handle)
 
     def stop(self) -> None:

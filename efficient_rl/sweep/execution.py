@@ -41,7 +41,7 @@ def carry_out(request: Request, plan: Plan, console: Console) -> int:
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
-        approve(budget, launcher.max_gpu_hours, console)
+        approve(budget, request.watch.max_gpu_hours, console)
     labels = label_runs(plan.runs)
     write_manifest(request, sorted(plan.runs, key=_request_order(request)), labels, launcher.detaches)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
