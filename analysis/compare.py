@@ -20,7 +20,7 @@ from analysis.report.sentences import points_text
 from analysis.stats.aggregate import MEASURE, group_runs
 from analysis.stats.comparisons import Difference, compare, corrected
 from analysis.stats.intervals import Estimate, Stratum, mean
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 

@@ -1,7 +1,12 @@
-"""The error that a bad request raises, and the words for it. Imports nothing of ours."""
+"""The error that a bad request raises, and the checks that raise it. Imports nothing of ours."""
 
 import difflib
+import math
+import sys
+import types
+import typing
 from collections.abc import Collection, Iterable
+from dataclasses import fields
 from typing import Any
 
 
@@ -31,3 +36,17 @@ def require_known(key: str, value: str, valid: Collection[str]) -> None:
     """Raise a ConfigError that lists the valid names, unless the value is one of them."""
     if value not in valid:
         raise ConfigError(f"{key}={value!r} is not known; {did_you_mean(value, valid)}")
+
+
+def check_types(section: str, instance: Any) -> None:
+    """Hold every field of a dataclass to its annotation; a whole number becomes a float where one is meant."""
+    for item in fields(instance):
+        value = getattr(instance, item.name)
+        kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        allowed = [typing.get_origin(kind) or kind for kind in kinds]
+        if float in allowed and type(value) is int:
+            value = float(value) if abs(value) < sys.float_info.max else math.inf
+            object.__setattr__(instance, item.name, value)
+        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")

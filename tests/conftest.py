@@ -12,7 +12,8 @@ import pytest
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
 
 quiet_libraries()
 

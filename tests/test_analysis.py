@@ -32,7 +32,8 @@ from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
 from tests.conftest import ROOT, environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.

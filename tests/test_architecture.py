@@ -19,6 +19,9 @@ TORCH_FREE = (
     "config.run_config",
     "config.schema",
     "rundir.directory",
+    "rundir.process",
+    "rundir.result",
+    "rundir.state",
     "rundir.provenance",
     "distributed.environment",
     "distributed.process_group",
@@ -157,6 +160,20 @@ def test_planning_imports_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_reading_a_result_costs_almost_nothing() -> None:
+    script = (
+        "import sys, time\nbefore = time.process_time()\nfrom efficient_rl.rundir.result import RunResult\n"
+        "seconds = time.process_time() - before\n"
+        "print(seconds, [name for name in ('hydra', 'omegaconf', 'torch', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    seconds, heavy = done.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]", done.stdout + done.stderr
+    assert float(seconds) <= 0.08
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-m", "strategy=full,lora", "seed=0,1", "dry_run=true"]])

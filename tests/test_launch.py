@@ -90,7 +90,7 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     running(first)
     launcher.stop()
     assert Record(first.folder).checkpoint() is not None
-    assert Record(first.folder).state() == "pending"
+    assert Record(first.folder).state() == "waiting"
     assert not (second.folder / "attempts").exists()
 
 
@@ -104,7 +104,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp
     wait(launcher, 3)
     assert [handle.state for handle in handles] == ["stopped", "stopped", "finished"]
     assert Record(first.folder).checkpoint() is not None
-    assert Record(first.folder).state() == "pending"
+    assert Record(first.folder).state() == "waiting"
     assert not (waiting.folder / "attempts").exists()
 
 
@@ -224,7 +224,7 @@ LIMITED = (
     "    (handle,) = launcher.launch([job(Path(sys.argv[1]) / name)])\n"
     "    while not launcher.poll(0.1):\n"
     "        owner = Record(Path(handle.job.folder)).owner()\n"
-    "        if kill and owner: os.kill(owner['pid'], signal.SIGKILL)\n"
+    "        if kill and owner: os.kill(owner.pid, signal.SIGKILL)\n"
     "    print(handle.failure.cause, handle.failure.error, sep=': ')\n"
     "end(gorge, 'gorge', False)\nend(hang, 'hang', True)\n"
 )

@@ -404,7 +404,7 @@ def test_hopeless_runs_are_pruned_and_can_go_on_later() -> None:
         record = Record(Path("outputs/runs") / trial.user_attrs["config_hash"])
         assert (record.result() is None) == (trial.state == TrialState.PRUNED)
         if trial.state == TrialState.PRUNED:
-            assert record.state() == "pending"
+            assert record.state() == "waiting"
             assert max(trial.intermediate_values) < 20
             assert max(trial.intermediate_values.values()) < best
     assert len(launched()) == 12

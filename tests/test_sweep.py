@@ -230,7 +230,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_pa
     said, _ = whole.communicate(timeout=60)
     assert whole.returncode == 130, said
     assert "to go on: python -m efficient_rl.sweep -m" in said
-    assert states(tmp_path) == ["pending", "pending"]
+    assert states(tmp_path) == ["waiting", "waiting"]
     assert all_gone(tmp_path, seconds=10)
     resumed_from = [record.checkpoint() for record in records(tmp_path)]
     assert all(resumed_from)

@@ -10,7 +10,7 @@ from efficient_rl.errors import require, require_known
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
 from efficient_rl.run import SHARDINGS
-from efficient_rl.rundir.directory import Cause, Failure
+from efficient_rl.rundir.result import Cause, Failure
 from efficient_rl.rundir.state import RunState
 
 

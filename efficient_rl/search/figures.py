@@ -8,7 +8,7 @@ from typing import Any
 
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.metrics import METRICS, objectives
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 DIRECTIONS = ("maximize", "minimize")
 RULE = re.compile(r"\s*([\w/]+)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")

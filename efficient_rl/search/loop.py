@@ -173,7 +173,7 @@ class Loop:
     def _launch(self, runs: list[RunConfig]) -> None:
         if runs:
             write_manifest(self.request, list(self._runs.values()), self._labels, self.flight.launcher.detaches)
-            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() == "active"]
+            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() == "running"]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.state import RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +51,12 @@ LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothi
 # The page of an experiment with its charts; sorted by a metric, because the UI folds nested runs away otherwise.
 CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
 DEFAULT_URI = "sqlite:///mlflow.db"
+STATUSES = {  # MLflow's word for the state of a run directory
+    RunState.FINISHED: "FINISHED",
+    RunState.RUNNING: "RUNNING",
+    RunState.FAILED: "FAILED",
+    RunState.WAITING: "KILLED",
+}
 
 
 @dataclass(frozen=True)
@@ -321,9 +328,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _status(record: Record) -> str:
-    """MLflow's word for the state of a run directory."""
-    state = record.state()
-    return {"finished": "FINISHED", "active": "RUNNING", "failed": "FAILED", "pending": "KILLED"}[state]
+    return STATUSES[record.state()]
 
 
 def _touched(folder: Path) -> int | None:

@@ -36,7 +36,7 @@ class RunView:
 
     def is_in(self, job: str | None) -> bool:
         """Whether the newest attempt belongs to that Slurm job."""
-        return self.owner is not None and self.owner.job is not None and self.owner.job.id == job
+        return self.owner is not None and self.owner.job_id == job
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from efficient_rl.errors import ConfigError
 from efficient_rl.files import write_atomic
-from efficient_rl.rundir.directory import Cause, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Cause
 
 ERROR_CHARACTERS = 4000
 MISSING = (FileNotFoundError, NotADirectoryError)

@@ -108,6 +108,6 @@ def _superseded(job: Job) -> bool:
 def _failed_here(job: Job) -> bool:
     """Whether the run failed in an earlier start of this very job, so that it would fail again."""
     now, owner = cluster_job(), job.directory.owner()
-    if now is None or owner is None or owner.job is None or owner.job.id != now.id:
+    if now is None or owner is None or owner.job_id != now.id:
         return False
     return job.directory.failure() is not None
