@@ -164,9 +164,7 @@ class Ledger:
         ends = [path.read_text(errors="replace")[-ERROR_CHARACTERS:] for path in files]
         return "\n".join(ends), str(files[0]) if files else None
 
-    def record_submission(
-        self, prefix: str, tasks: Sequence[Sequence[str]], before: Mapping[str, Assignment]
-    ) -> Batch:
+    def record_submission(self, prefix: str, tasks: Sequence[Sequence[str]], before: Mapping[str, Assignment]) -> Batch:
         """Record what is about to be submitted. `before`: the assignments of runs that had tries already."""
         batch = Batch(self.jobs / f"{prefix}-{uuid.uuid4().hex[:10]}", [list(keys) for keys in tasks])
         batch.save()
@@ -192,6 +190,4 @@ def _read(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any] |
 
 
 def _damaged(path: Path) -> ConfigError:
-    return ConfigError(
-        f"damaged: {path}; if no cluster job works on its runs, remove it and run the same command again"
-    )
+    return ConfigError(f"damaged: {path}; if no cluster job works on its runs, remove it and run the same command again")
