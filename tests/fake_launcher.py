@@ -11,9 +11,9 @@ from pathlib import Path
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.base import Handle
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.state import RunState
 from efficient_rl.rundir.directory import AlreadyFinished, Record
 from efficient_rl.rundir.result import Failure, RunResult
+from efficient_rl.rundir.state import RunState
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
 

@@ -110,7 +110,8 @@ SLURMSTEPD, AT = "slurmstepd: error: *** ", "CANCELLED AT 2026-11-23T07:00:00"
         (STARTED, ended("FAILED", "a line\nthe last word\n", "11:0"), "failed", "killed", "exit code 11:0: the last word"),
         # the run never began; a neighbour's memory, or something that may be better next time
         (UNSTARTED, ended("OUT_OF_MEMORY"), "failed", "not_started", "out of memory"),
-        (UNSTARTED, ended("FAILED", "StepId=7.0 exceeded memory limit\nTask 0: Killed"), "failed", "not_started", "out of memory"),
+        (UNSTARTED, ended("FAILED", "StepId=7.0 exceeded memory limit\nTask 0: Killed"), "failed", "not_started",
+         "out of memory"),
         (UNSTARTED, ended("FAILED", "module: command not found"), "failed", "not_started",
          "its job ended before it began (FAILED, module: command not found)"),
         (UNSTARTED, ended("FAILED"), "failed", "not_started", "its job ended before it began (FAILED, 1:0)"),

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from efficient_rl.config.run_config import from_dict, to_dict
+from efficient_rl.launch.base import Handle
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.debug import DebugLauncher
-from efficient_rl.launch.base import Handle
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.run import Options

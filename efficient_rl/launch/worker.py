@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, process
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +33,7 @@ class Job:
 
     folder: Path
     config: Mapping[str, Any]
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     redo_through_attempt: int | None = None
     ended_attempts: int = 0
     retries: int = 3

@@ -121,14 +121,14 @@ class Flight:
         ended = []
         for key in sorted(self._elsewhere):
             state = Record(self.rows[key].folder).state()
-            if state == "running":
+            if state is RunState.RUNNING:
                 continue
             self._elsewhere.discard(key)
-            if state in ("finished", "failed"):
+            if state in (RunState.FINISHED, RunState.FAILED):
                 self.rows[key].state = state
                 ended.append(key)
             else:
-                self.rows[key].state = "waiting"
+                self.rows[key].state = RunState.WAITING
                 (self._handles[key],) = self.launcher.launch([self._jobs[key]])
         return ended
 

@@ -16,6 +16,7 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.budget import approve, make_budget
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row, failure_table
@@ -45,9 +46,10 @@ def carry_out(request: Request, plan: Plan, console: Console) -> int:
     labels = label_runs(plan.runs)
     write_manifest(request, sorted(plan.runs, key=_request_order(request)), labels, launcher.detaches)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
+    states = {RunState.FINISHED: plan.finished, RunState.ELSEWHERE: plan.active, RunState.WAITING: plan.pending}
     rows = [
         Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
-        for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
+        for state, runs in states.items()
         for run in runs
     ]
     flight = Flight(request, launcher, console, rows)

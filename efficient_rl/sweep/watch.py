@@ -47,5 +47,9 @@ def split_launcher(
 
     Such a preset counts unless the command line gives the key (`given`).
     """
-    earlier = {key: value for key, value in launcher.items() if key in KEYS and f"watch.{key}" not in set(given)}
+    earlier = {key: launcher[key] for key in KEYS if key in launcher}
+    if not earlier:
+        return dict(launcher), dict(watch)
+    for key in given:
+        earlier.pop(key.removeprefix("watch."), None)
     return {key: value for key, value in launcher.items() if key not in KEYS}, {**watch, **earlier}

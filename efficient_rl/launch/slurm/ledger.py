@@ -40,6 +40,9 @@ class Assignment:
         return replace(self, tries=(*self.tries, cause), micro_batches=micro_batches)
 
 
+UNASSIGNED = Assignment("", 0)
+
+
 @dataclass
 class Batch:
     """One array of jobs: its unique name, the runs of each task, and Slurm's id once it is known."""
@@ -171,7 +174,7 @@ class Ledger:
         self._batches[batch.name] = batch
         for index, keys in enumerate(tasks):
             for key in keys:
-                earlier = before.get(key, Assignment("", 0))
+                earlier = before.get(key, UNASSIGNED)
                 self.assign(key, replace(earlier, batch=batch.name, task=index))
         return batch
 

@@ -50,7 +50,8 @@ def _forgotten(started: bool, error_text: str) -> tuple[Cause, str]:
     """The ending of a job that Slurm no longer knows: its error stream names who cancelled it, but no node failure."""
     signs = CANCELLED.findall(error_text)
     if signs:
-        cause = next((cause for words, cause in DUE_TO.items() if words in signs[-1]), "cancelled")
+        due = next((cause for words, cause in DUE_TO.items() if words in signs[-1]), None)
+        cause: Cause = due or "cancelled"
         return cause, f"{cause.replace('_', ' ')}, by its error stream; Slurm no longer knows its job"
     if started:
         return "node_failure", "its job is gone: Slurm no longer knows it, and it left no message (a node that failed?)"

@@ -3,15 +3,14 @@
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.base import Handle
 from efficient_rl.launch.slurm import commands
-from efficient_rl.launch.slurm.ledger import Assignment, Batch, Ledger
+from efficient_rl.launch.slurm.ledger import UNASSIGNED, Assignment, Batch, Ledger
 from efficient_rl.launch.slurm.node import NodeJob
 from efficient_rl.launch.slurm.settings import SlurmRequest
 from efficient_rl.launch.worker import Job
@@ -36,7 +35,7 @@ LIMITS = (
 class SlurmHandle(Handle):
     """A job with its place in the ledger, and Slurm's id once it is submitted."""
 
-    assignment: Assignment = Assignment("", 0)
+    assignment: Assignment = UNASSIGNED
     job_id: str | None = None
     ended_since: float | None = None  # when Slurm first said that the job had ended
 
@@ -108,8 +107,7 @@ class SubmissionQueue:
                 continue
             batch, assignment = found
             try:
-                with nullcontext() if batch.settled else submission_lock(ledger):
-                    known = find(batch)
+                known = find_locked(ledger, batch)
             except SchedulerError as error:  # `submit` asks again before it submits anything
                 logger.warning("%s", error)
                 unknown.add(batch.name)
@@ -221,6 +219,17 @@ def find(batch: Batch) -> bool:
         batch.rejected = True
     batch.save()
     return not batch.rejected
+
+
+def find_locked(ledger: Ledger, batch: Batch, seconds: float = -1) -> bool:
+    """`find` under the lock, for which it waits so many seconds, without a bound if -1; then SchedulerError."""
+    if batch.settled:
+        return not batch.rejected
+    try:
+        with submission_lock(ledger).acquire(timeout=seconds):
+            return find(batch)
+    except Timeout as error:
+        raise SchedulerError(f"another command is submitting jobs: {batch.name}") from error
 
 
 def _hand_over(batch: Batch) -> None:
