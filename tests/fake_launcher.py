@@ -11,9 +11,27 @@ from pathlib import Path
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.base import Handle
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import AlreadyFinished, Record
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Record
 from efficient_rl.rundir.result import Failure, RunResult
 from efficient_rl.rundir.state import RunState
+
+OPTION = """# Fake.
+_target_: tests.fake_launcher.FakeLauncher
+workers: 1
+poll_seconds: 0.0
+fails_at: null
+"""
+
+
+def fake_arguments(*overrides: str) -> list[str]:
+    """Arguments of the sweep command for runs that only look like training; the option goes into the working directory."""
+    options = Path("options/launcher")
+    options.mkdir(parents=True, exist_ok=True)
+    (options / "fake.yaml").write_text(OPTION)
+    given = [text.split("=")[0] for text in overrides]
+    own = [text for text in ("launcher=fake", "tracking.uri=none", "grpo.max_steps=3") if text.split("=")[0] not in given]
+    return ["--config-dir", "options", *own, *overrides]
+
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
 
@@ -100,9 +118,12 @@ class FakeLauncher:
         if handle.record is None:
             handle.record, handle.state = Record(handle.job.folder), RunState.RUNNING
             try:
-                handle.record.claim(run)
+                handle.record.claim(run, handle.job.redo_through_attempt)
             except AlreadyFinished:
                 handle.state = RunState.FINISHED
+                return
+            except AlreadyActive:
+                handle.record, handle.state = None, RunState.ELSEWHERE
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
@@ -116,6 +137,7 @@ class FakeLauncher:
         if handle.steps >= run.grpo.max_steps:
             assert handle.record.attempt is not None
             handle.record.finish(result(run, handle.record.attempt))
+            handle.record.release()  # this process lives on
             handle.state = RunState.FINISHED
 
     def requeue(self, handle: Handle, why: str) -> bool:

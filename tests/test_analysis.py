@@ -23,18 +23,15 @@ from analysis.data.load import REWARD, Result, Run, SweepData, load_sweep, make_
 from analysis.figures.data import Bars, Figure, Heat, Intervals, Line, Lines, Point, Scatter
 from analysis.figures.draw import draw_figure, draw_lines, draw_scatter
 from analysis.figures.style import styles, written
-from analysis.labels import make_labels, make_setting_labels
 from analysis.report.__main__ import main
 from analysis.report.results import analyse
 from analysis.report.sentences import ONE_SEED, findings, points, share_text
-from analysis.stats.aggregate import MEASURE, Summary, curves, summarize
+from analysis.stats.aggregate import Summary, curves, summarize
 from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
-from efficient_rl.config.compose import expand
-from efficient_rl.config.run_config import parse_run
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
@@ -155,7 +152,7 @@ def report(outputs: Path, *arguments: str) -> int:
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -269,77 +266,6 @@ def test_the_front_does_not_depend_on_the_order(case: tuple[list[tuple[int, floa
     cloud, order = case
     summaries = summaries_at(*cloud)
     assert pareto_front([summaries[index] for index in order]) == pareto_front(summaries)
-
-
-# Labels
-
-
-def configurations(*overrides: str) -> list[dict[str, Any]]:
-    """The flat parameters of every distinct run that the overrides name."""
-    return list({run.config_hash: run.flat() for run in map(parse_run, expand(overrides))}.values())
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (["strategy=full,first_k,last_k,lora"], ["full", "first_k", "last_k", "lora"]),
-        (["strategy=full,first_k", "strategy.k=1,2"], ["full", "first_k k=1", "first_k k=2"]),
-        (["strategy=full,lora", "lora.rank=1,4"], ["full", "lora rank=1", "lora rank=4"]),
-        (
-            ["strategy=full,lora", "grpo.beta=0.0,0.04"],
-            ["full beta=0.0", "full beta=0.04", "lora beta=0.0", "lora beta=0.04"],
-        ),
-        (["strategy=full", "reward=accuracy,tinyzero"], ["full reward=accuracy", "full reward=format+accuracy"]),
-    ],
-    ids=["strategy", "k", "rank", "beta", "reward"],
-)
-def test_a_label_is_the_strategy_and_what_varies_within_it(overrides: list[str], expected: list[str]) -> None:
-    assert make_labels(configurations(*overrides)) == expected
-
-
-def test_a_learning_rate_that_the_strategy_decides_is_not_shown_and_one_that_varies_is() -> None:
-    decided = configurations("strategy=full,lora")
-    assert len({params["grpo.learning_rate"] for params in decided}) == 2  # lora multiplies it by a factor of its own
-    assert make_labels(decided) == ["full", "lora"]
-    varied = make_labels(configurations("strategy=full", "grpo.learning_rate=1e-4,1e-3"))
-    assert varied == ["full learning_rate=0.0001", "full learning_rate=0.001"]
-
-
-def test_models_are_settings_and_do_not_appear_in_the_labels() -> None:
-    params = configurations("strategy=full,lora", "model=nano,smollm2_135m")
-    assert set(make_labels(params, MEASURE)) == {"full", "lora"}
-    assert set(make_setting_labels(params, MEASURE)) == {"model=nano", "model=smollm2_135m"}
-
-
-def test_numbers_in_labels_have_as_many_digits_as_tell_them_apart() -> None:
-    rates = [0.006762095212206098, 0.0067621, 0.001]
-    groups = [{"strategy.name": "lora", "grpo.learning_rate": rate} for rate in rates]
-    assert make_labels(groups[1:]) == ["lora learning_rate=0.00676", "lora learning_rate=0.001"]
-    assert make_labels(groups) == [f"lora learning_rate={rate}" for rate in (0.006762095, 0.0067621, 0.001)]
-
-
-def test_the_seed_is_never_part_of_a_label() -> None:
-    assert make_labels([{"strategy.name": "full", "seed": 0}, {"strategy.name": "full", "seed": 1}]) == ["full", "full"]
-
-
-values = st.one_of(st.integers(0, 2), st.sampled_from(["a", "b"]), st.booleans())
-flat_params = st.fixed_dictionaries(
-    {"strategy.name": st.sampled_from(["full", "lora"])},
-    optional={
-        "strategy.k": values,
-        "grpo.beta": values,
-        "curriculum.name": values,
-        "reward.r.name": values,
-        "grpo.k": values,
-    },
-)
-
-
-@given(st.lists(flat_params, unique_by=lambda params: json.dumps(params, sort_keys=True), max_size=8))
-@settings(deadline=None)
-def test_different_configurations_have_different_labels(groups: list[dict[str, Any]]) -> None:
-    labels = make_labels(groups)
-    assert len(set(labels)) == len(groups)
 
 
 # Sentences

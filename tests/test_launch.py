@@ -27,7 +27,7 @@ from efficient_rl.rundir.directory import Record
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.notify import Supervisor
 from efficient_rl.sweep.watch import Watch
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -234,7 +234,7 @@ def test_a_run_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_k
     with memory_group(1 << 30) as procs:
         done = subprocess.run(
             ["bash", "-c", f'echo $$ > {procs} && exec "$@"', "-", sys.executable, "-c", LIMITED, str(tmp_path)],
-            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+            env=environment(), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     assert done.stdout.splitlines() == [
         "out_of_memory: out of memory: the kernel killed the process, its job or this machine has no more",

@@ -19,7 +19,8 @@ from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.submit import SETTLE_SECONDS, submission_lock
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import Failure
-from efficient_rl.status.snapshot import Observer, find_manifest, find_run, read_status
+from efficient_rl.status.snapshot import Observer, find_run, read_status
+from efficient_rl.sweep.manifest import find_manifest
 from tests.conftest import ROOT, environment, tiny_run
 
 DIES = (
@@ -63,7 +64,7 @@ def claim_in_job(
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
     """An attempt whose process is gone and left no word."""
     line = [sys.executable, "-c", DIES, str(folder / "runs"), override]
-    subprocess.run(line, env=environment(**variables), check=True, timeout=60, cwd=ROOT)
+    subprocess.run(line, env=environment(**variables), check=True, timeout=60)
 
 
 def test_rows_name_job_and_node_the_reason_to_wait_and_how_a_job_ended(
@@ -171,11 +172,11 @@ def test_the_newest_whole_manifest_is_taken_where_none_is_named(tmp_path: Path) 
     manifest(tmp_path, "seed=0", name="first", created=1.0)
     manifest(tmp_path, "seed=0", name="torn", created=3.0)
     (tmp_path / "sweeps" / "torn" / "sweep.json").write_text('{"name": "torn", "runs"')
-    assert find_manifest(tmp_path, None)["name"] == "second"
-    assert find_manifest(tmp_path, "first")["name"] == "first"
+    assert find_manifest(tmp_path, None).name == "second"
+    assert find_manifest(tmp_path, "first").name == "first"
     with pytest.raises(ConfigError, match=r"damaged: .*torn/sweep.json; the command that made a sweep writes its file anew"):
         find_manifest(tmp_path, "torn")
-    with pytest.raises(ConfigError, match=r"no sweep 'fist' in .*; did you mean 'first'"):
+    with pytest.raises(ConfigError, match=r"unknown sweep 'fist' in .*; did you mean 'first'"):
         find_manifest(tmp_path, "fist")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
 from efficient_rl.rundir.result import Failure, RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standard_error": 0.01, "problems": 9, "samples": 2}
 RESULT: dict[str, Any] = {
@@ -75,9 +75,7 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
     folder = tmp_path / config.config_hash
     start = str(time.time() + 6)
     rivals = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), start], cwd=ROOT, env=environment(), stdout=-1, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", script, str(folder), start], env=environment(), stdout=-1, text=True)
         for _ in range(5)
     ]
     said = [rival.communicate(timeout=60)[0].strip() for rival in rivals]
@@ -206,7 +204,7 @@ def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(record.folder)],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "refused" in done.stdout, done.stderr
     assert not (record.folder / "result.json").exists()

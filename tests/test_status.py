@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.result import Failure
 from efficient_rl.status.__main__ import end_runs, main, retry_arguments
-from efficient_rl.status.snapshot import find_manifest, read_status
+from efficient_rl.status.snapshot import read_status
 from efficient_rl.sweep.lock import watchers, watching
+from efficient_rl.sweep.manifest import find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run
 from tests.test_observe import DIES, manifest, submitted
@@ -81,12 +83,14 @@ def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_
     options = tmp_path / "my options"
     options.mkdir()
     overrides = ["strategy=last_k", "force=true", "output=elsewhere", "seed=0,1", "filter=seed < 1"]
-    told = {"command": read_request(overrides, multirun=True, extra_folder=str(options)).command, "detaches": False}
+    asked = read_request(overrides, multirun=True, extra_folder=str(options))
+    told = asked.manifest([], {}, detaches=False)
     here = (tmp_path / "outputs").resolve()
     kept = ["-m", "--config-dir", str(options), "strategy=last_k", "seed=0,1", "filter=seed < 1"]
     assert retry_arguments(told, here) == kept
     assert retry_arguments(told, tmp_path / "other") == [*kept, f"output={tmp_path / 'other'}"]
-    again = {"command": shlex.join(["python", "-m", "efficient_rl.sweep", *kept, "launcher.detach=true"]), "detaches": True}
+    command = shlex.join(["python", "-m", "efficient_rl.sweep", *kept, "launcher.detach=true"])
+    again = replace(told, command=command, detaches=True)
     assert retry_arguments(again, here) == [*kept, "launcher.detach=true"]
 
 

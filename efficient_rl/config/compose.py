@@ -22,7 +22,7 @@ from efficient_rl.errors import ConfigError, did_you_mean
 
 EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
 OPEN = (*EXTENSIBLE, "search.sampler", "search.pruner")  # below these a command line may add arguments of the targets
-RENAMED = re.compile(r"^launcher\.(?=(notify|stall_minutes|requeue_stalled|retries|max_gpu_hours)=)")  # until 0.1
+RENAMED = re.compile(r"^launcher\.(?=(notify|stall_minutes|requeue_stalled|retries|max_gpu_hours)=)")  # in 0.1
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 

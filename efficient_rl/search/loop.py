@@ -25,7 +25,6 @@ from efficient_rl.search.space import Asked, UnfitError
 from efficient_rl.search.study import MakeSampler, concluded, open_trials, seeded
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row
-from efficient_rl.sweep.execution import write_manifest
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.collector import TrackedRun
 
@@ -173,8 +172,10 @@ class Loop:
 
     def _launch(self, runs: list[RunConfig]) -> None:
         if runs:
-            write_manifest(self.request, list(self._runs.values()), self._labels, self.flight.launcher.detaches)
-            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() is RunState.RUNNING]
+            manifest = self.request.manifest(self._runs.values(), self._labels, self.flight.launcher.detaches)
+            manifest.write(self.request.outputs)
+            states = {run.config_hash: Record(self._folder(run.config_hash)).state() for run in runs}
+            active = [key for key, state in states.items() if state is RunState.RUNNING]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:

@@ -1,14 +1,12 @@
 """Reads how the runs of a sweep are doing, from their directories and by one question to Slurm."""
 
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError, SchedulerError, did_you_mean
+from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.classify import JobView, RunView, Verdict, classify
 from efficient_rl.launch.slurm.commands import JobState
@@ -18,6 +16,7 @@ from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.lock import Watcher, watchers
+from efficient_rl.sweep.manifest import Manifest
 
 GOING_ON = (RunState.RUNNING, RunState.QUEUED)
 LOCK_SECONDS = 1.0  # for a sweep command that is submitting
@@ -27,7 +26,7 @@ LOCK_SECONDS = 1.0  # for a sweep command that is submitting
 class Status:
     """A sweep at one moment. `jobs`: the newest job of each run. `trouble`: why Slurm could not be asked."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
     watchers: tuple[Watcher, ...]
@@ -47,7 +46,7 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
         counts = dict(sorted(Counter(str(row.state) for row in self.rows).items()))
-        head = {key: self.manifest.get(key) for key in ("name", "question", "command")}
+        head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
         tail = {"watchers": [str(watcher) for watcher in self.watchers], "scheduler_trouble": self.trouble}
         runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
         return {**head, "counts": counts, **tail, "runs": runs}
@@ -56,12 +55,11 @@ class Status:
 class Observer:
     """Reads one sweep repeatedly; a refresh reads only the new lines of the run directories."""
 
-    def __init__(self, outputs: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, outputs: Path, manifest: Manifest) -> None:
         self._outputs = outputs
         self._manifest = manifest
         self._rows = tuple(
-            Row(outputs / "runs" / run["hash"], run.get("label", run["hash"]), int(run["params"].get("grpo.max_steps", 0)))
-            for run in manifest["runs"]
+            Row(outputs / "runs" / run.hash, run.label, run.params.get("grpo.max_steps", 0)) for run in manifest.runs
         )
 
     def refresh(self) -> Status:
@@ -79,11 +77,11 @@ class Observer:
                 _update(row, classify(run))
             else:
                 _update(row, classify(run, _job_view(ledger, row.folder.name, run, job, states.get(job))))
-        found = watchers(self._outputs / "sweeps" / str(self._manifest["name"]))
+        found = watchers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, lost or unanswered)
 
 
-def read_status(outputs: Path, manifest: Mapping[str, Any]) -> Status:
+def read_status(outputs: Path, manifest: Manifest) -> Status:
     """The status of a sweep now."""
     return Observer(outputs, manifest).refresh()
 
@@ -159,35 +157,6 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
         "error": row.failure.error if row.failure else None,
         "log": row.log,
     }
-
-
-def find_manifest(outputs: Path, sweep: str | None) -> dict[str, Any]:
-    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
-    paths = {path.parent.name: path for path in sorted(outputs.glob("sweeps/*/sweep.json"))}
-    if not paths:
-        raise ConfigError(f"there is no sweep in output={outputs}; run one, or name the folder")
-    if sweep is not None and sweep not in paths:
-        raise ConfigError(f"no sweep {sweep!r} in {outputs}; {did_you_mean(sweep, paths)}")
-    wanted = list(paths.values()) if sweep is None else [paths[sweep]]
-    found = [manifest for path in wanted if (manifest := _read_manifest(path)) is not None]
-    if not found:
-        raise ConfigError(f"damaged: {', '.join(map(str, wanted))}; the command that made a sweep writes its file anew")
-    return max(found, key=lambda manifest: float(manifest["created"]))
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(path.read_text())
-        created = float(manifest["created"])
-        whole = isinstance(manifest["command"], str) and math.isfinite(created) and all(map(_is_run, manifest["runs"]))
-        return {**manifest, "name": path.parent.name, "created": created} if whole else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _is_run(run: Mapping[str, Any]) -> bool:
-    named = isinstance(run["hash"], str) and run["hash"].isalnum() and isinstance(run.get("label", ""), str)
-    return named and type(run["params"].get("grpo.max_steps", 0)) is int
 
 
 def find_run(keys: Sequence[str], prefix: str) -> str:

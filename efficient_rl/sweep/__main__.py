@@ -16,7 +16,7 @@ from rich.table import Table
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.options import config_folder, group_options
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.rundir.directory import Record
 from efficient_rl.sweep.display import bytes_text, duration
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from efficient_rl.sweep.execution import carry_out
 
         return carry_out(request, plan, console)
-    except ConfigError as error:
+    except (ConfigError, SchedulerError) as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return EXIT_BAD_REQUEST
 
