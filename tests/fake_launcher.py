@@ -11,7 +11,7 @@ from pathlib import Path
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.base import Handle
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Record
+from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt
 from efficient_rl.rundir.result import Failure, RunResult
 from efficient_rl.rundir.state import RunState
 
@@ -65,9 +65,9 @@ def result(run: RunConfig, attempt: int) -> RunResult:
 
 @dataclass(eq=False)
 class FakeHandle(Handle):
-    """A job, its open record and how many steps it has done."""
+    """A job, its attempt and how many steps it has done."""
 
-    record: Record | None = None
+    attempt: Attempt | None = None
     steps: int = 0
 
 
@@ -114,30 +114,29 @@ class FakeLauncher:
         return ended
 
     def _step(self, handle: FakeHandle) -> None:
-        run = from_dict(handle.job.config)
-        if handle.record is None:
-            handle.record, handle.state = Record(handle.job.folder), RunState.RUNNING
+        run, directory = from_dict(handle.job.config), handle.job.directory
+        if handle.attempt is None:
+            handle.state = RunState.RUNNING
             try:
-                handle.record.claim(run, handle.job.redo_through_attempt)
+                handle.attempt = directory.claim(run, handle.job.redo_through_attempt)
             except AlreadyFinished:
                 handle.state = RunState.FINISHED
                 return
             except AlreadyActive:
-                handle.record, handle.state = None, RunState.ELSEWHERE
+                handle.state = RunState.ELSEWHERE
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
-            handle.state, handle.failure = RunState.FAILED, Failure(handle.record.attempt or 0, "diverged", "log.txt")
-            handle.record.note_failure(handle.failure)
-            handle.record.release()
+            handle.state, handle.failure = RunState.FAILED, Failure(handle.attempt.number, "diverged", "log.txt")
+            directory.record_failure(handle.failure)
+            handle.attempt.release()
             return
-        handle.record.append(
+        handle.attempt.append(
             handle.steps, {"train/reward": accuracy(run), "time/step_seconds": 0.5, "train/tokens": 10.0 * handle.steps}
         )
         if handle.steps >= run.grpo.max_steps:
-            assert handle.record.attempt is not None
-            handle.record.finish(result(run, handle.record.attempt))
-            handle.record.release()  # this process lives on
+            handle.attempt.finish(result(run, handle.attempt.number))
+            handle.attempt.release()  # this process lives on
             handle.state = RunState.FINISHED
 
     def requeue(self, handle: Handle, why: str) -> bool:
@@ -146,15 +145,15 @@ class FakeLauncher:
     def cancel(self, handle: Handle) -> None:
         assert isinstance(handle, FakeHandle)
         self._handles.remove(handle)
-        if handle.record is not None:
-            handle.record.release()
+        if handle.attempt is not None:
+            handle.attempt.release()
         handle.state = RunState.STOPPED
         self._ended.append(handle)
 
     def stop(self) -> None:
         for handle in self._handles:
-            if handle.record is not None:
-                handle.record.release()
+            if handle.attempt is not None:
+                handle.attempt.release()
         self._handles.clear()
 
     def leave(self) -> None:

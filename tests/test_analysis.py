@@ -29,7 +29,7 @@ from analysis.report.sentences import ONE_SEED, findings, points, share_text
 from analysis.stats.aggregate import Summary, curves, summarize
 from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from tests.conftest import environment, tiny_run
 
@@ -365,12 +365,12 @@ def test_a_small_share_is_not_rounded_to_nothing() -> None:
 def test_the_report_reads_what_the_record_writes(tmp_path: Path) -> None:
     config = tiny_run("strategy=last_k")
     key = config.config_hash
-    record = Record(tmp_path / "runs" / key)
-    record.claim(config)
-    record.append(0, {"eval/accuracy": 0.2})
-    record.append(1, {"train/reward": 0.25})
-    record.append(2, {"train/reward": 0.5})
-    record.finish(RunResult(**{**RESULT, "config_hash": key}))
+    record = RunDirectory(tmp_path / "runs" / key)
+    with record.claim(config) as attempt:
+        attempt.append(0, {"eval/accuracy": 0.2})
+        attempt.append(1, {"train/reward": 0.25})
+        attempt.append(2, {"train/reward": 0.5})
+        attempt.finish(RunResult(**{**RESULT, "config_hash": key}))
     write_sweep(tmp_path, "s", {key: config.flat()})
     [run] = load_sweep(tmp_path, "s").runs
     assert run.result == result(0.5)
@@ -393,7 +393,7 @@ def test_the_report_reads_what_the_record_writes(tmp_path: Path) -> None:
 def test_a_damaged_result_counts_as_unfinished_for_the_report_and_for_the_record(outputs: Path, content: str) -> None:
     folder = outputs / "runs" / "lora1"
     (folder / "result.json").write_text(content)
-    assert Record(folder).result() is None
+    assert RunDirectory(folder).result() is None
     sweep = load_sweep(outputs, "demo")
     assert {run.hash for run in sweep.finished} == {"full0", "full1", "lora0"}
     assert sentences(*sweep.runs)[0] == "3 of 4 runs finished; the numbers below leave out the other 1."

@@ -10,7 +10,7 @@ import pytest
 from efficient_rl.launch.slurm.classify import JobView, RunView, classify
 from efficient_rl.launch.slurm.commands import VANISHED, JobState
 from efficient_rl.launch.slurm.retries import RETRIED, ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.process import Owner, SlurmJob
 from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
@@ -151,22 +151,21 @@ def test_a_run_is_retried_where_it_is_not_to_blame() -> None:
 
 
 def test_a_view_is_what_the_directory_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Record(tmp_path / "runs" / tiny_run().config_hash)
-    record.claim(tiny_run())
-    record.finish(result(tiny_run(), 1))
+    record = RunDirectory(tmp_path / "runs" / tiny_run().config_hash)
+    record.claim(tiny_run()).finish(result(tiny_run(), 1))
     finished = RunView.read(record)
     assert (finished.state, finished.failure, finished.attempt) == ("finished", None, 1)
-    record = Record(tmp_path / "runs" / tiny_run("seed=5").config_hash)
+    record = RunDirectory(tmp_path / "runs" / tiny_run("seed=5").config_hash)
     assert RunView.read(record) == replace(NEW, log=str(record.folder / "log.txt"))
-    claim_in_job(record, tiny_run("seed=5"), "7", monkeypatch)
+    attempt = claim_in_job(record, tiny_run("seed=5"), "7", monkeypatch)
     alive = RunView.read(record)
     assert (alive.state, alive.is_in("7"), alive.is_in("8"), alive.quiet_seconds < 60) == ("running", True, False, True)
     past = time.time() - 2 * HEARTBEAT_SECONDS
     os.utime(record.folder / "attempts" / "000001.json", (past, past))
     assert RunView.read(record).quiet_seconds == pytest.approx(2 * HEARTBEAT_SECONDS, abs=60)
-    record.fail(ValueError("no letters"))
+    attempt.fail(ValueError("no letters"))
     failed = RunView.read(record)
     assert (failed.state, failed.failure) == ("failed", replace(ERROR, log=failed.log))
     claim_and_die(tmp_path, "seed=6", SLURM_JOB_ID="7", SLURMD_NODENAME="n1")
-    dead = RunView.read(Record(tmp_path / "runs" / tiny_run("seed=6").config_hash))
+    dead = RunView.read(RunDirectory(tmp_path / "runs" / tiny_run("seed=6").config_hash))
     assert (dead.state, dead.failure, dead.attempt, dead.is_in("7")) == ("waiting", None, 1, True)

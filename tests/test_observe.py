@@ -17,7 +17,8 @@ from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.submit import SETTLE_SECONDS, submission_lock
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.attempt import Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.status.snapshot import Observer, find_run, read_status
 from efficient_rl.sweep.manifest import find_manifest
@@ -26,13 +27,13 @@ from tests.conftest import ROOT, environment, tiny_run
 DIES = (
     "import sys\nfrom pathlib import Path\n"
     "from efficient_rl.config.compose import expand\nfrom efficient_rl.config.run_config import parse_run\n"
-    "from efficient_rl.rundir.directory import Record\nfrom tests.conftest import TINY\n"
+    "from efficient_rl.rundir.directory import RunDirectory\nfrom tests.conftest import TINY\n"
     "config = parse_run(expand([*TINY, sys.argv[2]])[0])\n"
-    "Record(Path(sys.argv[1]) / config.config_hash).claim(config)\n"
+    "RunDirectory(Path(sys.argv[1]) / config.config_hash).claim(config)\n"
 )
 
 
-def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0) -> list[Record]:
+def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0) -> list[RunDirectory]:
     """A sweep's manifest in an output folder, and the records of its runs."""
     configs = [tiny_run(run) for run in runs]
     listed = [{"hash": c.config_hash, "label": f"run {i}", "params": c.flat()} for i, c in enumerate(configs)]
@@ -40,7 +41,7 @@ def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0)
     path.parent.mkdir(parents=True)
     told = {"name": name, "created": created, "command": "python -m efficient_rl.sweep", "question": None, "runs": listed}
     path.write_text(json.dumps(told))
-    return [Record(folder / "runs" / config.config_hash) for config in configs]
+    return [RunDirectory(folder / "runs" / config.config_hash) for config in configs]
 
 
 def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str | None = "7") -> Ledger:
@@ -53,12 +54,12 @@ def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str | None = "7") 
 
 
 def claim_in_job(
-    record: Record, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch, redo: int | None = None
-) -> None:
+    record: RunDirectory, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch, redo: int | None = None
+) -> Attempt:
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_JOB_ID", job)
         patch.setenv("SLURMD_NODENAME", "n1")
-        record.claim(config, redo)
+        return record.claim(config, redo)
 
 
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
@@ -155,12 +156,12 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_directories_still_spe
 
 def test_a_later_look_takes_in_only_what_is_new(tmp_path: Path) -> None:
     (record,) = manifest(tmp_path, "seed=0")
-    record.claim(tiny_run())
-    record.append(1, {"train/reward": 0.5, "time/step_seconds": 3.0})
+    attempt = record.claim(tiny_run())
+    attempt.append(1, {"train/reward": 0.5, "time/step_seconds": 3.0})
     observer = Observer(tmp_path, find_manifest(tmp_path, None))
     (row,) = observer.refresh().rows
     assert (row.step, row.seconds_left()) == (1, 6.0)
-    record.append(2, {"train/reward": 0.75, "time/step_seconds": 3.0})
+    attempt.append(2, {"train/reward": 0.75, "time/step_seconds": 3.0})
     (row,) = observer.refresh().rows
     assert (row.step, row.reward, row.step_seconds) == (2, 0.75, [3.0, 3.0])
 
@@ -176,7 +177,7 @@ def test_the_newest_whole_manifest_is_taken_where_none_is_named(tmp_path: Path) 
     assert find_manifest(tmp_path, "first").name == "first"
     with pytest.raises(ConfigError, match=r"damaged: .*torn/sweep.json; the command that made a sweep writes its file anew"):
         find_manifest(tmp_path, "torn")
-    with pytest.raises(ConfigError, match=r"unknown sweep 'fist' in .*; did you mean 'first'"):
+    with pytest.raises(ConfigError, match=r"unknown sweep 'fist'; did you mean 'first'"):
         find_manifest(tmp_path, "fist")
 
 

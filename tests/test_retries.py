@@ -195,15 +195,14 @@ def test_an_older_result_or_failure_does_not_end_a_run_that_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher, handle = watched(tmp_path)
-    first = handle.job.directory
-    claim_in_job(first, tiny_run(), "6", monkeypatch)
+    first = claim_in_job(handle.job.directory, tiny_run(), "6", monkeypatch)
     first.fail(ValueError("no letters"))
     look(launcher, handle, "PENDING")
     assert handle.state == "queued"
     first.finish(result(tiny_run(), 1))
     look(launcher, handle, "PENDING")
     assert handle.state == "queued"
-    claim_in_job(again := handle.job.directory, tiny_run(), "7", monkeypatch, redo=1)
+    again = claim_in_job(handle.job.directory, tiny_run(), "7", monkeypatch, redo=1)
     look(launcher, handle, "RUNNING")
     assert (handle.state, handle.note) == ("running", "job 7 on n1")
     launcher._states = {}

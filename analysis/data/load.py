@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.manifest import find_manifest, read_manifests
 
@@ -121,7 +121,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 
 def with_result(run: Run, folder: Path) -> Run:
     """The run with what its directory holds, if it is finished."""
-    found = Record(folder).result()
+    found = RunDirectory(folder).result()
     if found is None:
         return run
     return replace(run, result=result_of(found), series=_read_series(folder))
@@ -159,7 +159,7 @@ def result_of(found: RunResult) -> Result:
 
 def _read_series(folder: Path) -> dict[str, Series]:
     points: dict[str, list[tuple[int, float]]] = {}
-    for row in Record(folder).metrics():
+    for row in RunDirectory(folder).metrics():
         for name, value in row["metrics"].items():
             if name in SERIES or name.startswith(BLOCKS):
                 points.setdefault(name, []).append((row["step"], value))

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from efficient_rl.config.compose import Point
 from efficient_rl.config.options import load_option
 from efficient_rl.config.schema import (
@@ -50,6 +52,10 @@ class RunConfig:
             del tree["eval"]["split"]  # as before there was another one: what was run then counts now
         content = json.dumps(_content(tree), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The text of `config.yaml` in the run directory."""
+        return yaml.safe_dump(to_dict(self), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
         """Every value under its dotted name, as MLflow's parameters and filters see it."""

@@ -84,7 +84,7 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
     from efficient_rl.run import Options
-    from efficient_rl.rundir.directory import Record
+    from efficient_rl.rundir.directory import RunDirectory
     from efficient_rl.rundir.state import RunState
 
     probe = _small(run)
@@ -100,7 +100,7 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
             launcher.kill()
             what = f"one step on {PROMPTS} prompts took longer than {seconds:.0f} s"
             return [Finding("warning", "probe", what, "it could not be tried out", "--probe-seconds=600, or --no-probe")]
-        record = Record(folder)
+        record = RunDirectory(folder)
         if handle.state is not RunState.FINISHED:
             error = handle.failure.error if handle.failure else f"exit code {handle.exit_code}"  # type: ignore[attr-defined]
             why = "the run would end the same way"

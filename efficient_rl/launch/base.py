@@ -117,7 +117,7 @@ def _record(job: Job, cause: Cause, error: str) -> Failure:
     directory = job.directory
     failure = Failure(directory.newest_attempt() or 0, error, str(job.folder / "log.txt"), cause)
     try:
-        directory.note_failure(failure)
+        directory.record_failure(failure)
     except OSError as problem:  # a full disk kills runs without a message
         failure = replace(failure, error=f"{error}; {problem.strerror}")
     return failure

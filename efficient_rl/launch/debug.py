@@ -1,6 +1,5 @@
 """Runs jobs in this very process, one after another, so that a debugger and print reach them."""
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,12 +37,7 @@ class DebugLauncher:
             return []
         quiet_libraries()
         handle = self._waiting.popleft()
-        exit_code = do(handle.job)
-        record = handle.job.directory
-        if (owner := record.owner()) is not None and owner.pid == os.getpid():
-            record.attempt = record.newest_attempt()
-            record.release()  # this process lives on, and the attempt does not
-        settle(handle, exit_code)
+        settle(handle, do(handle.job, release=True))
         return [handle]
 
     def requeue(self, handle: Handle, why: str) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, Self
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.distributed.process_group import MateLost, Team
 from efficient_rl.run import Interrupted, Options, Stop, execute
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
+from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
+from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -44,9 +45,9 @@ class Job:
         return self.folder.name
 
     @property
-    def directory(self) -> Record:
+    def directory(self) -> RunDirectory:
         """The run directory."""
-        return Record(self.folder)
+        return RunDirectory(self.folder)
 
     def cut(self, micro_batches: int) -> Self:
         """The same job with each batch cut into so many parts, so that it fits into memory."""
@@ -63,20 +64,23 @@ def work(job: Job, environment: Mapping[str, str]) -> None:
     sys.exit(do(job))
 
 
-def do(job: Job) -> int:
-    """Claim and execute; returns the exit code. All processes of a run call it, and rank 0 claims."""
-    config, record = from_dict(job.config), job.directory
-    stop = Stop()
+def do(job: Job, release: bool = False) -> int:
+    """Claim and execute; returns the exit code. All processes of a run call it, and rank 0 claims.
+
+    `release` gives the run up at the end, where this process lives on.
+    """
+    config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
     team = Team.join()
-    if (refused := team.share(_claim(job, config, record) if team.is_main else None)) is not None:
+    claimed = team.share(_claim(job, config) if team.is_main else None)
+    if not isinstance(claimed, Attempt):
         team.leave()
-        return refused
-    team.watch(lambda loss: os._exit(_failed(loss, team, record)))
+        return claimed or 0
+    team.watch(lambda loss: os._exit(_failed(loss, team, claimed)))
     try:
-        execute(config, record, job.options, stop, team)
+        execute(config, claimed, job.options, stop, team)
         team.leave()
     except Interrupted:
         logger.warning("stopped; the same command resumes from the last checkpoint")
@@ -88,30 +92,32 @@ def do(job: Job) -> int:
         return EXIT_NOT_MINE
     except Exception as error:
         logger.exception("the run failed")
-        return _failed(team.explain(error), team, record)
+        return _failed(team.explain(error), team, claimed)
+    finally:
+        if release:
+            claimed.release()
     return 0
 
 
-def _claim(job: Job, config: RunConfig, record: Record) -> int | None:
+def _claim(job: Job, config: RunConfig) -> Attempt | int:
     """Become the owner of the run directory; the exit code where there is nothing to do."""
     try:
-        record.claim(config, job.redo_through_attempt, job.ended_attempts)
+        return job.directory.claim(config, job.redo_through_attempt, job.ended_attempts)
     except AlreadyFinished:
         return 0
     except AlreadyActive as error:
         logger.warning("%s", error)
         return EXIT_NOT_MINE
-    return None
 
 
-def _failed(error: Exception, team: Team, record: Record) -> int:
+def _failed(error: Exception, team: Team, attempt: Attempt) -> int:
     """Tell the other processes, and note the error in the run directory; the exit code."""
     code = error.exit_code if isinstance(error, MateLost) and error.exit_code is not None else EXIT_FAILED
     if isinstance(error, MateLost):
         logger.error("%s", error)
     team.tell(error, code)
     if team.is_main and code == EXIT_FAILED:
-        record.fail(error)  # where even this fails, on a full disk, the launcher names the cause
+        attempt.fail(error)  # where even this fails, on a full disk, the launcher names the cause
     return code
 
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.metrics import METRICS
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.search.figures import Constraint
 from efficient_rl.search.reports import Reports
@@ -165,7 +165,7 @@ class Loop:
         self._count(trial.user_attrs)
         self._know(run, trial, RunState.WAITING)
         self._open[key] = [trial]
-        if Record(self._folder(key)).result() is not None:
+        if RunDirectory(self._folder(key)).result() is not None:
             self._end(key)  # done before, by another sweep
             return None
         return run
@@ -174,13 +174,13 @@ class Loop:
         if runs:
             manifest = self.request.manifest(self._runs.values(), self._labels, self.flight.launcher.detaches)
             manifest.write(self.request.outputs)
-            states = {run.config_hash: Record(self._folder(run.config_hash)).state() for run in runs}
+            states = {run.config_hash: RunDirectory(self._folder(run.config_hash)).state() for run in runs}
             active = [key for key, state in states.items() if state is RunState.RUNNING]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:
         """Tell every trial that waits for a run how it ended; what was merely stopped stays open for the next process."""
-        row, result = self.flight.rows[key], Record(self._folder(key)).result()
+        row, result = self.flight.rows[key], RunDirectory(self._folder(key)).result()
         trials = self._open.pop(key)
         self._in_a_row = 0
         if result is None and row.state != "failed" and key not in self._pruned:

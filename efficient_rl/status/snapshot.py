@@ -12,7 +12,7 @@ from efficient_rl.launch.slurm.classify import JobView, RunView, Verdict, classi
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.submit import find_locked
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.lock import Watcher, watchers
@@ -65,14 +65,14 @@ class Observer:
     def refresh(self) -> Status:
         """The status now."""
         ledger, keys = Ledger(self._outputs), [row.folder.name for row in self._rows]
-        unfinished = [key for key in keys if Record(ledger.runs / key).result() is None]
+        unfinished = [key for key in keys if RunDirectory(ledger.runs / key).result() is None]
         lost = _reconcile(ledger, unfinished)
         newest = {key: _newest_job(ledger, key) for key in keys}
         jobs = {key: job for key, job in newest.items() if job is not None}
         states, unanswered = _job_states({jobs[key] for key in unfinished if key in jobs})
         for row in self._rows:
             # Read after Slurm was asked: a job that has ended has left all that it will leave.
-            run, job = RunView.read(Record(row.folder)), newest[row.folder.name]
+            run, job = RunView.read(RunDirectory(row.folder)), newest[row.folder.name]
             if job is None:
                 _update(row, classify(run))
             else:
@@ -100,7 +100,7 @@ def _reconcile(ledger: Ledger, keys: Sequence[str]) -> str | None:
 
 def _newest_job(ledger: Ledger, key: str) -> str | None:
     """The job that a run was last assigned to; None where this machine has worked on it since."""
-    owner = Record(ledger.runs / key).owner()
+    owner = RunDirectory(ledger.runs / key).owner()
     if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
         return None
     return ledger.job_of(key)
@@ -139,7 +139,7 @@ def _update(row: Row, verdict: Verdict) -> None:
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = Record(row.folder).owner()
+    owner = RunDirectory(row.folder).owner()
     return {
         "hash": row.folder.name,
         "what": row.label,

@@ -12,7 +12,7 @@ from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.launch.base import Handle, Launcher
 from efficient_rl.launch.worker import Job
 from efficient_rl.run import Options
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Display, Row
@@ -120,7 +120,7 @@ class Flight:
         """Look at the runs that other commands work on: those that ended; what was given up is taken over."""
         ended = []
         for key in sorted(self._elsewhere):
-            state = Record(self.rows[key].folder).state()
+            state = RunDirectory(self.rows[key].folder).state()
             if state is RunState.RUNNING:
                 continue
             self._elsewhere.discard(key)
@@ -134,7 +134,7 @@ class Flight:
 
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)
-        newest = Record(folder).newest_attempt() or 0
+        newest = RunDirectory(folder).newest_attempt() or 0
         options = Options(
             settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding
         )

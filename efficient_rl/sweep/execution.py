@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.budget import approve, make_budget
 from efficient_rl.sweep.controller import Flight, How
@@ -34,7 +34,9 @@ def carry_out(request: Request, plan: Plan, console: Console) -> int:
     """
     launcher = build_launcher(request.settings["launcher"])
     if plan.pending:
-        known = [(run, result) for run in plan.finished if (result := Record(request.folder(run)).result()) is not None]
+        known = [
+            (run, result) for run in plan.finished if (result := RunDirectory(request.folder(run)).result()) is not None
+        ]
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)

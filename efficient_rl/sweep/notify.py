@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from efficient_rl.launch.base import Handle, Launcher
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Row, duration
 from efficient_rl.sweep.watch import Watch
@@ -41,7 +41,7 @@ class Supervisor:
             return
         self._looked = time.monotonic()
         for key, handle in handles.items():
-            sign = Record(rows[key].folder).last_sign()
+            sign = RunDirectory(rows[key].folder).last_heartbeat()
             if handle.state is not RunState.RUNNING or sign is None or sign == self._stalled.get(key):
                 continue
             if time.time() - sign > 60 * minutes:

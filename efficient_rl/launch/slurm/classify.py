@@ -6,7 +6,7 @@ from typing import Self
 
 from efficient_rl.launch.slurm.commands import VANISHED, JobState
 from efficient_rl.launch.slurm.retries import RETRIED, ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.process import Owner
 from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
@@ -26,9 +26,9 @@ class RunView:
     log: str
 
     @classmethod
-    def read(cls, directory: Record) -> Self:
+    def read(cls, directory: RunDirectory) -> Self:
         """The view now."""
-        state, heartbeat = directory.state(), directory.last_sign()
+        state, heartbeat = directory.state(), directory.last_heartbeat()
         failure = directory.failure() if state is RunState.FAILED else None
         quiet = 0.0 if heartbeat is None else time.time() - heartbeat
         newest, log = directory.newest_attempt() or 0, str(directory.folder / "log.txt")

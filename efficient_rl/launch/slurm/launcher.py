@@ -209,11 +209,11 @@ class SlurmLauncher(SlurmRequest):
         self._queue.waiting.append(handle)
 
     def _fail(self, handle: SlurmHandle, failure: Failure) -> None:
-        """Record why the run has failed, and after how many retries."""
+        """RunDirectory why the run has failed, and after how many retries."""
         if tries := len(handle.assignment.tries):
             failure = replace(failure, error=f"{failure.error} (after {tries} more tries)")
         try:
-            handle.job.directory.note_failure(failure)
+            handle.job.directory.record_failure(failure)
         except OSError as error:  # a full disk; the handle still says it
             logger.warning("could not record why run %s failed: %s", handle.job.key, error)
         self._end(handle, RunState.FAILED, failure)

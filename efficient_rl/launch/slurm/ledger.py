@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from efficient_rl.errors import ConfigError
 from efficient_rl.files import write_atomic
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Cause
 
 ERROR_CHARACTERS = 4000
@@ -140,11 +140,11 @@ class Ledger:
 
     def has_unfinished_mates(self, key: str) -> bool:
         """Whether another run of the same job has neither a result nor a failure."""
-        records = [Record(self.runs / mate) for mate in self.job_mates(key) if mate != key]
+        records = [RunDirectory(self.runs / mate) for mate in self.job_mates(key) if mate != key]
         return any(record.result() is None and record.failure() is None for record in records)
 
     def assign(self, key: str, assignment: Assignment) -> None:
-        """Record which task of which batch does a run."""
+        """RunDirectory which task of which batch does a run."""
         write_atomic(self.runs / key / "job.json", json.dumps(asdict(assignment)))
 
     def assigned_at(self, key: str) -> float:
@@ -168,7 +168,7 @@ class Ledger:
         return "\n".join(ends), str(files[0]) if files else None
 
     def record_submission(self, prefix: str, tasks: Sequence[Sequence[str]], before: Mapping[str, Assignment]) -> Batch:
-        """Record what is about to be submitted. `before`: the assignments of runs that had tries already."""
+        """RunDirectory what is about to be submitted. `before`: the assignments of runs that had tries already."""
         batch = Batch(self.jobs / f"{prefix}-{uuid.uuid4().hex[:10]}", [list(keys) for keys in tasks])
         batch.save()
         self._batches[batch.name] = batch
