@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 
-from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.errors import require
 from efficient_rl.launch.base import Handle, check_processes, settle
 from efficient_rl.launch.cgroups import oom_kills

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork whose end the lost server could not report
 REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)  # the process itself has said how it ended
