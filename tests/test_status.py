@@ -52,7 +52,7 @@ def test_bad_requests_are_answered_with_what_there_is(tmp_path: Path, capsys: py
     at = f"output={tmp_path}"
     for arguments, answer in (
         (["yours", at], "valid: mine"),
-        ([at, "mine", "yours"], "give one sweep and one output folder"),
+        ([at, "mine", "yours"], "'yours': sweep is given twice"),
         ([at, "outptu=x"], "did you mean 'output'"),
         ([at, "--logs", "x"], f"choose of {record.folder.name[:8]}"),
         ([at, "--logs", record.folder.name[:6]], "has written nothing yet"),
@@ -147,7 +147,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
     assert not (second.folder / "attempts").exists()  # it never began
     assert "nothing goes on" in status("--cancel").stdout
     assert "there is nothing to end" in status("--cancel", first.folder.name[:6]).stdout
-    assert "--retry does" in status().stdout
+    assert "use --retry to resume" in status().stdout
     (tmp_path / "outputs" / "jobs").mkdir()  # of another sweep, on a cluster
     again = status("--retry")
     assert again.returncode == 0, again.stdout + again.stderr
