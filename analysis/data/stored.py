@@ -10,15 +10,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.data.load import REWARD, Run, Series, SweepData, is_series, make_series
+from analysis.data.load import Run, Series, SweepData, is_series, make_series
 from analysis.data.server import ServerStore
 from analysis.data.store import SqlStore, Store, StoredRun
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.rundir.result import EVALUATED, RunResult
+from efficient_rl.rundir.totals import totals
 from efficient_rl.sweep.manifest import EXAMPLE
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
@@ -87,36 +87,26 @@ def _run(run: StoredRun, points: Mapping[str, list[tuple[int, float]]]) -> Run:
 
 
 def _result(run: StoredRun, params: Mapping[str, Any], series: Mapping[str, Series]) -> RunResult:
-    """The result put together from its metrics; nan and 0 where the store was not sent them."""
-    last, evaluations = run.latest_metrics, _evaluations(run, series)
-    rewards = _values(series, REWARD)
-    tail = rewards[-max(1, len(rewards) // 10) :]
-    active = _values(series, ACTIVE_PARAMS)
-    parts = {name: int(each.values.max()) for name, each in _between(series, MEMORY, "_bytes").items()}
-    peaks = _between(parts, "", "_peak")
+    """The result put together from its metrics; 0 and nan for what the store was not sent."""
+    last, (before, after) = run.latest_metrics, _evaluations(run, series)
+    lines = ({key: value} for key, each in series.items() for value in each.values.tolist())
     return RunResult(
         config_hash=run.key,
         model=str(params.get("model.name", "")),
         strategy=str(params.get("strategy.name", "")),
         seed=int(params.get("seed", 0)),
         trainable_params=int(last["params/trainable"]),
-        mean_active_params=float(active.sum()) / max(1, len(active)),
         total_params=int(last["params/total"]),
         accuracy=last["accuracy"],
         accuracy_before=last["accuracy_before"],
-        evaluation=evaluations[1],
-        evaluation_before=evaluations[0],
-        final_reward=float(sum(tail)) / max(1, len(tail)),
-        peak_memory_bytes=peaks,
-        memory_parts_bytes={name: parts[name] for name in parts if not name.endswith("_peak")},
-        phase_seconds={},
-        train_seconds=last["time/train_seconds"],
+        evaluation=after,
+        evaluation_before=before,
         total_seconds=last.get("time/total_seconds", 0.0),
         steps=int(params.get("grpo.max_steps", 0)),
-        tokens=int(last.get("train/tokens", 0)),
         code_version=run.tags.get("code_version", "unknown"),
         attempt=0,
         finished_at=0.0,
+        **vars(totals(lines)),
     )
 
 
@@ -135,10 +125,6 @@ def _evaluations(run: StoredRun, series: Mapping[str, Series]) -> tuple[dict[str
     sets = _between(last, "eval/", "/accuracy")
     after["sets"] = {name: {"accuracy": accuracy} for name, accuracy in sets.items()}
     return before, after
-
-
-def _values(series: Mapping[str, Series], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return series[key].values if key in series else np.array([])
 
 
 def _between(items: Mapping[str, Value], prefix: str, suffix: str) -> dict[str, Value]:

@@ -12,8 +12,8 @@ from analysis.data.load import DIFFICULTY, REWARD, SweepData
 from analysis.figures import accuracy, memory
 from analysis.figures.data import Figure
 from analysis.report.search_results import SearchResults
-from analysis.stats.aggregate import Group, Summary, by_setting, curves, group_runs, summarize_groups
 from analysis.stats import comparisons
+from analysis.stats.aggregate import Group, Summary, by_setting, curves, group_runs, summarize_groups
 from analysis.stats.comparisons import AcrossSettings, CostToTarget, Difference
 from analysis.stats.intervals import Fit, Floats, scaling_fit
 from analysis.stats.pareto import hypervolume, pareto_front
