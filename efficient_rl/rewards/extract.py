@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
-BOX = "\\boxed"
+BOX = re.compile(r"\\boxed\s*(?P<box>\{)|\\[{}]|[{}]")
+ANY_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>[{\d])|\\(?!\\(?:boxed|fbox)\s*[{\d]).|[{}]", re.DOTALL)
 THINKING_ENDS = "</think>"
 
 
@@ -36,33 +36,36 @@ def _tagged(text: str) -> str | None:
     return text[start + len("<answer>") : text.find("</answer>", start)] if start >= 0 else None
 
 
-def _boxed(text: str) -> str | None:
-    last = text.rfind(BOX)
-    if last < 0:
-        return None
-    found = _last_complete_box(text[last:])
-    return found if found is not None else _last_complete_box(text)
+def last_box(text: str, *, any_form: bool = False, last_only: bool = False) -> str | None:
+    r"""What the last complete \boxed{...} holds, by where it starts, in one pass over all braces.
 
-
-def _last_complete_box(text: str) -> str | None:
-    """One pass over all braces: of the boxes that close, the one that starts last."""
+    `any_form` reads \fbox{...} and \boxed 5 too, which solutions in data sets contain. `last_only`:
+    a last box that stays open is no answer, and hides those before it.
+    """
     opened: list[tuple[int, bool]] = []
-    last: tuple[int, int] | None = None
-    for brace in BRACES.finditer(text):
-        if brace[0].endswith("{") and brace[0] != "\\{":
-            opened.append((brace.end(), brace[0] != "{"))
-        elif brace[0] == "}" and opened:
+    newest, last = -1, (-1, -1)
+    for mark in (ANY_BOX if any_form else BOX).finditer(text):
+        box = mark["box"]
+        if box == "{":
+            newest = mark.end()
+            opened.append((newest, True))
+        elif box:
+            newest = mark.end() - 1
+            last = newest, mark.end()
+        elif mark[0] == "{":
+            opened.append((mark.end(), False))
+        elif mark[0] == "}" and opened:
             start, boxed = opened.pop()
-            if boxed and (last is None or start > last[0]):
-                last = (start, brace.start())
-    return text[last[0] : last[1]] if last is not None else None
+            if boxed and start > last[0]:
+                last = start, mark.start()
+    if last[0] < 0 or (last_only and last[0] < newest):
+        return None
+    return text[slice(*last)]
 
 
 def _tagged_or_boxed(text: str) -> str | None:
     tagged = _tagged(text)
-    if tagged is None:
-        return _boxed(text)
-    boxed = _boxed(tagged)
+    boxed = last_box(text if tagged is None else tagged)
     return tagged if boxed is None else boxed
 
 
@@ -77,7 +80,7 @@ def _hashed(text: str) -> str | None:
 
 FINDERS: dict[str, Callable[[str], str | None]] = {
     "tags": _tagged,
-    "boxed": _boxed,
+    "boxed": last_box,
     "tags_or_boxed": _tagged_or_boxed,
     "first_line": _first_line,
     "hash": _hashed,

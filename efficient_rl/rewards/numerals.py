@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from efficient_rl.rewards.expressions import evaluate_expression
+from efficient_rl.rewards.arithmetic import Value, evaluate
 from efficient_rl.rewards.latex import closes_at, sides, unwrap
 from efficient_rl.rewards.units import CURRENCIES, PERCENT, same_unit, unit_of
 
@@ -120,6 +120,7 @@ def _agree(given: Quantity, wanted: Quantity) -> bool:
     return same_unit(given.unit, wanted.unit) and given.value == wanted.value
 
 
-def _worth(side: str) -> Fraction | None:
-    evaluated = evaluate_expression(PRODUCT.sub("*", side).replace("\u00f7", "/").replace("\\div", "/"))
-    return evaluated[0] if evaluated is not None else parse_number(side)
+def _worth(side: str) -> Value | None:
+    written = PRODUCT.sub("*", side).replace("\u00f7", "/").replace("\\div", "/")
+    found = evaluate(written, strict=True)
+    return found.value if found is not None else parse_number(side)

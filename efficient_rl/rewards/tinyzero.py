@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from efficient_rl.rewards.arithmetic import evaluate
 from efficient_rl.rewards.columns import require, whole_texts
-from efficient_rl.rewards.verify import evaluate_expression, extract_answer
+from efficient_rl.rewards.verify import extract_answer
 
 MAX_CHARACTERS = 1_000
 MAX_BITS = 20_000
@@ -72,14 +73,13 @@ class TinyZeroCountdown:
 
     def _strict(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = extract_answer(text)
-        evaluated = None if answer is None else evaluate_expression(answer)
-        if evaluated is None:
+        found = None if answer is None else evaluate(answer, strict=True)
+        if found is None:
             return 0.0
-        value, used = evaluated
         left = Counter(gold["numbers"])
-        left.subtract(Counter(used))
-        fits = not any(left.values()) if self.all_numbers else min(left.values()) >= 0
-        return self.score if fits and value == gold["target"] else self.format_score
+        left.subtract(found.numbers)
+        fits = min(left.values()) >= 0 and not (self.all_numbers and any(left.values()))
+        return self.score if fits and found.value == gold["target"] else self.format_score
 
     def _published(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = published_answer(text)

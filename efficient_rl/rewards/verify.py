@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from math import gcd
 from typing import Any
 
-from efficient_rl.rewards.expressions import evaluate_expression
+from efficient_rl.rewards.arithmetic import evaluate
 from efficient_rl.rewards.extract import PLACES, extract_answer
 from efficient_rl.rewards.latex import unwrap
 from efficient_rl.rewards.math_check import math
@@ -20,7 +20,6 @@ __all__ = [
     "PLACES",
     "choice",
     "countdown",
-    "evaluate_expression",
     "extract_answer",
     "is_correct",
     "math",
@@ -32,11 +31,10 @@ CHOICE = re.compile(r"(?:option |choice )?\(?([A-E])\)?[.:]?", re.IGNORECASE | r
 
 def countdown(answer: str, gold: Mapping[str, Any]) -> bool:
     """Whether the expression uses every given number exactly once and equals the target."""
-    evaluated = evaluate_expression(answer)
-    if evaluated is None:
+    found = evaluate(answer, strict=True)
+    if found is None:
         return False
-    value, used = evaluated
-    return sorted(used) == sorted(gold["numbers"]) and value == gold["target"]
+    return sorted(found.numbers) == sorted(gold["numbers"]) and found.value == gold["target"]
 
 
 def number(answer: str, gold: Mapping[str, Any]) -> bool:

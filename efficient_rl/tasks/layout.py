@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from efficient_rl.rewards.extract import last_box
 from efficient_rl.tasks.contamination import normalized
-from efficient_rl.tasks.parsing import Difficulty, first, group, last_boxed, plain_math, plain_number
+from efficient_rl.tasks.parsing import Difficulty, first, group, plain_math, plain_number
 from efficient_rl.tasks.problem import Problem
 from efficient_rl.tasks.rows import Row
 
@@ -90,7 +91,7 @@ class Layout:
         value = first(row, self.answer)
         text = "" if value is None or isinstance(value, bool) else str(value)
         if self.boxed:
-            text = last_boxed(text) or ""
+            text = last_box(text, any_form=True, last_only=True) or ""
         elif self.answer_pattern is not None:
             found = list(re.finditer(self.answer_pattern, text))
             text = (found[-1][1] or "") if found else ""

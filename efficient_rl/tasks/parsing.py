@@ -9,7 +9,6 @@ from typing import Any
 
 NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/\d{1,30})?", re.ASCII)
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
-BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|\d)")
 MAX_ANSWER_CHARACTERS = 1000  # longer ones are no answers but texts
 
 
@@ -85,18 +84,3 @@ def plain_math(text: str) -> str | None:
     while len(bare) > 1 and bare[0] == bare[-1] == "$":
         bare = bare[1:-1].strip()
     return bare if bare and len(bare) <= MAX_ANSWER_CHARACTERS else None
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} of a LaTeX solution holds, braces matched; None where there is none or it stays open."""
-    starts = list(BOX.finditer(text))
-    if not starts:
-        return None
-    if starts[-1][1] != "{":
-        return starts[-1][1]
-    begin, depth = starts[-1].end(), 1
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, begin):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return text[begin : match.start()]
-    return None
