@@ -18,7 +18,10 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def require(condition: bool, key: str, value: Any, bound: str) -> None:
-    """Raise a ConfigError that names the value and its bound, unless the condition holds."""
+    """Raise a ConfigError that names the value and its bound, unless the condition holds.
+
+    `key` is the setting's dotted name with its prefix, such as `launcher.workers`.
+    """
     if not condition:
         raise ConfigError(f"{key}={value!r} {bound}")
 
@@ -27,3 +30,37 @@ def require_known(key: str, value: str, valid: Collection[str]) -> None:
     """Raise a ConfigError that lists the valid names, unless the value is one of them."""
     if value not in valid:
         raise ConfigError(f"{key}={value!r} is not known; {did_you_mean(value, valid)}")
+
+
+def require_one_of(key: str, value: Any, valid: Iterable[Any]) -> None:
+    """As `require_known`, for short lists, in their order."""
+    names = list(valid)
+    require(value in names, key, value, f"is not known; use one of {', '.join(names)}")
+
+
+def require_whole(key: str, value: Any, low: int, remedy: str = "") -> None:
+    """Raise a ConfigError unless the value is a whole number of at least `low`."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    require(whole, key, value, f"must be a whole number of at least {low}{remedy}")
+
+
+def require_above_zero(key: str, value: Any) -> None:
+    """Raise a ConfigError unless the value is a number above 0."""
+    require(is_number(value) and value > 0, key, value, "must be above 0")
+
+
+def require_share(key: str, value: Any) -> None:
+    """Raise a ConfigError unless 0 <= value < 1."""
+    bound = f"must lie in 0 <= {key.rpartition('.')[2]} < 1"
+    require(is_number(value) and 0 <= value < 1, key, value, bound)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a number and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that says something, else its type."""
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return next(lines, type(error).__name__)

@@ -49,8 +49,7 @@ class LevelBandit(LevelMixture):
 
     def beliefs(self) -> dict[str, float]:
         """Probability and value of every level."""
-        named = zip(self.levels.names, self.values(), strict=True)
-        return super().beliefs() | {f"value_{name}": value for name, value in named}
+        return super().beliefs() | self.levels.named("value", self.values())
 
 
 class SEC(LevelBandit):
@@ -107,7 +106,7 @@ class DUMP(LevelBandit):
         """The upper confidence bounds."""
         spread = 2 * math.log(sum(self.seen) + 1)
         return [
-            (statistics.fmean(recent) if recent else 0.0) + math.sqrt(spread / (seen + 1))
+            statistics.fmean(recent or [0.0]) + math.sqrt(spread / (seen + 1))
             for recent, seen in zip(self.recent, self.seen, strict=True)
         ]
 
@@ -117,7 +116,7 @@ class DUMP(LevelBandit):
 
     def state_dict(self) -> dict[str, Any]:
         """What every level mixture keeps, the windows, and how many completions each level had."""
-        return super().state_dict() | {"recent": [list(recent) for recent in self.recent], "seen": list(self.seen)}
+        return super().state_dict() | {"recent": list(map(list, self.recent)), "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

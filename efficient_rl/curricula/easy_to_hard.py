@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from efficient_rl.curricula.checks import check_number
 from efficient_rl.curricula.levels import LevelMixture
+from efficient_rl.errors import require
 
 
 class Classic(LevelMixture):
@@ -13,8 +14,9 @@ class Classic(LevelMixture):
     def probabilities(self, step: int) -> list[float]:
         """1 for the level whose turn it is."""
         count = len(self.levels)
-        now = min(step * count // self.steps, count - 1)
-        return [float(level == now) for level in range(count)]
+        chances = [0.0] * count
+        chances[min(step * count // self.steps, count - 1)] = 1.0
+        return chances
 
 
 class Balanced(LevelMixture):
@@ -57,13 +59,14 @@ class Gaussian(LevelMixture):
         super().begin(difficulties, seed, steps)
         count = len(self.levels)
         self.floor = 2 / (count * (count + 1)) if self.p_min is None else self.p_min
-        if count * self.floor > 1:
-            raise ValueError(f"curriculum.p_min={self.floor} exceeds 1/{count} of {count} levels; use at most {1 / count:g}")
+        bound = f"exceeds 1/{count} of {count} levels; use at most {1 / count:g}"
+        require(count * self.floor <= 1, "curriculum.p_min", self.floor, bound)
 
     def probabilities(self, step: int) -> list[float]:
         """A bell around the centre, over the floor."""
         count = len(self.levels)
         centre = min(step / self.steps, 1) ** self.mu_exponent * (count - 1)
-        closest = min((level - centre) ** 2 for level in range(count))  # keeps the largest exponent at 0
-        bell = [math.exp((closest - (level - centre) ** 2) / (2 * self.sigma**2)) for level in range(count)]
+        squares = [(level - centre) ** 2 for level in range(count)]
+        closest = min(squares)  # keeps the largest exponent at 0
+        bell = [math.exp((closest - square) / (2 * self.sigma**2)) for square in squares]
         return [self.floor + (1 - count * self.floor) * height / sum(bell) for height in bell]

@@ -60,7 +60,7 @@ class Windowed(Curriculum):
         self.stretch = self.window(count, step)
         places = pick(range(*self.stretch), count, Random(f"{self.seed} window {self.drawn}"))
         self.drawn += count
-        return [self.order[place] for place in places]
+        return list(map(self.order.__getitem__, places))
 
     def beliefs(self) -> dict[str, float]:
         """The difficulties that were to choose from, and their share of the pool."""

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from efficient_rl.curricula.checks import check_number
@@ -51,7 +52,7 @@ class AdaRFT(Windowed):
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
         self.success.see(rewards)
-        scaled = [success for group in rewards for success in self.success.scaled(group)]
+        scaled = list(chain.from_iterable(map(self.success.scaled, rewards)))
         if scaled:
             change = self.eta * math.tanh(self.alpha * (statistics.fmean(scaled) - self.beta))
             self.target = min(self.hardest, max(self.easiest, self.target + change * self.unit))

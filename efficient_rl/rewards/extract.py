@@ -6,9 +6,10 @@ from collections.abc import Callable
 BOX = re.compile(r"\\boxed\s*(?P<box>\{)|\\[{}]|[{}]")
 ANY_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>[{\d])|\\(?!\\(?:boxed|fbox)\s*[{\d]).|[{}]", re.DOTALL)
 THINKING_ENDS = "</think>"
+DEFAULT_PLACE = "tags_or_boxed"
 
 
-def extract_answer(completion: str, place: str = "tags_or_boxed") -> str | None:
+def extract_answer(completion: str, place: str = DEFAULT_PLACE) -> str | None:
     """The answer's text, stripped, or None where there is none; an unclosed tag or box is none.
 
     Places: `tags`, the last pair of answer tags (DeepSeek-R1, TinyZero); `boxed`, the last complete
@@ -22,12 +23,10 @@ def extract_answer(completion: str, place: str = "tags_or_boxed") -> str | None:
         find = FINDERS[place]
     except KeyError:
         raise ValueError(f"place={place!r} is unknown; use one of {', '.join(PLACES)}") from None
-    after = completion.rfind(THINKING_ENDS)
-    if after >= 0:
-        found = find(completion[after + len(THINKING_ENDS) :])
-        if found is not None:
-            return found.strip()
-    found = find(completion)
+    _, thought, rest = completion.rpartition(THINKING_ENDS)
+    found = find(rest) if thought else None
+    if found is None:
+        found = find(completion)
     return None if found is None else found.strip()
 
 

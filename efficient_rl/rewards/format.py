@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import require, whole_texts
+from efficient_rl.errors import require
+from efficient_rl.rewards.columns import whole_texts
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 STEP_LINE = re.compile(
@@ -25,14 +26,19 @@ class ThinkFormat:
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value a completion; `prefill` is a column."""
-        return [float(_is_tagged(text.strip())) for text in whole_texts(completions, prefill)]
+        return list(map(_is_tagged, whole_texts(completions, prefill)))
 
 
-def _is_tagged(text: str) -> bool:
-    if not (text.startswith(TAGS[0]) and text.endswith(TAGS[3]) and all(text.count(tag) == 1 for tag in TAGS)):
-        return False
+def _counts(text: str) -> list[int]:
+    return list(map(text.count, TAGS))
+
+
+def _is_tagged(text: str) -> float:
+    text = text.strip()
+    if not (text.startswith(TAGS[0]) and text.endswith(TAGS[3]) and _counts(text) == [1] * 4):
+        return 0.0
     closed, opened = text.find(TAGS[1]), text.find(TAGS[2])
-    return closed < opened and not text[closed + len(TAGS[1]) : opened].strip()
+    return float(closed < opened and not text[closed + len(TAGS[1]) : opened].strip())
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class TagCount:
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value of 0, 0.25, 0.5, 0.75 or 1 a completion; `prefill` is a column."""
-        return [sum(text.count(tag) == 1 for tag in TAGS) / 4 for text in whole_texts(completions, prefill)]
+        return [_counts(text).count(1) / 4 for text in whole_texts(completions, prefill)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import reasoning, require, whole_texts
+from efficient_rl.errors import require, require_one_of
+from efficient_rl.rewards.columns import reasoning, whole_texts
 from efficient_rl.rewards.scripts import SCRIPTS, letters_by_script
 
 DELIMITED = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
@@ -36,8 +37,7 @@ class LanguageConsistency:
     __name__ = "language"
 
     def __post_init__(self) -> None:
-        known = f"is not known; use one of {', '.join(sorted(SCRIPTS))}"
-        require(self.language in SCRIPTS, "reward.language.language", self.language, known)
+        require_one_of("reward.language.language", self.language, sorted(SCRIPTS))
         require(self.min_letters >= 1, "reward.language.min_letters", self.min_letters, "must be at least 1 letter")
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float | None]:

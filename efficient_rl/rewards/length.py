@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, ClassVar
 
-from efficient_rl.rewards.columns import groups, require, verdicts
+from efficient_rl.errors import require
+from efficient_rl.rewards.columns import groups, verdicts
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class KimiLength:
         right = verdicts(completions, check, gold, place, prefill)
         values = [0.0] * len(completions)
         for rows in groups(prompts):
-            lengths = [len(completion_ids[row]) for row in rows]
+            lengths = list(map(len, completion_ids[rows.start : rows.stop]))
             low, high = min(lengths), max(lengths)
             if low < high:
                 for row, length in zip(rows, lengths, strict=True):
@@ -82,12 +84,14 @@ class Cosine:
     ) -> list[float]:
         """One value between the bounds a completion; its length is the number of its token ids."""
         right = verdicts(completions, check, gold, place, prefill)
-        return [self._value(len(ids), good) for ids, good in zip(completion_ids, right, strict=True)]
+        return list(starmap(self._value, zip(map(len, completion_ids), right, strict=True)))
 
     def _value(self, tokens: int, right: bool) -> float:
         if tokens >= self.max_tokens and self.exceeded is not None:
             return float(self.exceeded)
-        short, long = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
+        short, long = self.wrong_short, self.wrong_long
+        if right:
+            short, long = self.right_short, self.right_long
         return long + (short - long) * (1 + math.cos(math.pi * min(1.0, tokens / self.max_tokens))) / 2
 
 
@@ -115,12 +119,14 @@ class SoftOverlong:
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One value in -1 to 0 a completion."""
-        return [self._value(len(ids)) for ids in completion_ids]
+        return list(map(self._value, map(len, completion_ids)))
 
     def _value(self, tokens: int) -> float:
         cache = self.cache_tokens or 0
         over = tokens - (self.max_tokens - cache)
-        return 0.0 if over <= 0 else -1.0 if over >= cache else -over / cache
+        if over <= 0:
+            return 0.0
+        return -min(1.0, over / cache) if cache else -1.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Repetition:
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One value in `max_penalty` to 0 a completion."""
-        return [self._value(ids) for ids in completion_ids]
+        return list(map(self._value, completion_ids))
 
     def _value(self, ids: list[int]) -> float:
         count = len(ids) - self.ngram + 1

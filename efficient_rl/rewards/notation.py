@@ -93,15 +93,14 @@ def is_word(gold: str) -> bool:
     if not re.fullmatch(r"[\w\s().,'-]+", letters, re.ASCII) or re.search(r"\d", letters):
         return False
     option = re.fullmatch(r"\(?[A-Z]\)?", letters) is not None
-    return textual or option or any(word not in (*FUNCTIONS, "and") for word in WORD.findall(letters))
+    return textual or option or not set(WORD.findall(letters)) <= {*FUNCTIONS, "and"}
 
 
 def has_words(text: str) -> bool:
     """Whether there are words that no formula has: prose, hedges, code."""
     text = re.sub(r"\\(?:begin|end)\s*\{[a-z]+\*?\}", " ", _without_unit(text))
-    return bool(TEXTUAL.search(text)) or any(
-        word not in FUNCTIONS and word.upper() != word for word in WORD.findall(COMMAND.sub(" ", text))
-    )
+    words = set(WORD.findall(COMMAND.sub(" ", text))) - set(FUNCTIONS)
+    return bool(TEXTUAL.search(text)) or not all(map(str.isupper, words))
 
 
 def in_latex(text: str) -> str:

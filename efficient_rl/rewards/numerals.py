@@ -70,8 +70,11 @@ def _quantity(match: re.Match[str]) -> Quantity | None:
         return None
     value = _signed(value, part["sign"] or part["low"])
     undone = bool(part["bottom"]) and not part["mixed"] and int(part["bottom"]) != 1 and value.denominator == 1
-    unit = f"{CURRENCIES[part['money']]} {unit}".strip() if part["money"] else unit
-    return Quantity(value / 100 if unit == PERCENT else value, unit, undone)
+    if part["money"]:
+        unit = f"{CURRENCIES[part['money']]} {unit}".strip()
+    if unit == PERCENT:
+        value /= 100
+    return Quantity(value, unit, undone)
 
 
 def _signed(value: Fraction, sign: str) -> Fraction:
@@ -79,7 +82,7 @@ def _signed(value: Fraction, sign: str) -> Fraction:
 
 
 def _decimal(whole: str, decimals: str) -> Fraction:
-    return Fraction(int(whole + decimals), 10 ** len(decimals)) if decimals else Fraction(int(whole))
+    return Fraction(int(whole + decimals), 10 ** len(decimals))
 
 
 def _ratio(part: dict[str, str]) -> Fraction | None:
@@ -105,9 +108,11 @@ def answers(text: str, wanted: Quantity) -> bool:
     0.5); a bare 50 is 50%. Units that contradict each other are wrong, and so is a division left
     undone (84/2) where a whole number is wanted.
     """
-    *before, last = sides(unwrap(text)) if len(text) <= MAX_CHARACTERS else [""]
+    if len(text) > MAX_CHARACTERS:
+        return False
+    *before, last = sides(unwrap(text))
     given = read_quantity(last)
-    return given is not None and _agree(given, wanted) and all(_worth(side) == wanted.value for side in before)
+    return given is not None and _agree(given, wanted) and set(map(_worth, before)) <= {wanted.value}
 
 
 def _agree(given: Quantity, wanted: Quantity) -> bool:

@@ -4,12 +4,13 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from efficient_rl.errors import require
 from efficient_rl.rewards.arithmetic import evaluate
-from efficient_rl.rewards.columns import require, whole_texts
+from efficient_rl.rewards.columns import whole_texts
 from efficient_rl.rewards.verify import extract_answer
 
 MAX_CHARACTERS = 1_000
@@ -59,17 +60,13 @@ class TinyZeroCountdown:
         **_: Any,
     ) -> list[float | None]:
         """One value a completion, None for other checks than `countdown`; `gold` is JSON with numbers and target."""
+        texts, value = whole_texts(completions, prefill), self._strict
         if self.tinyzero_compat:
-            texts = [
-                str(prompt) + text for prompt, text in zip(prompts or [""] * len(completions), completions, strict=True)
-            ]
-        else:
-            texts = whole_texts(completions, prefill)
-        value: Callable[[str, Mapping[str, Any]], float] = self._published if self.tinyzero_compat else self._strict
-        return [
-            float(value(text, json.loads(answer))) if name == "countdown" else None
-            for text, name, answer in zip(texts, check, gold, strict=True)
-        ]
+            texts, value = list(completions), self._published
+            if prompts:
+                texts = [str(prompt) + text for prompt, text in zip(prompts, completions, strict=True)]
+        rows = zip(check, texts, map(json.loads, gold), strict=True)
+        return [value(*row) if name == "countdown" else None for name, *row in rows]
 
     def _strict(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = extract_answer(text)
@@ -79,19 +76,19 @@ class TinyZeroCountdown:
         left = Counter(gold["numbers"])
         left.subtract(found.numbers)
         fits = min(left.values()) >= 0 and not (self.all_numbers and any(left.values()))
-        return self.score if fits and found.value == gold["target"] else self.format_score
+        return float(self.score if fits and found.value == gold["target"] else self.format_score)
 
     def _published(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = published_answer(text)
         if answer is None:
             return 0.0
         if len(answer) > MAX_CHARACTERS or sorted(map(int, DIGITS.findall(answer))) != sorted(gold["numbers"]):
-            return self.format_score
+            return float(self.format_score)
         try:
             near = ALLOWED.fullmatch(answer) is not None and abs(python_value(answer) - gold["target"]) < TOLERANCE
         except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-            return self.format_score
-        return self.score if near else self.format_score
+            return float(self.format_score)
+        return float(self.score if near else self.format_score)
 
 
 @dataclass(frozen=True)

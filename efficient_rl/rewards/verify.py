@@ -10,13 +10,14 @@ from math import gcd
 from typing import Any
 
 from efficient_rl.rewards.arithmetic import evaluate
-from efficient_rl.rewards.extract import PLACES, extract_answer
+from efficient_rl.rewards.extract import DEFAULT_PLACE, PLACES, extract_answer
 from efficient_rl.rewards.latex import unwrap
 from efficient_rl.rewards.math_check import math
 from efficient_rl.rewards.numerals import MAX_CHARACTERS, answers, parse_number, read_quantity
 
 __all__ = [
     "CHECKERS",
+    "DEFAULT_PLACE",
     "PLACES",
     "choice",
     "countdown",
@@ -65,7 +66,7 @@ CHECKERS: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
 }
 
 
-def is_correct(completion: str, check: str, gold: Mapping[str, Any], place: str = "tags_or_boxed") -> bool:
+def is_correct(completion: str, check: str, gold: Mapping[str, Any], place: str = DEFAULT_PLACE) -> bool:
     """Whether the answer at `place` in the completion passes the checker named `check`; no text makes it raise.
 
     ValueError for a checker or place that does not exist, before any text is read.

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from efficient_rl.strategies.adapter_targets import check_above_zero, check_share, name_matches, stores_transposed
-from efficient_rl.strategies.adapters import Adapters
-from efficient_rl.strategies.blocks import check_whole
+from efficient_rl.errors import require, require_above_zero, require_share, require_whole
+from efficient_rl.strategies.adapter_targets import name_matches, stores_transposed
+from efficient_rl.strategies.adapters import Adapters, LowRank
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -14,7 +14,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vera(Adapters):
+class RandomProjection(Adapters):
+    """Adapters around random matrices that stay frozen."""
+
+    rank: int
+    dropout: float = 0.0
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("strategy.rank", self.rank, 1)
+        require_share("lora.dropout", self.dropout)
+        require_whole("strategy.projection_seed", self.projection_seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vera(RandomProjection):
     """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A with random A and B frozen and shared; the vectors d and b = 0 train.
 
     Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the
@@ -23,15 +38,10 @@ class Vera(Adapters):
 
     rank: int = 256
     d_initial: float = 0.1
-    dropout: float = 0.0
-    projection_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_above_zero("strategy.d_initial", self.d_initial)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+        require_above_zero("strategy.d_initial", self.d_initial)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import VeraConfig
@@ -47,7 +57,7 @@ class Vera(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandLora(Adapters):
+class RandLora(RandomProjection):
     """RandLoRA (arXiv:2502.00987): a sum of random low-rank bases, enough for full rank, weighted by trained vectors.
 
     A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by
@@ -56,15 +66,10 @@ class RandLora(Adapters):
 
     rank: int = 32
     alpha: float = 640
-    dropout: float = 0.0
-    projection_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_above_zero("strategy.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+        require_above_zero("strategy.alpha", self.alpha)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import RandLoraConfig
@@ -80,7 +85,7 @@ class RandLora(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyLora(Adapters):
+class TinyLora(RandomProjection):
     """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i, fixed random P_i; only the vectors v (length u) train.
 
     `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers
@@ -91,17 +96,13 @@ class TinyLora(Adapters):
     rank: int = 2
     u: int = 64
     weight_tying: float = 0.0
-    dropout: float = 0.0
     projection_seed: int = 42
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_whole("strategy.u", self.u, low=1)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
-        if not 0 <= self.weight_tying <= 1:
-            raise ValueError(f"strategy.weight_tying={self.weight_tying!r} must lie in 0 <= weight_tying <= 1")
+        require_whole("strategy.u", self.u, 1)
+        share = self.weight_tying
+        require(0 <= share <= 1, "strategy.weight_tying", share, "must lie in 0 <= weight_tying <= 1")
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import TinyLoraConfig
@@ -118,24 +119,14 @@ class TinyLora(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoHa(Adapters):
+class LoHa(LowRank):
     """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise, of rank up to rank^2; B2 = 0 at the start.
 
     Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole
     update.
     """
 
-    rank: int
-    alpha: float
-    dropout: float = 0.0
-
     adapts_conv1d: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("lora.rank", self.rank, low=1)
-        check_above_zero("lora.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoHaConfig
@@ -156,7 +147,7 @@ class LoKr(LoHa):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.factor != -1:
-            check_whole("strategy.factor", self.factor, low=1)
+            require_whole("strategy.factor", self.factor, 1)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoKrConfig
@@ -200,8 +191,8 @@ class Oft(Adapters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.block_size", self.block_size, low=2)
-        check_share("lora.dropout", self.dropout)
+        require_whole("strategy.block_size", self.block_size, 2)
+        require_share("lora.dropout", self.dropout)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import OFTConfig

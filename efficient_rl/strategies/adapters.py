@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from efficient_rl.errors import require, require_above_zero, require_share, require_whole
 from efficient_rl.strategies.adapter_targets import (
     adapter_layers,
-    check_above_zero,
     check_rank_fits,
-    check_share,
     find_targets,
     is_conv1d,
     name_matches,
     stores_transposed,
 )
-from efficient_rl.strategies.blocks import check_whole
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.strategies.selection import Layers, check_layers, resolve_layers
 
@@ -50,9 +48,10 @@ class Adapters(Strategy):
         if isinstance(self.target_modules, str):
             name_matches(self.target_modules, "")
         else:
-            if not self.target_modules or not all(isinstance(name, str) for name in self.target_modules):
-                raise ValueError(f"lora.target_modules={list(self.target_modules)} must list names such as [q_proj, v_proj]")
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+            names = list(self.target_modules)
+            listed = bool(names) and all(isinstance(name, str) for name in names)
+            require(listed, "lora.target_modules", names, "must list names such as [q_proj, v_proj]")
+            object.__setattr__(self, "target_modules", tuple(names))
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where `layers` names blocks that the model does not have."""
@@ -68,9 +67,10 @@ class Adapters(Strategy):
         from peft import get_peft_model
 
         targets = find_targets(model, self.target_modules, self.layers)
-        if not self.adapts_conv1d and (name := next((n for n, module in targets.items() if is_conv1d(module)), None)):
+        conv1d = [name for name, module in targets.items() if is_conv1d(module)]
+        if conv1d and not self.adapts_conv1d:
             raise ValueError(
-                f"{type(self).__name__} has no form for Conv1D modules such as {name} in PEFT; "
+                f"{type(self).__name__} has no form for Conv1D modules such as {conv1d[0]} in PEFT; "
                 "use strategy=lora, or a model whose blocks are built of nn.Linear"
             )
         shared = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
@@ -78,23 +78,28 @@ class Adapters(Strategy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Adapters):
-    """LoRA (arXiv:2106.09685): W + (alpha / rank) B A with B = 0 at the start.
-
-    Wants about ten times the learning rate of full training, and adapters on the MLPs too.
-    """
+class LowRank(Adapters):
+    """Adapters with the rank, scale and dropout of the group `lora`."""
 
     rank: int
     alpha: float
     dropout: float = 0.0
 
-    variant: ClassVar[Mapping[str, Any]] = {}  # what PEFT's LoraConfig is given besides
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("lora.rank", self.rank, low=1)
-        check_above_zero("lora.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
+        require_whole("lora.rank", self.rank, 1)
+        require_above_zero("lora.alpha", self.alpha)
+        require_share("lora.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(LowRank):
+    """LoRA (arXiv:2106.09685): W + (alpha / rank) B A with B = 0 at the start.
+
+    Wants about ten times the learning rate of full training, and adapters on the MLPs too.
+    """
+
+    variant: ClassVar[Mapping[str, Any]] = {}  # what PEFT's LoraConfig is given besides
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoraConfig

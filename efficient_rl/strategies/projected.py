@@ -4,7 +4,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_number, check_whole, refuse_adapters
+from efficient_rl.errors import is_number, require, require_one_of, require_whole
+from efficient_rl.strategies.blocks import refuse_adapters
 from efficient_rl.strategies.modules import block_matrices
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 
@@ -24,12 +25,13 @@ class _Projected(Strategy):
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, float):
-            bound = "above 0 and below 1 (a share of each matrix's shorter side), or a whole number"
-            check_number("strategy.rank", self.rank, 0 < self.rank < 1, bound)
+            bound = "must be a number above 0 and below 1 (a share of each matrix's shorter side), or a whole number"
+            require(0 < self.rank < 1, "strategy.rank", self.rank, bound)
         else:
-            check_whole("strategy.rank", self.rank, low=1)
-        check_whole("strategy.gap", self.gap, low=1)
-        check_number("strategy.scale", self.scale, self.scale > 0, "above 0")
+            require_whole("strategy.rank", self.rank, 1)
+        require_whole("strategy.gap", self.gap, 1)
+        positive = is_number(self.scale) and self.scale > 0
+        require(positive, "strategy.scale", self.scale, "must be a number above 0")
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The same model with every parameter trainable. Raises ValueError where the rank exceeds a matrix."""
@@ -41,11 +43,11 @@ class _Projected(Strategy):
         matrices: dict[int, list[nn.Parameter]] = {}
         for name, matrix in block_matrices(model).items():
             side = min(matrix.shape)
-            rank = max(1, int(side * self.rank + 0.5)) if isinstance(self.rank, float) else self.rank
-            if rank > side:
-                raise ValueError(
-                    f"strategy.rank={rank} exceeds the shorter side {side} of {name}; use rank<={side}, or a share: 0.25"
-                )
+            rank = int(self.rank)
+            if isinstance(self.rank, float):
+                rank = max(1, int(side * self.rank + 0.5))
+            bound = f"exceeds the shorter side {side} of {name}; use rank<={side}, or a share: 0.25"
+            require(rank <= side, "strategy.rank", rank, bound)
             matrices.setdefault(rank, []).append(matrix)
         return matrices
 
@@ -95,8 +97,7 @@ class Apollo(_Projected):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scaling not in SCALINGS:
-            raise ValueError(f"strategy.scaling={self.scaling!r} is not known; use one of {', '.join(SCALINGS)}")
+        require_one_of("strategy.scaling", self.scaling, SCALINGS)
 
     def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer":
         """APOLLO's AdamW. Raises ImportError where its package is missing."""

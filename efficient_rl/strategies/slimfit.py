@@ -5,7 +5,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_number, refuse_adapters
+from efficient_rl.errors import is_number, require
+from efficient_rl.strategies.blocks import refuse_adapters
 from efficient_rl.strategies.modules import is_bias
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
@@ -31,8 +32,9 @@ class SlimFit(Strategy):
     freezing_rate: float = 0.9
 
     def __post_init__(self) -> None:
-        bound = "of at least 0, below 1 (the paper uses 0.75 to 0.95)"
-        check_number("strategy.freezing_rate", self.freezing_rate, 0 <= self.freezing_rate < 1, bound)
+        bound = "must be a number of at least 0, below 1 (the paper uses 0.75 to 0.95)"
+        inside = is_number(self.freezing_rate) and 0 <= self.freezing_rate < 1
+        require(inside, "strategy.freezing_rate", self.freezing_rate, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The same model with everything trainable."""
@@ -59,8 +61,10 @@ class SlimFitSchedule(Switching):
         self.switch(set(self.parameters).difference(by_distance[: self.frozen_count]))
 
     def see_gradients(self) -> None:
-        moving = (name for name in self.distances if name in self._active and self.parameters[name].grad is not None)
-        self._before = {name: self.parameters[name].detach().clone() for name in moving}
+        self._before = {}
+        for name in self.distances:
+            if name in self._active and self.parameters[name].grad is not None:
+                self._before[name] = self.parameters[name].detach().clone()
 
     def see_update(self) -> None:
         before, self._before = self._before, {}

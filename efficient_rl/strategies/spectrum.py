@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from efficient_rl.strategies.blocks import check_names, check_number, find_blocks, is_matrix, train_only
+from efficient_rl.errors import is_number, require
+from efficient_rl.strategies.blocks import check_names, find_blocks, is_matrix, train_only
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ class Spectrum(Strategy):
     also_train: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        bound = "above 0 and at most 100"
-        check_number("strategy.top_percent", self.top_percent, 0 < self.top_percent <= 100, bound)
+        inside = is_number(self.top_percent) and 0 < self.top_percent <= 100
+        bound = "must be a number above 0 and at most 100"
+        require(inside, "strategy.top_percent", self.top_percent, bound)
         object.__setattr__(
             self, "also_train", check_names("strategy.also_train", self.also_train, "[embed_tokens, lm_head]")
         )

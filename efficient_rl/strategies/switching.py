@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.strategies.protocol import Schedule
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -36,6 +36,10 @@ class Switching(Schedule):
         for name, parameter in self.parameters.items():
             if parameter.requires_grad != (name in names):
                 parameter.requires_grad_(name in names)
+
+    def on_devices(self, saved: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+        """Copies of saved tensors, each on the device of the parameter that it belongs to."""
+        return {name: tensor.to(self.parameters[name].device, copy=True) for name, tensor in saved.items()}
 
     def see_gradients(self) -> None:
         """Nothing to learn from them."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add, mul, sub
 from random import Random
 
 from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
 
+OPERATIONS = {"+": add, "-": sub, "*": mul}
 WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 
@@ -29,13 +31,14 @@ class Arithmetic:
         low, bound = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
         longer, shorter = low + below(random, bound - low), below(random, bound)
         operator = self.operators[below(random, len(self.operators))]
-        a, b = (longer, shorter) if operator != "-" or longer >= shorter else (shorter, longer)
-        return arithmetic_problem(a, operator, b, digits)
+        if operator == "-" and longer < shorter:
+            longer, shorter = shorter, longer
+        return arithmetic_problem(longer, operator, shorter, digits)
 
 
 def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str = "arithmetic") -> Problem:
     """The problem `a operator b`; its key is that of the same two numbers in any order, unless the order counts."""
-    answer = {"+": a + b, "-": a - b, "*": a * b}[operator]
+    answer = OPERATIONS[operator](a, b)
     first, second = (a, b) if operator == "-" else sorted((a, b))
     return Problem(
         question=f"What is {a} {WORDS[operator]} {b}?",
@@ -57,11 +60,11 @@ def _steps(a: int, operator: str, b: int, answer: int) -> tuple[str, ...]:
         return (f"{a}{operator}{b}={answer}",)
     steps, total = [], a
     if operator == "*":
-        products = [a * part for part in parts]
-        steps = [f"{a}*{part}={product}" for part, product in zip(parts, products, strict=True)]
-        total, operator, parts = products[0], "+", products[1:]
+        steps = [f"{a}*{part}={a * part}" for part in parts]
+        operator = "+"
+        total, *parts = (a * part for part in parts)
     for part in parts:
-        after = total + part if operator == "+" else total - part
+        after = OPERATIONS[operator](total, part)
         steps.append(f"{total}{operator}{part}={after}")
         total = after
     return tuple(steps)

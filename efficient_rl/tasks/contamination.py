@@ -25,14 +25,18 @@ def decontaminated(
     """
     if n < 1:
         raise ValueError(f"n={n} words must be at least 1")
-    keys = {problem.key for problem in evaluation}
-    passages = {passage for problem in evaluation if problem.free_text for passage in _passages(problem.question, n)}
+    keys: set[str] = set()
+    passages: set[str] = set()
+    for problem in evaluation:
+        keys.add(problem.key)
+        if problem.free_text:
+            passages.update(_passages(problem.question, n))
     kept: list[Problem] = []
     dropped: list[Problem] = []
     for problem in train:
         known = problem.key in keys
         if not known and problem.free_text and passages:
-            known = any(passage in passages for passage in _passages(problem.question, n))
+            known = not passages.isdisjoint(_passages(problem.question, n))
         (dropped if known else kept).append(problem)
     return kept, dropped
 

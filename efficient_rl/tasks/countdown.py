@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import add, floordiv, mul, sub
 from random import Random
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
 
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
@@ -27,10 +28,8 @@ class Countdown:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operands", ranges("operands", self.operands, 2, 6))
-        if self.max_number < 2:
-            raise ValueError(f"task.max_number={self.max_number} must be at least 2")
-        if self.max_target < 2:
-            raise ValueError(f"task.max_target={self.max_target} must be at least 2")
+        require(self.max_number >= 2, "task.max_number", self.max_number, "must be at least 2")
+        require(self.max_target >= 2, "task.max_target", self.max_target, "must be at least 2")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of one split; the same numbers in another order are the same problem."""

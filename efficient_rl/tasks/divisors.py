@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from random import Random
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
 
 
@@ -22,8 +23,7 @@ class _OfNumbers(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", ranges("sizes", self.sizes, 12, 1_000_000))
-        if not 2 <= self.numbers <= 6:
-            raise ValueError(f"task.numbers={self.numbers} must lie in 2 to 6")
+        require(2 <= self.numbers <= 6, "task.numbers", self.numbers, "must lie in 2 to 6")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of one split; the same numbers in another order are the same problem."""

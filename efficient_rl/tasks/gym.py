@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.parsing import plain_number
 from efficient_rl.tasks.problem import Problem, Split, attempts, first_distinct
 
@@ -95,10 +96,8 @@ class ReasoningGym:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.generator not in GENERATORS:
-            raise ValueError(
-                f"task.generator={self.generator!r} is not on the list of generators; use one of {', '.join(GENERATORS)}"
-            )
+        bound = f"is not on the list of generators; use one of {', '.join(GENERATORS)}"
+        require(self.generator in GENERATORS, "task.generator", self.generator, bound)
         known = GENERATORS[self.generator].config
         if unknown := sorted(set(self.config) - set(known)):
             raise ValueError(f"task.config of {self.generator} has no {', '.join(unknown)}; use {', '.join(known)}")
@@ -130,11 +129,14 @@ class ReasoningGym:
             raise ValueError(
                 f"{self.generator} gave the answer {item['answer']!r}, which is not one number; use another task.config"
             )
+        gold: dict[str, Any] = {"answer": answer}
+        if "/" in answer:
+            gold["lowest"] = True
         return Problem(
             question=question,
             symbols=generator.symbols(metadata) or question,
             check="number",
-            gold={"answer": answer} | ({"lowest": True} if "/" in answer else {}),
+            gold=gold,
             difficulty=generator.difficulty(metadata),
             source=self.generator,
             key=f"{self.generator} {generator.content(metadata)}",

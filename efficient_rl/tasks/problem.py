@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
 
+from efficient_rl.errors import require
+
 Split = Literal["train", "held_out"]
 HELD_OUT_PER_MILLE = 100
 Item = TypeVar("Item")
@@ -64,8 +66,7 @@ def attempts(count: int) -> int:
 
 def first_distinct(draws: Iterable[Problem], split: Split, count: int) -> list[Problem]:
     """The first `count` of the drawn problems that have different keys and lie in the split; ValueError for too few."""
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1: a generator has no last problem")
+    require(count >= 1, "count", count, "must be at least 1: a generator has no last problem")
     found: dict[str, Problem] = {}
     for problem in draws:
         key = problem.key
@@ -99,14 +100,15 @@ def below(random: Random, bound: int) -> int:
 def ranges(key: str, values: Sequence[int], low: int, high: int) -> tuple[int, ...]:
     """The values of a task's option as a tuple; ValueError unless they are whole numbers within the bounds."""
     listed = [values] if isinstance(values, int) else list(values)
-    if not listed or not all(type(value) is int and low <= value <= high for value in listed):
-        raise ValueError(f"task.{key}={listed} must list numbers from {low} to {high}")
+    inside = all(type(value) is int and low <= value <= high for value in listed)
+    require(bool(listed) and inside, f"task.{key}", listed, f"must list numbers from {low} to {high}")
     return tuple(listed)
 
 
 def subset(key: str, values: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
     """The names of a task's option as a tuple; ValueError unless all are known ones."""
-    listed, names = ([values] if isinstance(values, str) else list(values)), list(known)
-    if not listed or not set(listed) <= set(names):
-        raise ValueError(f"task.{key}={listed} must list some of {', '.join(names)}")
+    listed = [values] if isinstance(values, str) else list(values)
+    names = list(known)
+    inside = bool(listed) and set(listed) <= set(names)
+    require(inside, f"task.{key}", listed, f"must list some of {', '.join(names)}")
     return tuple(listed)
