@@ -1,7 +1,7 @@
 """Exact values of sums over + - * / and parentheses, with every operation on the way; bounded, and nothing is executed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 MAX_CHARACTERS = 200
@@ -23,8 +23,8 @@ class Sum:
     """
 
     value: Value
-    numbers: tuple[Value, ...]
     operations: frozenset[Operation]
+    numbers: tuple[Value, ...] = field(compare=False)
 
 
 def evaluate(text: str, strict: bool = False) -> Sum | None:
@@ -44,7 +44,7 @@ def evaluate(text: str, strict: bool = False) -> Sum | None:
         return None
     if reader.position < len(tokens):
         return None
-    return Sum(value, tuple(reader.numbers), frozenset(reader.operations))
+    return Sum(value, frozenset(reader.operations), tuple(reader.numbers))
 
 
 def _tokens(text: str, pattern: re.Pattern[str]) -> list[str]:
