@@ -7,8 +7,8 @@ from fractions import Fraction
 MAX_CHARACTERS = 200
 MAX_DIGITS = 30
 MAX_DEPTH = 20
-TOKEN = re.compile(r"[ \t]*(?:([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)|([-+*/()x]))")
-STRICT_TOKEN = re.compile(r" *(?:(0+|[1-9][0-9]*)(?![0-9])|([-+*/()]))")
+TOKEN = re.compile(r"[ \t]*(?:([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)|([-+*/()x]))[ \t]*")
+STRICT_TOKEN = re.compile(r" *(?:(0+|[1-9][0-9]*)(?![0-9])|([-+*/()])) *")
 
 Value = int | Fraction
 Operation = tuple[str, Value, Value]
@@ -36,13 +36,15 @@ def evaluate(text: str, strict: bool = False) -> Sum | None:
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    tokens = _tokens(text.rstrip(" " if strict else " \t"), STRICT_TOKEN if strict else TOKEN)
-    reader = _Reader(tokens, *((MAX_CHARACTERS, MAX_CHARACTERS) if strict else (MAX_DEPTH, MAX_DIGITS)))
+    if strict:
+        reader = _Reader(_tokens(text, STRICT_TOKEN), MAX_CHARACTERS, MAX_CHARACTERS)
+    else:
+        reader = _Reader(_tokens(text, TOKEN), MAX_DEPTH, MAX_DIGITS)
     try:
         value = reader.terms(0)
     except (ValueError, ZeroDivisionError):
         return None
-    if reader.position < len(tokens):
+    if reader.position < len(reader.tokens):
         return None
     return Sum(value, frozenset(reader.operations), tuple(reader.numbers))
 

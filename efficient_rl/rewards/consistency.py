@@ -49,7 +49,7 @@ def _value(text: str, check: str, place: str) -> float | None:
     follows = _is_made_of if check == "countdown" else _is_last_value
     if answer is None or not follows(answer, equations):
         return 0.0
-    return sum(map(attrgetter("true"), equations)) / len(equations)
+    return sum(equation.true for equation in equations) / len(equations)
 
 
 def _is_made_of(answer: str, equations: Sequence[Equation]) -> bool:
