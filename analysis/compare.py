@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.aggregate import MEASURE, group_runs
-from analysis.comparisons import Difference, compare, corrected
-from analysis.findings import points_text
-from analysis.load import DAMAGED, ReportError, Result, Run, load_sweep, read_params, result_of, suggest, sweep_names
-from analysis.statistics import Estimate, Stratum, mean
-from analysis.tables import finite
-from efficient_rl.rundir.directory import RunResult
+from analysis.data.load import DAMAGED, ReportError, Result, Run, load_sweep, read_params, result_of, suggest, sweep_names
+from analysis.report.export import finite
+from analysis.report.sentences import points_text
+from analysis.stats.aggregate import MEASURE, group_runs
+from analysis.stats.comparisons import Difference, compare, corrected
+from analysis.stats.intervals import Estimate, Stratum, mean
+from efficient_rl.rundir.result import RunResult
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 

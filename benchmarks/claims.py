@@ -6,8 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from analysis.claim_files import read_claims
-from analysis.claims import as_data, judge_all, write_page
+from analysis.claims.__main__ import as_data, judge_all, write_page
+from analysis.claims.spec import read_claims
 from benchmarks.machine import write_result
 
 ROOT = Path(__file__).resolve().parents[1]

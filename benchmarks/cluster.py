@@ -151,7 +151,7 @@ def latency(cluster: Cluster, folder: Path, repeats: int) -> dict[str, Any]:
             starts.append(first_step(record, 1) - job_start(cluster, job))
             killed = time.time()
             if kind == "node crash":
-                cluster.control("crash", (record.owner() or {})["job"]["node"])
+                cluster.control("crash", record.owner().node)
             else:
                 cluster.slurm(*(("scancel", "--signal=USR2") if "USR2" in kind else ("scontrol", "requeue")), job)
             wait_until(lambda record=record: first_step(record, 2) > 0, 180, f"the next step after a {kind}")  # type: ignore[misc]

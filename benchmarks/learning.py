@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from scipy.stats import ttest_1samp
 
-from analysis.aggregate import summarize
-from analysis.load import load_sweep
+from analysis.data.load import load_sweep
+from analysis.stats.aggregate import summarize
 from benchmarks.machine import write_result
 from efficient_rl.rundir.directory import Record
 

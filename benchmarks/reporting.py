@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.statistics import Estimate, Stratum, crossed, interquartile_mean, mean, mean_of, probability_of_improvement
+from analysis.stats.intervals import (
+    Estimate,
+    Stratum,
+    crossed,
+    interquartile_mean,
+    mean,
+    mean_of,
+    probability_of_improvement,
+)
 from benchmarks.machine import write_result
 
 METRICS = (
@@ -26,7 +34,7 @@ STEPS, SEEDS, PROBLEMS, SAMPLES = 200, 10, 200, 4
 CLIENT_RUNS = 20  # the client's seconds are measured on so many runs and scaled to all
 REPORT = """
 import resource, sys
-from analysis.report import main
+from analysis.report.__main__ import main
 code = main(sys.argv[1:])
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss)
@@ -53,7 +61,7 @@ print(searched, time.perf_counter() - started, len(runs), points)
 """
 READ = """
 import sys, time
-from analysis.store import load_stored
+from analysis.data.store import load_stored
 started = time.perf_counter()
 sweep = load_stored(sys.argv[1], "big")
 print(time.perf_counter() - started, len(sweep.finished), sum(len(s.steps) for r in sweep.runs for s in r.series.values()))

@@ -25,7 +25,8 @@ from scipy import stats
 from benchmarks.machine import write_result
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
 
 RESULTS = Path(__file__).parent / "results" / "searching.json"
 RUN = (

@@ -1,7 +1,12 @@
-"""The error that a bad request raises, and the words for it. Imports nothing of ours."""
+"""The error that a bad request raises, and the checks that raise it. Imports nothing of ours."""
 
 import difflib
+import math
+import sys
+import types
+import typing
 from collections.abc import Collection, Iterable
+from dataclasses import fields
 from typing import Any
 
 
@@ -64,3 +69,17 @@ def first_line(error: Exception) -> str:
     """The first line of an error's text that says something, else its type."""
     lines = filter(None, map(str.strip, str(error).splitlines()))
     return next(lines, type(error).__name__)
+
+
+def check_types(section: str, instance: Any) -> None:
+    """Hold every field of a dataclass to its annotation; a whole number becomes a float where one is meant."""
+    for item in fields(instance):
+        value = getattr(instance, item.name)
+        kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        allowed = [typing.get_origin(kind) or kind for kind in kinds]
+        if float in allowed and type(value) is int:
+            value = float(value) if abs(value) < sys.float_info.max else math.inf
+            object.__setattr__(instance, item.name, value)
+        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")

@@ -1,7 +1,6 @@
 """Writes files whole or not at all. Imports nothing of ours."""
 
 import os
-import secrets
 from pathlib import Path
 
 
@@ -13,7 +12,7 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = False) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     # Not mkstemp: its files are private to the user, a draft opened by name follows the umask.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
+    draft = path.with_name(f".{path.name}.{os.urandom(6).hex()}.draft")
     try:
         with draft.open("xb") as stream:
             stream.write(data)

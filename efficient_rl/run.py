@@ -19,8 +19,9 @@ from efficient_rl.datasets import evaluation_seed, load_problems
 from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
 from efficient_rl.rundir.provenance import snapshot
+from efficient_rl.rundir.result import RunResult
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Problem
 

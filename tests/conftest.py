@@ -2,18 +2,25 @@
 
 import gc
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep import __main__ as sweep_command
+from tests.isolation import forget_the_users_environment
 
+forget_the_users_environment()
 quiet_libraries()
 
 
@@ -44,22 +51,30 @@ def tiny_run(*overrides: str) -> RunConfig:
 
 def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tuple[RunResult, Record]:
     """Do a tiny run in this process, in its own directory below `folder`."""
+    return execute_alone(folder, tiny_run(*overrides), checkpoint_steps)
+
+
+def execute_alone(folder: Path, config: RunConfig, checkpoint_steps: int = 2) -> tuple[RunResult, Record]:
+    """Do a run in this process, in its own directory below `folder`."""
     import torch
 
     from efficient_rl.run import execute
 
     torch.set_num_threads(1)
-    config = tiny_run(*overrides)
     record = Record(folder / config.config_hash)
     record.claim(config)
     return execute(config, record, Options(checkpoint_steps), Stop()), record
 
 
-def command(overrides: Sequence[str], tiny: bool = True) -> list[str]:
-    """The sweep command with tiny settings in front; later overrides of the same key replace them."""
+def tiny(overrides: Sequence[str]) -> list[str]:
+    """The overrides with tiny settings in front; later overrides of the same key replace them."""
     keys = {text.split("=")[0] for text in overrides}
-    settings = [text for text in TINY if text.split("=")[0] not in keys] if tiny else []
-    return [sys.executable, "-m", "efficient_rl.sweep", *settings, *overrides]
+    return [*(text for text in TINY if text.split("=")[0] not in keys), *overrides]
+
+
+def command(overrides: Sequence[str]) -> list[str]:
+    """The sweep command with tiny settings."""
+    return [sys.executable, "-m", "efficient_rl.sweep", *tiny(overrides)]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -69,11 +84,11 @@ def environment(**extra: str) -> dict[str, str]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """Run the sweep command in an empty folder and wait for it."""
+    """Run the sweep command in an empty folder, in a process of its own, and wait for it."""
 
-    def run(*overrides: str, tiny: bool = True, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+    def run(*overrides: str, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(overrides, tiny),
+            command(overrides),
             cwd=tmp_path,
             env=environment(**extra),
             capture_output=True,
@@ -85,20 +100,46 @@ def sweep(tmp_path: Path) -> Sweep:
     return run
 
 
+@pytest.fixture
+def sweep_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Call the sweep command in this process: for what is refused, only planned, or only looks like training."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        try:
+            status = sweep_command.main(arguments)
+        except SystemExit as error:  # of the parser
+            status = int(error.code or 0)
+        return subprocess.CompletedProcess(shlex.join(arguments), status, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a two-step sweep of every strategy has finished, made once for all tests that only read it."""
-    folder = tmp_path_factory.mktemp("finished")
-    overrides = ["-m", "strategy=full,first_k,last_k,lora", "seed=0,1", "grpo.max_steps=2", "name=all"]
-    done = subprocess.run(
-        command(overrides), cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A folder in which a two-step sweep of every strategy has finished, made once for all tests that only read it.
+
+    The workers of pytest-xdist share it: the first that needs it makes it, the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, complete = shared / "finished", shared / "finished.complete"
+    with FileLock(shared / "finished.lock"):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            overrides = ["-m", "strategy=full,first_k,last_k,lora", "seed=0,1", "grpo.max_steps=2", "name=all"]
+            done = subprocess.run(
+                command(overrides), cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            complete.touch()
     return folder
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in an empty folder, away from the tracking store of the shell it was started from."""
+    """Every test works in an empty folder, away from the results in the checkout."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

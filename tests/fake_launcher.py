@@ -12,7 +12,30 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import AlreadyFinished, Failure, Record, RunResult
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Record
+from efficient_rl.rundir.result import Failure, RunResult
+
+OPTION = """# Fake.
+_target_: tests.fake_launcher.FakeLauncher
+workers: 1
+poll_seconds: 0.0
+fails_at: null
+notify: null
+stall_minutes: null
+requeue_stalled: false
+max_gpu_hours: null
+"""
+
+
+def fake_arguments(*overrides: str) -> list[str]:
+    """Arguments of the sweep command for runs that only look like training; the option goes into the working directory."""
+    options = Path("options/launcher")
+    options.mkdir(parents=True, exist_ok=True)
+    (options / "fake.yaml").write_text(OPTION)
+    given = [text.split("=")[0] for text in overrides]
+    own = [text for text in ("launcher=fake", "tracking.uri=none", "grpo.max_steps=3") if text.split("=")[0] not in given]
+    return ["--config-dir", "options", *own, *overrides]
+
 
 BEST_RATE = {"full": 3e-4, "first_k": 2e-3, "last_k": 1e-4, "lora": 3e-3}
 
@@ -99,9 +122,12 @@ class FakeLauncher(Supervision):
         if handle.record is None:
             handle.record, handle.stage = Record(Path(handle.job.folder)), "running"
             try:
-                handle.record.claim(run)
+                handle.record.claim(run, handle.job.force_before)
             except AlreadyFinished:
                 handle.stage = "finished"
+                return
+            except AlreadyActive:
+                handle.record, handle.stage = None, "elsewhere"
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
@@ -115,6 +141,7 @@ class FakeLauncher(Supervision):
         if handle.steps >= run.grpo.max_steps:
             assert handle.record.attempt is not None
             handle.record.finish(result(run, handle.record.attempt))
+            handle.record.release()  # this process lives on
             handle.stage = "finished"
 
     def requeue(self, handle: Handle, why: str) -> bool:

@@ -19,21 +19,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Annotation
 
-from analysis.aggregate import MEASURE, Summary, curves, summarize
-from analysis.answer import analyse
-from analysis.figure_data import Bars, Figure, Heat, Intervals, Line, Lines, Point, Scatter
-from analysis.findings import ONE_SEED, findings, points, share_text
+from analysis.data.load import REWARD, Result, Run, SweepData, load_sweep, make_series
+from analysis.figures.data import Bars, Figure, Heat, Intervals, Line, Lines, Point, Scatter
+from analysis.figures.draw import draw_figure, draw_lines, draw_scatter
+from analysis.figures.style import styles, written
 from analysis.labels import make_labels, make_setting_labels
-from analysis.load import REWARD, Result, Run, SweepData, load_sweep, make_series
-from analysis.looks import styles, written
-from analysis.pareto import pareto_front
-from analysis.plots import draw_figure, draw_lines, draw_scatter
-from analysis.report import main
-from analysis.statistics import Estimate
+from analysis.report.__main__ import main
+from analysis.report.results import analyse
+from analysis.report.sentences import ONE_SEED, findings, points, share_text
+from analysis.stats.aggregate import MEASURE, Summary, curves, summarize
+from analysis.stats.intervals import Estimate
+from analysis.stats.pareto import pareto_front
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record, RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
+from tests.conftest import environment, tiny_run
 
 # One finished run as efficient_rl.rundir.directory.RunResult writes it.
 EVALUATION = {
@@ -154,7 +155,7 @@ def report(outputs: Path, *arguments: str) -> int:
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -855,7 +856,7 @@ def test_a_report_that_is_cut_off_half_way_leaves_the_earlier_one_whole(outputs:
     folder = outputs.parent / "reports" / "demo"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     script = (
-        "import resource\nfrom analysis.report import main\n"
+        "import resource\nfrom analysis.report.__main__ import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"  # like a full disk: a longer file breaks off
         f"raise SystemExit(main(['output={outputs}', 'reports={folder.parent}']))"
     )
@@ -872,7 +873,7 @@ def test_help_ends_in_status_0(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_command_imports_neither_torch_nor_mlflow(outputs: Path) -> None:
     script = (
-        "import sys\nfrom analysis.report import main\n"
+        "import sys\nfrom analysis.report.__main__ import main\n"
         f"assert main(['output={outputs}', 'reports={outputs.parent}']) == 0\n"
         "print([name for name in ('torch', 'mlflow') if name in sys.modules])"
     )

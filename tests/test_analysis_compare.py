@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.compare import compare_runs, main, named_runs, sentences
-from analysis.load import ReportError, Run
+from analysis.data.load import ReportError, Run
 from tests.test_analysis import result, write_run, write_sweep
 
 SMALL = 0.005

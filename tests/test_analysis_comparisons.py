@@ -5,9 +5,9 @@ from math import inf
 
 import pytest
 
-from analysis.aggregate import group_runs
-from analysis.comparisons import across_settings, differences, prices, reward_areas
-from analysis.load import ACCURACY, SECONDS, TOKENS, Run, make_series
+from analysis.data.load import ACCURACY, SECONDS, TOKENS, Run, make_series
+from analysis.stats.aggregate import group_runs
+from analysis.stats.comparisons import across_settings, differences, prices, reward_areas
 from tests.test_analysis import result, rewarded, runs_of
 
 

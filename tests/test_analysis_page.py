@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import BLOCKS, DIFFICULTY, REWARD, Run, SweepData, make_series
-from analysis.report import write_report
+from analysis.data.load import BLOCKS, DIFFICULTY, REWARD, Run, SweepData, make_series
+from analysis.report.__main__ import write_report
 from tests.test_analysis import runs_of
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

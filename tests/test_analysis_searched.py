@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from analysis.answer import analyse
-from analysis.figure_data import Figure, Line, Lines
-from analysis.load import ReportError, SweepData
-from analysis.plots import draw_figure
-from analysis.report import write_report
-from analysis.searched import FILE, read_search
+from analysis.data.load import ReportError, SweepData
+from analysis.figures.data import Figure, Line, Lines
+from analysis.figures.draw import draw_figure
+from analysis.report.__main__ import write_report
+from analysis.report.results import analyse
+from analysis.report.search_results import FILE, read_search
 from tests.test_analysis import runs_of
 
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rliable import metrics
 
-from analysis.pareto import front_probabilities, hypervolume, on_front
-from analysis.statistics import (
+from analysis.stats.intervals import (
     Estimate,
     Floats,
     Stratum,
@@ -27,6 +26,7 @@ from analysis.statistics import (
     ratio_of_means,
     scaling_fit,
 )
+from analysis.stats.pareto import front_probabilities, hypervolume, on_front
 
 SCORES = np.array([0.41, 0.44, 0.45, 0.47, 0.52, 0.55, 0.61, 0.72])
 OTHERS = np.array([0.40, 0.45, 0.39, 0.49, 0.50, 0.51, 0.58, 0.60])

@@ -12,10 +12,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from analysis.aggregate import summarize
-from analysis.load import BLOCKS, ReportError, Result, SweepData, load_sweep
-from analysis.report import main
-from analysis.store import load_stored
+from analysis.data.load import BLOCKS, ReportError, Result, SweepData, load_sweep
+from analysis.data.store import load_stored
+from analysis.report.__main__ import main
+from analysis.stats.aggregate import summarize
 from efficient_rl.tracking.collector import attach
 from tests.conftest import Sweep, environment
 
@@ -77,7 +77,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.server.POINTS_A_REQUEST", 5)  # so that answers are cut off and asked for in halves
+    monkeypatch.setattr("analysis.data.server.POINTS_A_REQUEST", 5)  # so that answers are cut off and asked for in halves
     assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
 
 

@@ -7,12 +7,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.figure_data import Bars, Figure, Line, Lines, Point, Scatter
-from analysis.labelling import point_boxes
-from analysis.load import ReportError
-from analysis.plots import draw_figure
-from analysis.statistics import Estimate
-from analysis.study import figures_of, study_figures
+from analysis.data.load import ReportError
+from analysis.figures.data import Bars, Figure, Line, Lines, Point, Scatter
+from analysis.figures.draw import draw_figure
+from analysis.figures.label_placement import point_boxes
+from analysis.figures.search import figures_of, study_figures
+from analysis.stats.intervals import Estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 optuna.logging.set_verbosity(optuna.logging.WARNING)

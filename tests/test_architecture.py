@@ -19,6 +19,9 @@ TORCH_FREE = (
     "config.run_config",
     "config.schema",
     "rundir.directory",
+    "rundir.process",
+    "rundir.result",
+    "rundir.state",
     "rundir.provenance",
     "distributed.environment",
     "distributed.process_group",
@@ -38,6 +41,7 @@ GROUND = {"errors", "files", "metrics"}  # everybody may import these, and they 
 ALLOWED = {  # package or module -> what else of ours it may import
     "errors": set(),
     "files": set(),
+    "metrics": set(),
     "strategies": set(),
     "rewards": set(),
     "tasks": {"rewards"},
@@ -107,17 +111,38 @@ def test_only_tracking_says_mlflow() -> None:
             assert not any(name.split(".")[0] == "mlflow" for name in imported(path)), path
 
 
-def test_analysis_imports_only_itself_and_what_reads_run_directories_and_the_store() -> None:
-    for path in (ROOT / "analysis").glob("*.py"):
+ANALYSIS = {  # room of analysis -> the rooms below it, which it may import
+    "data": set(),
+    "labels": set(),
+    "stats": {"data", "labels"},
+    "figures": {"data", "stats"},
+    "report": {"data", "stats", "figures"},
+    "claims": {"data", "stats", "figures", "report"},
+    "compare": {"data", "stats", "figures", "report"},
+}
+OF_THE_PACKAGE = {  # file of analysis -> what it may import beside the reader of run directories
+    "data/server.py": {"tracking"},
+    "report/__main__.py": {"tracking"},
+    "claims/__main__.py": {"config", "sweep"},
+    "claims/evaluate.py": {"config"},
+}
+
+
+def test_the_rooms_of_analysis_import_one_way() -> None:
+    for path in (ROOT / "analysis").glob("**/*.py"):
+        room = path.relative_to(ROOT / "analysis").parts[0].removesuffix(".py")
+        names = {name.split(".")[1] for name in imported(path) if name.startswith("analysis.")}
+        assert names <= ANALYSIS.get(room, set()) | {room}, path
+
+
+def test_analysis_imports_only_what_reads_run_directories_and_the_store() -> None:
+    for path in (ROOT / "analysis").glob("**/*.py"):
+        name = path.relative_to(ROOT / "analysis").as_posix()
         ours = {name.split(".")[1] for name in imported(path) if name.startswith("efficient_rl.")}
-        allowed = {
-            "report.py": {"tracking"},
-            "server.py": {"tracking"},
-            "claims.py": {"config", "sweep"},
-            "verdicts.py": {"config"},
-        }.get(path.name, {"rundir"}) | GROUND
+        allowed = {"rundir"} | GROUND | OF_THE_PACKAGE.get(name, set())
         assert ours <= allowed, path
-        assert path.name == "server.py" or not any(name.split(".")[0] == "mlflow" for name in imported(path)), path
+        mlflow = any(each.split(".")[0] == "mlflow" for each in imported(path))
+        assert name == "data/server.py" or not mlflow, path
 
 
 def test_nothing_evaluates_or_executes_text() -> None:
@@ -135,6 +160,20 @@ def test_planning_imports_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_reading_a_result_costs_almost_nothing() -> None:
+    script = (
+        "import sys, time\nbefore = time.process_time()\nfrom efficient_rl.rundir.result import RunResult\n"
+        "seconds = time.process_time() - before\n"
+        "print(seconds, [name for name in ('hydra', 'omegaconf', 'torch', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    seconds, heavy = done.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]", done.stdout + done.stderr
+    assert float(seconds) <= 0.08
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-m", "strategy=full,lora", "seed=0,1", "dry_run=true"]])

@@ -23,7 +23,7 @@ def test_the_gpu_benchmark_works_without_a_network_on_a_small_model(tmp_path: Pa
     ]
     done = subprocess.run(
         [*command, "--strategies", "full", "lisa"],
-        cwd=ROOT, env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300, check=False,
+        env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "r.json").read_text())["strategies"]

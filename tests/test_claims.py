@@ -14,13 +14,13 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from analysis.changes import Changes, count_changes
-from analysis.claim_figures import criterion, measured_text
-from analysis.claim_files import Check, Claim, read_claim, read_claims
-from analysis.claims import to_markdown, write_page
-from analysis.load import ReportError, Result, Run
-from analysis.statistics import Estimate
-from analysis.verdicts import Judged, WeightChanges, by_seed, judge, verdict_of
+from analysis.claims.__main__ import to_markdown, write_page
+from analysis.claims.evaluate import Judged, WeightChanges, by_seed, judge, verdict_of
+from analysis.claims.figures import criterion, measured_text
+from analysis.claims.spec import Check, Claim, read_claim, read_claims
+from analysis.claims.weight_changes import Changes, count_changes
+from analysis.data.load import ReportError, Result, Run
+from analysis.stats.intervals import Estimate
 from efficient_rl.errors import ConfigError
 from tests.conftest import ROOT, TINY, Sweep, environment
 

@@ -10,7 +10,7 @@ from efficient_rl.doctor.host import this_host
 from efficient_rl.doctor.places import Place, place_of
 from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 from tests.conftest import execute_tiny, tiny_run
 
 HERE = Place("this machine", 64 << 30, on_gpu=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.estimate import estimate
 from tests.conftest import tiny_run
 from tests.test_record import RESULT

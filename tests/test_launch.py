@@ -24,7 +24,7 @@ from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.rundir.directory import Record
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.notify import Supervisor
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import environment, tiny_run
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -87,7 +87,7 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     running(first)
     launcher.stop()
     assert Record(Path(first.folder)).checkpoint() is not None
-    assert Record(Path(first.folder)).state() == "pending"
+    assert Record(Path(first.folder)).state() == "waiting"
     assert not (Path(second.folder) / "attempts").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp
     wait(launcher, 3)
     assert [handle.stage for handle in handles] == ["stopped", "stopped", "finished"]
     assert Record(Path(first.folder)).checkpoint() is not None
-    assert Record(Path(first.folder)).state() == "pending"
+    assert Record(Path(first.folder)).state() == "waiting"
     assert not (Path(waiting.folder) / "attempts").exists()
 
 
@@ -221,7 +221,7 @@ LIMITED = (
     "    (handle,) = launcher.launch([job(Path(sys.argv[1]) / name)])\n"
     "    while not launcher.poll(0.1):\n"
     "        owner = Record(Path(handle.job.folder)).owner()\n"
-    "        if kill and owner: os.kill(owner['pid'], signal.SIGKILL)\n"
+    "        if kill and owner: os.kill(owner.pid, signal.SIGKILL)\n"
     "    print(handle.failure.cause, handle.failure.error, sep=': ')\n"
     "end(gorge, 'gorge', False)\nend(hang, 'hang', True)\n"
 )
@@ -231,7 +231,7 @@ def test_a_run_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_k
     with memory_group(1 << 30) as procs:
         done = subprocess.run(
             ["bash", "-c", f'echo $$ > {procs} && exec "$@"', "-", sys.executable, "-c", LIMITED, str(tmp_path)],
-            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+            env=environment(), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     assert done.stdout.splitlines() == [
         "out_of_memory: out of memory: the kernel killed the process, its job or this machine has no more",

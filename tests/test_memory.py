@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.conftest import ROOT, environment
+from tests.conftest import environment
 
 GROWTH = """
 import gc
@@ -34,7 +34,6 @@ def test_what_a_measured_step_recorded_is_freed_with_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GROWTH],
         env=environment(),
-        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -15,7 +15,8 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Failure, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.result import Failure
 from efficient_rl.status.snapshot import Observer, find_manifest, find_run, judge, read_status
 from efficient_rl.sweep.display import Row
 from tests.conftest import ROOT, environment, tiny_run
@@ -59,7 +60,7 @@ def claim_in_job(record: Record, config: RunConfig, job: str, monkeypatch: pytes
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
     """An attempt whose process is gone and left no word."""
     line = [sys.executable, "-c", DIES, str(folder / "runs"), override]
-    subprocess.run(line, env=environment(**variables), check=True, timeout=60, cwd=ROOT)
+    subprocess.run(line, env=environment(**variables), check=True, timeout=60)
 
 
 def judged(folder: Path, ledger: Ledger, state: JobState | None, reason: str = "") -> Row:
@@ -97,7 +98,7 @@ def test_a_run_that_failed_in_a_job_that_goes_on_with_others_has_failed(
     claim_in_job(record, config, "7", monkeypatch)
     record.fail(ValueError("no letters"))
     claim_in_job(other := Record(tmp_path / "runs" / tiny_run("seed=1").config_hash), tiny_run("seed=1"), "7", monkeypatch)
-    assert other.state() == "active"
+    assert other.state() == "running"
     (record.folder / "attempts" / "000001.json").write_text(
         json.dumps({**json.loads((record.folder / "attempts" / "000001.json").read_text()), "pid": 2**22 + 1})
     )  # its process has ended
@@ -174,7 +175,7 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_directories_still_spe
     assert "is not here" in status.trouble
     assert status.goes_on
     assert status.as_json()["runs"][1]["job"] == "7_1"
-    assert waiting.state() == "pending"
+    assert waiting.state() == "waiting"
 
 
 def test_a_later_look_takes_in_only_what_is_new(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.rundir.directory import Record
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import environment
-from tests.fake_launcher import BEST_RATE
-from tests.test_search import FAKE, arguments, kill_now_and_then, launched
+from tests.fake_launcher import BEST_RATE, OPTION
+from tests.test_search import arguments, kill_now_and_then, launched
 
 ARMS = ("search=per_arm", "strategy=first_k,last_k,lora", "search.trials_per_arm=5", "search.test_seeds=3")
 
@@ -73,7 +73,7 @@ def test_the_best_at_the_edge_of_the_interval_is_called_so(capsys: pytest.Captur
 
 def test_the_same_command_does_nothing_again_and_kills_change_no_count() -> None:
     given = arguments(*ARMS, "grpo.max_steps=4")
-    Path("options/launcher/fake.yaml").write_text(FAKE.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))
+    Path("options/launcher/fake.yaml").write_text(OPTION.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))
     kill_now_and_then(given, kills=3, seconds=0.7)
     assert Counter(run["strategy.name"] for run in listed("s-tuning")) == {"first_k": 5, "last_k": 5, "lora": 5}
     assert len(listed("s")) == 9
@@ -86,11 +86,11 @@ def test_the_same_command_does_nothing_again_and_kills_change_no_count() -> None
 def test_a_failed_learning_rate_is_spent_and_tried_again_by_the_next_command() -> None:
     given = arguments(*ARMS)
     rate = float(f"{centre('lora'):.4g}")
-    Path("options/launcher/fake.yaml").write_text(FAKE.replace("fails_at: null", f"fails_at: {rate!r}"))
+    Path("options/launcher/fake.yaml").write_text(OPTION.replace("fails_at: null", f"fails_at: {rate!r}"))
     assert main(given) == 1
     arm = next(arm for arm in summary()["arms"] if arm["arm"] == "lora")
     assert (arm["trials"], arm["failed"]) == (4, 1)
-    Path("options/launcher/fake.yaml").write_text(FAKE)
+    Path("options/launcher/fake.yaml").write_text(OPTION)
     assert main(given) == 0
     arm = next(arm for arm in summary()["arms"] if arm["arm"] == "lora")
     assert (arm["trials"], arm["failed"]) == (5, 1)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Failure, Record, RunResult
-from tests.conftest import ROOT, environment, tiny_run
+from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
+from efficient_rl.rundir.result import Failure, RunResult
+from tests.conftest import environment, tiny_run
 
 EVALUATION = {"accuracy": 0.5, "greedy_accuracy": 0.6, "pass_at_k": 0.7, "standard_error": 0.01, "problems": 9, "samples": 2}
 RESULT: dict[str, Any] = {
@@ -39,7 +40,7 @@ def result_of(record: Record) -> RunResult:
 
 
 def test_finished_means_a_valid_result_and_nothing_else(record: Record) -> None:
-    assert record.state() == "active"
+    assert record.state() == "running"
     record.finish(result_of(record))
     assert record.state() == "finished"
     whole = json.loads((record.folder / "result.json").read_text())
@@ -74,9 +75,7 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
     folder = tmp_path / config.config_hash
     start = str(time.time() + 6)
     rivals = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), start], cwd=ROOT, env=environment(), stdout=-1, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", script, str(folder), start], env=environment(), stdout=-1, text=True)
         for _ in range(5)
     ]
     said = [rival.communicate(timeout=60)[0].strip() for rival in rivals]
@@ -96,11 +95,11 @@ def test_the_attempt_of_a_killed_process_is_free_and_the_old_one_can_write_no_mo
     process = context.Process(target=_claim_and_wait, args=(folder, ready))
     process.start()
     assert ready.wait(60)
-    assert Record(folder).state() == "active"
+    assert Record(folder).state() == "running"
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert Record(folder).state() == "pending"
+    assert Record(folder).state() == "waiting"
     newer = Record(folder)
     newer.claim(tiny_run())
     assert newer.attempt == 2
@@ -120,9 +119,9 @@ def test_the_attempt_of_a_killed_process_is_free_and_the_old_one_can_write_no_mo
 def test_an_attempt_elsewhere_is_given_up_when_it_is_silent_for_long(record: Record) -> None:
     path = record.folder / "attempts" / "000001.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "host": "another-machine"}))
-    assert record.state() == "active"
+    assert record.state() == "running"
     os.utime(path, (time.time() - 3600, time.time() - 3600))
-    assert record.state() == "pending"
+    assert record.state() == "waiting"
 
 
 def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Record) -> None:
@@ -147,7 +146,7 @@ def test_an_attempt_that_cannot_be_read_is_nobodys(record: Record, content: str)
 
     (record.folder / "attempts" / "000001.json").write_text(content.replace("HOST", socket.gethostname()))
     (record.folder / "attempts" / "notes.json").write_text("{}")
-    assert record.state() == "pending"
+    assert record.state() == "waiting"
     record.claim(tiny_run())
     assert record.attempt == 2
 
@@ -205,7 +204,7 @@ def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(record.folder)],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "refused" in done.stdout, done.stderr
     assert not (record.folder / "result.json").exists()

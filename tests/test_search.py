@@ -27,30 +27,16 @@ from efficient_rl.search.figures import parse_constraints, parse_objectives
 from efficient_rl.search.space import Space, UnfitError
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import ROOT, environment, tiny_run
-from tests.fake_launcher import result
+from tests.fake_launcher import OPTION, fake_arguments, result
 
 STRATEGIES = "strategy=choice(first_k,last_k,lora)"
 RATE = "grpo.learning_rate=tag(log,interval(1e-5,1e-2))"
-FAKE = """# Fake.
-_target_: tests.fake_launcher.FakeLauncher
-workers: 1
-poll_seconds: 0.0
-fails_at: null
-notify: null
-stall_minutes: null
-requeue_stalled: false
-max_gpu_hours: null
-"""
 
 
 def arguments(*overrides: str, name: str = "s") -> list[str]:
     """The command's arguments, for runs that only look like training."""
-    options = Path("options/launcher")
-    options.mkdir(parents=True, exist_ok=True)
-    (options / "fake.yaml").write_text(FAKE)
-    own = ["launcher=fake", "tracking.uri=none", "grpo.max_steps=3", f"name={name}"]
-    keys = {text.split("=")[0] for text in overrides}
-    return ["-m", "--config-dir", "options", *(text for text in own if text.split("=")[0] not in keys), *overrides]
+    named = any(text.startswith("name=") for text in overrides)
+    return ["-m", *fake_arguments(*overrides, *(() if named else (f"name={name}",)))]
 
 
 def search(*overrides: str, name: str = "s") -> int:
@@ -311,7 +297,7 @@ def test_fixed_trials_come_first_and_once() -> None:
 
 
 def test_a_budget_in_hours_ends_the_search_and_counts_earlier_commands() -> None:
-    fake = FAKE.replace("poll_seconds: 0.0", "poll_seconds: 0.1")
+    fake = OPTION.replace("poll_seconds: 0.0", "poll_seconds: 0.1")
     given = arguments("search=random", RATE, "search.trials=null", "search.hours=0.0005")  # 1.8 s
     Path("options/launcher/fake.yaml").write_text(fake)
     assert main(given) == 0
@@ -324,10 +310,10 @@ def test_a_budget_in_hours_ends_the_search_and_counts_earlier_commands() -> None
 
 def test_failed_trials_are_told_end_in_status_1_and_give_way_to_others_in_the_next_command() -> None:
     given = arguments("search=random", "grpo.learning_rate=choice(1e-3,1e-4,1e-5)", "search.trials=3")
-    Path("options/launcher/fake.yaml").write_text(FAKE.replace("fails_at: null", "fails_at: 1.0e-4"))
+    Path("options/launcher/fake.yaml").write_text(OPTION.replace("fails_at: null", "fails_at: 1.0e-4"))
     assert main(given) == 1
     assert Counter(trial.state for trial in first_tries(study())) == {TrialState.COMPLETE: 2, TrialState.FAIL: 1}
-    Path("options/launcher/fake.yaml").write_text(FAKE)
+    Path("options/launcher/fake.yaml").write_text(OPTION)
     assert main(given) == 0
     finished = [trial for trial in first_tries(study()) if trial.state == TrialState.COMPLETE]
     assert len(finished) == 3
@@ -404,7 +390,7 @@ def test_hopeless_runs_are_pruned_and_can_go_on_later() -> None:
         record = Record(Path("outputs/runs") / trial.user_attrs["config_hash"])
         assert (record.result() is None) == (trial.state == TrialState.PRUNED)
         if trial.state == TrialState.PRUNED:
-            assert record.state() == "pending"
+            assert record.state() == "waiting"
             assert max(trial.intermediate_values) < 20
             assert max(trial.intermediate_values.values()) < best
     assert len(launched()) == 12
@@ -435,7 +421,7 @@ def kill_now_and_then(given: list[str], kills: int, seconds: float) -> None:
 
 def test_after_kills_no_trial_is_lost_or_doubled() -> None:
     given = arguments("search=random", STRATEGIES, RATE, "search.trials=12", "search.parallel=2", "grpo.max_steps=6")
-    Path("options/launcher/fake.yaml").write_text(FAKE.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))
+    Path("options/launcher/fake.yaml").write_text(OPTION.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))
     kill_now_and_then(given, kills=3, seconds=0.31)
     assert [trial.state for trial in study().trials] == [TrialState.COMPLETE] * 12
     hashes = [trial.user_attrs["config_hash"] for trial in study().trials]

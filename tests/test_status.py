@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Failure, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Failure
 from efficient_rl.status.__main__ import end_runs, main, retry_arguments
 from efficient_rl.status.snapshot import find_manifest, read_status
 from efficient_rl.sweep.lock import watchers, watching
@@ -33,7 +34,7 @@ def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None
     assert told["runs"][0] | {"step": 2, "max_steps": 3, "reward": 0.25, "seconds_left": 3.0} == told["runs"][0]
     assert (told["runs"][1]["cause"], told["runs"][1]["error"]) == ("out_of_memory", "out of memory: 7 GiB")
     assert (told["runs"][2]["step"], told["runs"][2]["job"]) == (0, None)
-    assert waiting.state() == "pending"
+    assert waiting.state() == "waiting"
 
 
 def test_the_exit_status_says_whether_a_run_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

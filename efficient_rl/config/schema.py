@@ -2,15 +2,12 @@
 
 import json
 import math
-import sys
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError, require, require_known
+from efficient_rl.errors import ConfigError, check_types, require, require_known
 from efficient_rl.rewards.verify import PLACES
 
 PROMPTS = ("symbols", "plain", "chat")
@@ -19,20 +16,6 @@ ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 SPLITS = ("test", "validation")
 SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
-
-
-def check_types(section: str, instance: Any) -> None:
-    """Hold every field to its annotation: whole numbers become floats where floats are meant, nothing else is converted."""
-    for item in fields(instance):
-        value = getattr(instance, item.name)
-        kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
-        allowed = [typing.get_origin(kind) or kind for kind in kinds]
-        if float in allowed and type(value) is int:
-            value = float(value) if abs(value) < sys.float_info.max else math.inf
-            object.__setattr__(instance, item.name, value)
-        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class DebugLauncher(Supervision):
         handle = self._waiting.popleft()
         exit_code = do(handle.job)
         record = Record(Path(handle.job.folder))
-        if (record.owner() or {}).get("pid") == os.getpid():
+        if (owner := record.owner()) is not None and owner.pid == os.getpid():
             record.attempt = record.newest_attempt()
             record.release()  # this process lives on, and the attempt does not
         settle(handle, exit_code)

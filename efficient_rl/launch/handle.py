@@ -7,7 +7,8 @@ from typing import Literal
 
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.rundir.directory import Cause, Failure, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Cause, Failure
 
 Stage = Literal["waiting", "queued", "running", "finished", "failed", "stopped", "elsewhere"]
 
@@ -41,7 +42,7 @@ def settle(handle: Handle, exit_code: int | None, out_of_memory: bool = False, g
     handle.failure = None
     if record.result() is not None:
         handle.stage = "finished"
-    elif exit_code == EXIT_NOT_MINE or record.state() == "active":
+    elif exit_code == EXIT_NOT_MINE or record.state() == "running":
         handle.stage = "elsewhere"  # also where only the fork server died, and took the news of its forks with it
     elif exit_code == EXIT_INTERRUPTED:
         handle.stage = "stopped"

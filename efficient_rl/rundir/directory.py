@@ -12,30 +12,23 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import psutil
 import yaml
 from filelock import FileLock, Timeout
 
 from efficient_rl.config.run_config import RunConfig, to_dict
-from efficient_rl.config.schema import check_types
+from efficient_rl.rundir.process import Owner, cluster_job, this_process
+from efficient_rl.rundir.result import MISSING, Cause, Failure, RunResult
+from efficient_rl.rundir.state import RunState
 
-State = Literal["finished", "active", "failed", "pending"]
-Cause = Literal[
-    "error", "out_of_memory", "killed", "stalled", "time_limit", "preempted", "node_failure", "cancelled", "not_started"
-]
 MARKER = "complete.json"
-MISSING = (FileNotFoundError, NotADirectoryError)
-EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
-CLOCK_TOLERANCE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 900.0  # an attempt on another machine that wrote nothing for so long is given up
 LOCK_SECONDS = 60.0
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "MemoryError")
@@ -53,59 +46,6 @@ class AlreadyFinished(RuntimeError):
     """The run has its result; there is nothing to do."""
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run measured; `accuracy` is held-out avg@k after training.
-
-    `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients,
-    optimizer state, reference, saved activations and the trunk cache held at most.
-    """
-
-    config_hash: str
-    model: str
-    strategy: str
-    seed: int
-    trainable_params: int
-    mean_active_params: float
-    total_params: int
-    accuracy: float
-    accuracy_before: float
-    evaluation: dict[str, Any]
-    evaluation_before: dict[str, Any]
-    final_reward: float
-    peak_memory_bytes: dict[str, int]
-    memory_parts_bytes: dict[str, int]
-    phase_seconds: dict[str, float]
-    train_seconds: float
-    total_seconds: float
-    steps: int
-    tokens: int
-    code_version: str
-    attempt: int
-    finished_at: float
-
-    def __post_init__(self) -> None:
-        check_types("result", self)
-        for values in (self.peak_memory_bytes, self.memory_parts_bytes, self.phase_seconds):
-            if not all(isinstance(value, int | float) for value in values.values()):
-                raise ValueError(f"{values!r} must hold numbers")
-        for values in (self.evaluation, self.evaluation_before):
-            if missing := EVALUATED - set(values):
-                raise ValueError(f"the evaluation lacks {', '.join(sorted(missing))}")
-            if not all(isinstance(values[name], int | float) for name in EVALUATED):
-                raise ValueError(f"{values!r} must hold numbers")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the last attempt ended without a result: what kind of end it was, and in words."""
-
-    attempt: int
-    error: str
-    log: str
-    cause: Cause = "error"
-
-
 class Record:
     """The directory of one run, at `outputs/runs/<config_hash>`."""
 
@@ -119,30 +59,21 @@ class Record:
 
     def result(self) -> RunResult | None:
         """The result, or None where there is no valid one."""
-        try:
-            result = RunResult(**json.loads((self.folder / "result.json").read_text()))
-        except (*MISSING, ValueError, TypeError):
-            return None
-        return result if result.config_hash == self.folder.name else None
+        return RunResult.read(self.folder)
 
-    def state(self) -> State:
-        """Finished, active, failed or pending."""
+    def state(self) -> RunState:
+        """Finished, running, failed or waiting."""
         if self.result() is not None:
-            return "finished"
+            return RunState.FINISHED
         newest = self.newest_attempt()
         if newest and self._alive(newest):
-            return "active"
-        return "failed" if self.failure() is not None else "pending"
+            return RunState.RUNNING
+        return RunState.FAILED if self.failure() is not None else RunState.WAITING
 
     def failure(self) -> Failure | None:
         """Why the newest attempt failed, or None where it did not."""
-        try:
-            failure = Failure(**json.loads((self.folder / "failure.json").read_text()))
-        except (*MISSING, ValueError, TypeError):
-            return None
-        if not (isinstance(failure.error, str) and isinstance(failure.log, str) and failure.cause in get_args(Cause)):
-            return None
-        return failure if failure.attempt == (self.newest_attempt() or 0) else None
+        failure = Failure.read(self.folder)
+        return failure if failure and failure.attempt == (self.newest_attempt() or 0) else None
 
     def metrics(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """The complete metric lines from byte `start` on: `step`, `time` (Unix seconds), `metrics`; half a line is skipped.
@@ -168,8 +99,8 @@ class Record:
                     seen.add(key)
                     yield {**row, "end": end}
 
-    def owner(self) -> dict[str, Any] | None:
-        """What the newest attempt noted about its process: host, pid, cluster job."""
+    def owner(self) -> Owner | None:
+        """The process of the newest attempt; None before the first, after a release, or where it is damaged."""
         newest = self.newest_attempt()
         return self._owner(newest) if newest else None
 
@@ -210,7 +141,7 @@ class Record:
             self.attempt = newest + 1
             path = self._attempt_path(self.attempt)
             draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps({**this_process(), "started": time.time()}))
+            draft.write_text(json.dumps(this_process().to_json()))
             draft.rename(path)
             if forced:
                 self._set_aside()
@@ -289,9 +220,7 @@ class Record:
 
     def note_failure(self, failure: Failure) -> None:
         """Note a failure that the attempt itself could not note (it was killed)."""
-        draft = self.folder / f".failure.{socket.gethostname()}.{os.getpid()}.draft"
-        draft.write_text(json.dumps(asdict(failure)))
-        draft.rename(self.folder / "failure.json")
+        failure.write(self.folder)
 
     def seal_checkpoint(self, folder: Path) -> None:
         """Mark a checkpoint as complete, with the digest of every file; those of earlier attempts are then of no use."""
@@ -323,29 +252,27 @@ class Record:
         return max((int(name[:-5]) for name in names if re.fullmatch(r"\d{6,}\.json", name)), default=None)
 
     def _alive(self, attempt: int) -> bool:
+        owner = self._owner(attempt)
+        if owner is None or self.failure() is not None:
+            return False
+        if owner.is_here:
+            return owner.is_alive()
         try:
-            owner = self._owner(attempt)
-            if owner is None or "released" in owner or self.failure() is not None:
-                return False
             quiet_seconds = time.time() - self._attempt_path(attempt).stat().st_mtime
-            return process_lives(owner) if owner["host"] == socket.gethostname() else quiet_seconds < HEARTBEAT_SECONDS
-        except (*MISSING, TypeError, KeyError):
-            return False  # nobody, or nobody that can be told
+        except MISSING:
+            return False
+        return quiet_seconds < HEARTBEAT_SECONDS
 
     def _superseded(self, attempt: int) -> bool:
         """Whether the attempt belongs to an earlier start of this very cluster job, which the cluster has given up."""
-        try:
-            earlier, now = (self._owner(attempt) or {}).get("job"), cluster_job()
-            return bool(now and earlier and earlier["id"] == now["id"] and earlier["restart"] < now["restart"])
-        except (TypeError, KeyError):
-            return False
+        owner = self._owner(attempt)
+        return owner is not None and owner.job is not None and owner.job.is_earlier_start_of(cluster_job())
 
-    def _owner(self, attempt: int) -> dict[str, Any] | None:
+    def _owner(self, attempt: int) -> Owner | None:
         try:
-            owner = json.loads(self._attempt_path(attempt).read_text())
+            return Owner.parse(json.loads(self._attempt_path(attempt).read_text()))
         except (*MISSING, ValueError):
             return None
-        return owner if isinstance(owner, dict) and _is_owner(owner) else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -371,15 +298,6 @@ class Record:
                 if stream.read(1) != b"\n":
                     line = "\n" + line  # the process before this one was killed in the middle of a line
             stream.write(line.encode() + b"\n")
-
-
-def _is_owner(owner: Mapping[str, Any]) -> bool:
-    """Whether it reads like `this_process`, or like what `Record.release` leaves."""
-    job = owner.get("job")
-    in_job = isinstance(job, dict) and isinstance(job.get("id"), str) and type(job.get("restart")) is int
-    process = isinstance(owner.get("host"), str) and type(owner.get("pid")) is int
-    times = all(isinstance(owner.get(key, 0.0), int | float) for key in ("created", "started"))
-    return "released" in owner or (process and times and (job is None or (in_job and isinstance(job.get("node"), str))))
 
 
 def digest(path: Path) -> str:
@@ -414,32 +332,3 @@ def _json(line: bytes) -> dict[str, Any] | None:
         and all(isinstance(value, int | float) for value in row["metrics"].values())
     )
     return row if whole else None
-
-
-def this_process() -> dict[str, Any]:
-    """What identifies this process on this machine, and the cluster job that it belongs to."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "created": process.create_time(), "job": cluster_job()}
-
-
-def cluster_job() -> dict[str, Any] | None:
-    """The Slurm job of this process: id (`123` or `123_4`), how often it was started before, node. None outside of one."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        return None
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return {
-        "id": f"{array}_{task}" if array and task else job,
-        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-        "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
-    }
-
-
-def process_lives(owner: Mapping[str, Any]) -> bool:
-    """Whether the process of this machine that `this_process` identified still runs."""
-    try:
-        process = psutil.Process(owner["pid"])
-        same = abs(process.create_time() - owner["created"]) < CLOCK_TOLERANCE_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False

@@ -1,27 +1,15 @@
-"""Names what a search may optimise and bound: the figures of a result, objectives over them, and constraints."""
+"""Names what a search may optimise and bound: objectives over metrics, and constraints."""
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.metrics import METRICS, objectives
+from efficient_rl.rundir.result import RunResult
 
-FIGURES: Mapping[str, Callable[[RunResult], float]] = {
-    "accuracy": lambda result: result.accuracy,
-    "accuracy_gain": lambda result: result.accuracy - result.accuracy_before,
-    "greedy_accuracy": lambda result: float(result.evaluation["greedy_accuracy"]),
-    "pass_at_k": lambda result: float(result.evaluation["pass_at_k"]),
-    "reward": lambda result: result.final_reward,
-    "params/trainable": lambda result: result.trainable_params,
-    "params/active": lambda result: result.mean_active_params,
-    "memory/total_peak_bytes": lambda result: max(result.peak_memory_bytes.values(), default=0),
-    "time/train_seconds": lambda result: result.train_seconds,
-    "time/total_seconds": lambda result: result.total_seconds,
-    "tokens": lambda result: result.tokens,
-}
 DIRECTIONS = ("maximize", "minimize")
 RULE = re.compile(r"\s*([\w/]+)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
 
@@ -31,30 +19,30 @@ class Constraint:
     """A bound that a run must keep, e.g. `memory/total_peak_bytes < 24e9`."""
 
     text: str
-    figure: str
-    below: bool  # whether the figure must lie below the bound
+    metric: str
+    below: bool  # whether the metric must lie below the bound
     strict: bool
     bound: float
 
     def violation(self, result: RunResult) -> float:
         """0 or less where the bound is kept, else by how much it is not, as a share of the bound."""
-        value = float(FIGURES[self.figure](result))
+        value = METRICS[self.metric].value(result)
         beyond = (value - self.bound if self.below else self.bound - value) / (abs(self.bound) or 1.0)
         return math.ulp(0.0) if self.strict and value == self.bound else beyond
 
 
 def parse_objectives(given: Any) -> dict[str, str]:
-    """Figures with their directions, in the order given; a figure with null is left out."""
+    """Metrics with their directions, in the order given; a metric with null is left out."""
     if not isinstance(given, Mapping):
-        raise ValueError(f"search.objectives={given!r} must map figures to maximize or minimize")
-    objectives = {str(name): str(direction) for name, direction in given.items() if direction is not None}
-    for name, direction in objectives.items():
+        raise ValueError(f"search.objectives={given!r} must map metrics to maximize or minimize")
+    found = {str(name): str(direction) for name, direction in given.items() if direction is not None}
+    for name, direction in found.items():
         _known(f"search.objectives names {name!r}", name)
         if direction not in DIRECTIONS:
             raise ConfigError(f"search.objectives: {name} cannot {direction!r}; use maximize or minimize")
-    if not objectives:
-        raise ConfigError("search.objectives is empty; name at least one figure, e.g. {accuracy: maximize}")
-    return objectives
+    if not found:
+        raise ConfigError("search.objectives is empty; name at least one metric, e.g. {accuracy: maximize}")
+    return found
 
 
 def parse_constraints(given: Any) -> tuple[Constraint, ...]:
@@ -78,5 +66,5 @@ def _parse(rule: str) -> Constraint:
 
 
 def _known(what: str, name: str) -> None:
-    if name not in FIGURES:
-        raise ConfigError(f"{what}, which no result has; {did_you_mean(name, FIGURES)}")
+    if name not in objectives():
+        raise ConfigError(f"{what}, which no result has; {did_you_mean(name, objectives())}")

@@ -16,8 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
+from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import Record
-from efficient_rl.search.figures import FIGURES, Constraint
+from efficient_rl.search.figures import Constraint
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.space import Asked, UnfitError
 from efficient_rl.search.study import MakeSampler, concluded, open_trials, seeded
@@ -172,7 +173,7 @@ class Loop:
     def _launch(self, runs: list[RunConfig]) -> None:
         if runs:
             write_manifest(self.request, list(self._runs.values()), self._labels, self.flight.launcher.detaches)
-            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() == "active"]
+            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() == "running"]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:
@@ -189,7 +190,7 @@ class Loop:
                     if constraint.text not in kept:
                         trial.set_constraint(constraint.text, constraint.violation(result))
                 names = self.study.metric_names or []
-                self.study.tell(trial, [float(FIGURES[name](result)) for name in names])
+                self.study.tell(trial, [METRICS[name].value(result) for name in names])
             else:
                 state = TrialState.PRUNED if key in self._pruned else TrialState.FAIL
                 self.study.tell(trial, state=state)

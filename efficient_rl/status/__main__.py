@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.state import RunState
 from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_manifest, find_run, read_status
 from efficient_rl.sweep.display import STYLES, Row, run_table
 
@@ -88,17 +88,19 @@ def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
     return done + [
         f"run {key[:8]} was in the same job and ends with it"
         for key in sorted(shared)
-        if Record(outputs / "runs" / key).state() in ("active", "pending")
+        if Record(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
     ]
 
 
 def _end_process(row: Row) -> str:
-    owner = Record(row.folder).owner() or {}
-    named = f"process {owner.get('pid')} on {owner.get('host')} ({row.folder.name[:8]} {row.label})"
-    if owner.get("host") != socket.gethostname():
+    owner = Record(row.folder).owner()
+    if owner is None:
+        return f"{row.folder.name[:8]} {row.label} has just ended"
+    named = f"process {owner.pid} on {owner.host} ({row.folder.name[:8]} {row.label})"
+    if not owner.is_here:
         return f"{named} cannot be ended from here: cancel it there"
     try:
-        os.kill(int(owner["pid"]), signal.SIGTERM)
+        os.kill(owner.pid, signal.SIGTERM)
     except ProcessLookupError:
         return f"{named} has just ended"
     except PermissionError:

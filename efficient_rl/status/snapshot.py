@@ -13,7 +13,8 @@ from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.retries import ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Failure, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.result import Failure
 from efficient_rl.sweep.display import Row, duration
 from efficient_rl.sweep.lock import Watcher, watchers
 
@@ -98,8 +99,8 @@ def _find_lost_batches(ledger: Ledger, keys: Sequence[str]) -> None:
 
 def _newest_job(ledger: Ledger, key: str) -> str | None:
     """The job that a run was last given to; None where this machine has worked on it since."""
-    owner = Record(ledger.runs / key).owner() or {}
-    if owner.get("job") is None and owner.get("started", 0.0) > ledger.assigned_at(key):
+    owner = Record(ledger.runs / key).owner()
+    if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
         return None
     return ledger.job_of(key)
 
@@ -118,24 +119,23 @@ def _ask(jobs: set[str]) -> tuple[dict[str, JobState], dict[str, str], str | Non
 def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger: Ledger) -> None:
     """Set state, note and failure of a row, given what Slurm says about its job (None: nothing) and why the job waits."""
     record = Record(row.folder)
-    owner, found = record.owner() or {}, record.state()
-    in_job = job is not None and (owner.get("job") or {}).get("id") == job
-    row.failure, row.note = None, f"job {job}" if job else str(owner.get("host", ""))
+    owner, found = record.owner(), record.state()
+    host, node = (owner.host, owner.node) if owner else ("", "")
+    in_job = job is not None and owner is not None and owner.job_id == job
+    row.failure, row.note = None, f"job {job}" if job else host
     if found == "finished":
         row.state = "finished"
-    elif found == "active" and not in_job:
-        row.state, row.note = "running", str(owner["host"]) + _quiet(record)
+    elif found == "running" and not in_job:
+        row.state, row.note = "running", host + _quiet(record)
     elif found == "failed" and (in_job or state is None or state.over):  # its job may go on with other runs
         row.state, row.failure = "failed", record.failure()
     elif state is None:
-        row.state = "running" if found == "active" else "waiting"
+        row.state = "running" if found == "running" else "waiting"
     elif not state.over:
         row.state = "running" if in_job and (state.running or _fresh(record)) else "queued"
         alone = len(ledger.job_mates(row.folder.name)) < 2
         waits = reason if not state.running else "starting" if alone else "behind others of its job"
-        row.note += (
-            f" on {owner['job']['node']}{_quiet(record)}" if row.state == "running" else f" ({waits})" if waits else ""
-        )
+        row.note += f" on {node}{_quiet(record)}" if row.state == "running" else f" ({waits})" if waits else ""
     else:  # the job has ended, and nobody has noted how
         why = ending(state, in_job, ledger.error_text(ledger.assignment(row.folder.name)), None)
         unheard = state.word == VANISHED and why.cause == "not_started"
@@ -147,7 +147,7 @@ def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger
 
 def _fresh(record: Record) -> bool:
     """Whether a run has just logged a step, whatever an accounting that lags behind says of its job."""
-    return record.state() == "active" and time.time() - (record.last_sign() or 0.0) < FRESH_SECONDS
+    return record.state() == "running" and time.time() - (record.last_sign() or 0.0) < FRESH_SECONDS
 
 
 def _quiet(record: Record) -> str:
@@ -157,13 +157,13 @@ def _quiet(record: Record) -> str:
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = Record(row.folder).owner() or {}
+    owner = Record(row.folder).owner()
     return {
         "hash": row.folder.name,
         "what": row.label,
         "state": row.state,
         "job": job,
-        "node": (owner.get("job") or {}).get("node", owner.get("host")),
+        "node": owner.node if owner else None,
         "note": row.note,
         "step": row.step,
         "max_steps": row.max_steps,

@@ -76,3 +76,8 @@ class Strategy(Protocol):
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
         """Write the trained model, or its adapter, so that transformers' or PEFT's Auto classes load it."""
         model.save_pretrained(folder)
+
+
+def has_own(strategy: Strategy | None, method: str) -> bool:
+    """Whether a strategy has a form of its own of `schedule`, `optimizer` or `save`."""
+    return getattr(type(strategy), method, None) not in (None, getattr(Strategy, method))

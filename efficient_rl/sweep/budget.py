@@ -8,7 +8,7 @@ from rich.console import Console
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.estimate import estimate
 
 

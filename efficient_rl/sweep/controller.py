@@ -122,7 +122,7 @@ class Flight:
         ended = []
         for key in sorted(self._elsewhere):
             state = Record(self.rows[key].folder).state()
-            if state == "active":
+            if state == "running":
                 continue
             self._elsewhere.discard(key)
             if state in ("finished", "failed"):

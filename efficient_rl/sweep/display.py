@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from efficient_rl.rundir.directory import Failure, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Failure
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
 STYLES = {

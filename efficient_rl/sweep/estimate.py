@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.rundir.directory import RunResult
+from efficient_rl.rundir.result import RunResult
 
 CPU_FLOPS = 2e10  # float32 multiply-adds and adds a core reaches on small matrices, to the order of magnitude
 GPU_FLOPS = 2e13  # bfloat16 on a data-centre GPU that also samples, to the order of magnitude

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from efficient_rl.rundir.directory import process_lives, this_process
+from efficient_rl.rundir.process import Owner, this_process
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Watcher:
 def watching(folder: Path) -> Iterator[None]:
     """Note in the sweep's folder that this process works on the sweep."""
     me = this_process()
-    path = folder / "watchers" / f"{me['host']}-{me['pid']}.json"
+    path = folder / "watchers" / f"{me.host}-{me.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(me))
+    path.write_text(json.dumps(me.to_json()))
     try:
         yield
     finally:
@@ -55,12 +54,11 @@ def watchers(folder: Path) -> tuple[Watcher, ...]:
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:
-            note = json.loads(path.read_text())
-            watcher = Watcher(path, str(note["host"]), int(note["pid"]), note["host"] == socket.gethostname())
-        except (OSError, ValueError, TypeError, KeyError):  # just being written or removed
+            owner = Owner.parse(json.loads(path.read_text()))
+        except (OSError, ValueError):  # just being written or removed
             continue
-        if watcher.here and not process_lives(note):
+        if owner.is_here and not owner.is_alive():
             path.unlink(missing_ok=True)
         else:
-            found.append(watcher)
+            found.append(Watcher(path, owner.host, owner.pid, owner.is_here))
     return tuple(found)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.rundir.directory import Record, State
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.request import Request
 
 
@@ -23,22 +24,22 @@ class Plan:
         return (*self.finished, *self.active, *self.pending)
 
 
-def make_plan(requested: Iterable[RunConfig], states: Mapping[str, State], force: bool = False) -> Plan:
-    """Sort the requested runs by their state (missing means pending). `force` makes finished ones pending."""
+def make_plan(requested: Iterable[RunConfig], states: Mapping[str, RunState], force: bool = False) -> Plan:
+    """Sort the requested runs by their state (missing means waiting). `force` makes finished ones pending."""
     distinct: dict[str, RunConfig] = {}
     total = 0
     for run in requested:
         total += 1
         distinct.setdefault(run.config_hash, run)
 
-    def of(*wanted: State) -> tuple[RunConfig, ...]:
-        return tuple(run for key, run in distinct.items() if states.get(key, "pending") in wanted)
+    def of(*wanted: RunState) -> tuple[RunConfig, ...]:
+        return tuple(run for key, run in distinct.items() if states.get(key, RunState.WAITING) in wanted)
 
-    to_do: tuple[State, ...] = ("pending", "failed", "finished") if force else ("pending", "failed")
+    to_do = {RunState.WAITING, RunState.FAILED} | ({RunState.FINISHED} if force else set())
     return Plan(
         pending=of(*to_do),
-        active=of("active"),
-        finished=() if force else of("finished"),
+        active=of(RunState.RUNNING),
+        finished=() if force else of(RunState.FINISHED),
         duplicates=total - len(distinct),
     )
 

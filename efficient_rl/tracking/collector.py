@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.state import RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +30,17 @@ METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
 EVALUATIONS = {"right": "evaluation", "right_before": "evaluation_before"}  # tag of a run -> part of its result
+SENT_AT_THE_END = (  # metrics of a result that one sorts runs by; the others are in the log already
+    "accuracy",
+    "accuracy_before",
+    "accuracy_gain",
+    "greedy_accuracy",
+    "problems",
+    "samples",
+    "memory/total_peak_bytes",
+    "time/train_seconds",
+    "time/total_seconds",
+)
 LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -38,6 +51,12 @@ LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothi
 # The page of an experiment with its charts; sorted by a metric, because the UI folds nested runs away otherwise.
 CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
 DEFAULT_URI = "sqlite:///mlflow.db"
+STATUSES = {  # MLflow's word for the state of a run directory
+    RunState.FINISHED: "FINISHED",
+    RunState.RUNNING: "RUNNING",
+    RunState.FAILED: "FAILED",
+    RunState.WAITING: "KILLED",
+}
 
 
 @dataclass(frozen=True)
@@ -232,7 +251,7 @@ class Collector:
         tags, metrics = [], []
         if result is not None:
             stamp = int(result.finished_at * 1000)
-            metrics = [Metric(key, value, stamp, result.steps) for key, value in _summary(asdict(result)).items()]
+            metrics = [Metric(key, METRICS[key].value(result), stamp, result.steps) for key in SENT_AT_THE_END]
             commit = result.code_version.split("-")[0]
             tags = [RunTag("code_version", result.code_version), RunTag("mlflow.source.git.commit", commit)]
             counts = {tag: json.dumps(getattr(result, part).get("right")) for tag, part in EVALUATIONS.items()}
@@ -309,9 +328,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _status(record: Record) -> str:
-    """MLflow's word for the state of a run directory."""
-    state = record.state()
-    return {"finished": "FINISHED", "active": "RUNNING", "failed": "FAILED", "pending": "KILLED"}[state]
+    return STATUSES[record.state()]
 
 
 def _touched(folder: Path) -> int | None:
@@ -346,21 +363,6 @@ def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterable[list[Any]]:
         Metric(key, value, int(row["time"] * 1000), row["step"]) for row in rows for key, value in row["metrics"].items()
     ]
     return [points[start : start + METRICS_A_CALL] for start in range(0, len(points), METRICS_A_CALL)]
-
-
-def _summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a result that one sorts runs by."""
-    return {
-        "accuracy": result["accuracy"],
-        "accuracy_before": result["accuracy_before"],
-        "accuracy_gain": result["accuracy"] - result["accuracy_before"],
-        "greedy_accuracy": result["evaluation"]["greedy_accuracy"],
-        "problems": result["evaluation"]["problems"],
-        "samples": result["evaluation"]["samples"],
-        "memory/total_peak_bytes": max(result["peak_memory_bytes"].values(), default=0),
-        "time/train_seconds": result["train_seconds"],
-        "time/total_seconds": result["total_seconds"],
-    }
 
 
 def _columns(path: Path) -> dict[str, list[Any]]:

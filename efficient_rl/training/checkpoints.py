@@ -1,17 +1,22 @@
-"""Checkpoints from which a run goes on exactly: optimizer by name, schedule and curriculum beside what TRL saves."""
+"""What is saved: models that the Auto classes load, and checkpoints from which a training goes on exactly."""
 
 import json
 import logging
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
+from efficient_rl.strategies.protocol import Strategy, has_own
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
-from efficient_rl.training.optimizer import load_state_by_name, state_by_name
+from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.sharding import Shards, part_like, whole_tensor
 
@@ -23,6 +28,7 @@ CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
     "scheduler.pt",
 )
 ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
+TRAINED_FILE = "trained.pt"  # beside a model that is saved in another form than the one that trains
 
 
 class CheckpointedTrainer(GRPOTrainer):
@@ -30,6 +36,8 @@ class CheckpointedTrainer(GRPOTrainer):
 
     optimizer: torch.optim.Optimizer | None
     parameters: TrainedParameters
+    strategy: Strategy | None
+    _bare: PreTrainedModel
     _curriculum_sampler: CurriculumSampler | None
     _shards: Shards | None
 
@@ -38,15 +46,54 @@ class CheckpointedTrainer(GRPOTrainer):
         assert self.optimizer is not None
         return self.optimizer
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, every process has all weights, to sample or to save; for all to enter together."""
+        return self._shards.whole() if self._shards is not None else nullcontext()
+
+    def _gathered_state(self) -> AbstractContextManager[None]:
+        return self._shards.gathered() if self._shards is not None else nullcontext()
+
+    def save_by(self, write: Callable[[], None]) -> None:
+        """Let process 0 write the model, with all its weights; for all processes to call."""
+        with self._gathered_state(), self.whole_weights():
+            if self.accelerator.is_main_process:
+                write()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write model and tokenizer as TRL does, the model by the strategy's `save`."""
+        with self._gathered_state(), self.whole_weights():
+            super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.strategy is None or state_dict is not None:  # accelerate's FSDP and DeepSpeed give a state
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            if self._curriculum_sampler is not None:
-                (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
-            if self.parameters.schedule is not None:
-                torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
-        with self._shards.gathered() if self._shards is not None else nullcontext():
+            self.strategy.save(self._bare, folder)
+            self.processing_class.save_pretrained(folder)
+            torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _trained_tensors(self) -> dict[str, torch.Tensor]:
+        """Adapters and whatever else trains, under their names in the model."""
+        prefix = self._bare.base_model.prefix if isinstance(self._bare, PeftModel) else None
+        return {
+            name: tensor
+            for name, tensor in self._bare.state_dict().items()
+            if name in self.parameters.trainable or (prefix is not None and prefix in name)
+        }
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self._gathered_state():
+            if self.args.should_save:
+                folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+                folder.mkdir(parents=True, exist_ok=True)
+                if self._curriculum_sampler is not None:
+                    (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
+                if self.parameters.schedule is not None:
+                    torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
+                if has_own(self.strategy, "save"):  # which is not what trains, as with LoRA-XS and PiSSA
+                    torch.save(self._trained_tensors(), folder / TRAINED_FILE)
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -54,9 +101,27 @@ class CheckpointedTrainer(GRPOTrainer):
         if self.args.should_save:
             super()._save_rng_state(output_dir)
 
-    def _load_from_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **keywords: Any) -> None:
         with self._shards.spreading() if self._shards is not None else nullcontext():
-            super()._load_from_checkpoint(*arguments, **keywords)
+            if not self._load_trained_tensors(Path(resume_from_checkpoint)):
+                super()._load_from_checkpoint(resume_from_checkpoint, *arguments, **keywords)
+
+    def _load_best_model(self) -> None:
+        with self._shards.spreading() if self._shards is not None else nullcontext():
+            if not self._load_trained_tensors(Path(str(self.state.best_model_checkpoint))):
+                super()._load_best_model()
+
+    def _load_trained_tensors(self, checkpoint: Path) -> bool:
+        """Load what trains, bit by bit; False where the checkpoint holds it only in the model's form."""
+        if not (has_own(self.strategy, "save") and (checkpoint / TRAINED_FILE).is_file()):
+            return False
+        state = torch.load(checkpoint / TRAINED_FILE, map_location="cpu", weights_only=True)
+        if unknown := self._bare.load_state_dict(state, strict=False).unexpected_keys:
+            raise ValueError(
+                f"{checkpoint} holds {len(unknown)} tensors that this model lacks, such as {unknown[0]}; "
+                "resume with the model and the strategy of the checkpoint"
+            )
+        return True
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
@@ -80,6 +145,20 @@ class CheckpointedTrainer(GRPOTrainer):
         if self._curriculum_sampler is not None:
             self._curriculum_sampler.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
+    def _from_stock(self, checkpoint: Path, saved: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state of TRL's own trainer, by name; ValueError where it cannot go on here."""
+        try:
+            if self.parameters.schedule is not None or has_own(self.strategy, "optimizer"):
+                raise ValueError(f"it knows nothing of {type(self.strategy).__name__}")
+            if self._curriculum_sampler is not None:
+                raise ValueError("it knows nothing of a curriculum")
+            return named(self._optimizer, self.parameters.names, saved)
+        except ValueError as reason:
+            raise ValueError(
+                f"{checkpoint} is one of trl.GRPOTrainer, and {reason}; resume it with the model and the peft_config "
+                "of its script and strategy=None, or begin anew from its weights"
+            ) from reason
+
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
         if not (checkpoint / OPTIMIZER_FILE).is_file():
@@ -89,6 +168,8 @@ class CheckpointedTrainer(GRPOTrainer):
         where = device if device.type != "cpu" else "cpu"  # of several processes it has a number, which torch.load refuses
         # Our own sealed file; methods such as GaLore keep objects of their own in it.
         saved = torch.load(checkpoint / OPTIMIZER_FILE, map_location=where, weights_only=False)
+        if "groups" not in saved:
+            saved = self._from_stock(checkpoint, saved)
         for parameter, name in self.parameters.names.items():
             if name in saved["state"]:
                 saved["state"][name] = {key: part_like(value, parameter) for key, value in saved["state"][name].items()}

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -120,6 +120,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         if self.optimizations.respect_freezing and args.gradient_checkpointing and not isinstance(model, str):
             keep_checkpointing_off_the_frozen(model, args)
         overlay = self.optimizations.overlay_reference and args.beta != 0 and can_overlay(args)
+        new_adapter = strategy is None and not isinstance(model, PeftModel)
         with hidden_beta(args) if overlay else nullcontext():
             super().__init__(model, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
@@ -128,7 +129,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._bare: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         self._shards = self._shared_out(sharded)
         self.parameters = TrainedParameters(self._bare)
-        self._reference = OverlayReference(self._bare) if overlay else None
+        self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         if overlay:
             self.ref_model = self._reference
         self._trunk = TrunkCache(self._bare, self.optimizations.trunk_cache_bytes)
@@ -157,17 +158,6 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         prepare = self.accelerator.prepare_model
         self.accelerator.prepare_model = partial(prepare, evaluation_mode=True)  # all but wrapping
         return Shards(self._bare) if sharded else None
-
-    def whole_weights(self) -> AbstractContextManager[None]:
-        """Inside, every process has all weights, to sample or to save; for all processes to enter together."""
-        return self._shards.whole() if self._shards is not None else nullcontext()
-
-    def save_by(self, write: Callable[[], None]) -> None:
-        """Let process 0 write the model, with all its weights; for all processes to call."""
-        gathered = self._shards.gathered() if self._shards is not None else nullcontext()
-        with gathered, self.whole_weights():
-            if self.accelerator.is_main_process:
-                write()
 
     @property
     def reference_bytes(self) -> int:

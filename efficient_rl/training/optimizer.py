@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -58,6 +58,24 @@ def load_state_by_name(optimizer: Optimizer, names: Mapping[nn.Parameter, str], 
     optimizer.load_state_dict(
         {"state": {index_of[name]: state for name, state in saved["state"].items()}, "param_groups": groups}
     )
+
+
+def named(optimizer: Optimizer, names: Mapping[nn.Parameter, str], packed: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's own `state_dict` by name; it numbers its tensors in the order in which this one owns them.
+
+    Raises ValueError where they cannot be the same tensors.
+    """
+    owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved = [index for group in packed["param_groups"] for index in group["params"]]
+    if len(saved) != len(owned):
+        raise ValueError(f"its optimizer owns {len(saved)} tensors and this one {len(owned)}")
+    order = dict(zip(saved, owned, strict=True))
+    for index, state in packed["state"].items():
+        average, parameter = state.get("exp_avg"), order[index]
+        if isinstance(average, Tensor) and average.shape != parameter.shape:
+            raise ValueError(f"its optimizer holds {tuple(average.shape)} numbers for {names[parameter]}")
+    groups = [{**group, "params": [names[order[index]] for index in group["params"]]} for group in packed["param_groups"]]
+    return {"state": {names[order[index]]: state for index, state in packed["state"].items()}, "groups": groups}
 
 
 def _order(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> list[str]:

@@ -18,13 +18,16 @@ class OverlayReference:
     """Initial copies of the trainable tensors; while `restored`, the model computes as it did before training.
 
     Adapters that start as the identity (LoRA's B = 0) need no copies: the reference is the model
-    without them. Made before a checkpoint is loaded, since it keeps the weights that the model has
-    now.
+    without them. So it is with `new_adapter`, whatever it starts as: TRL's reference for an adapter
+    that it made itself. Made before a checkpoint is loaded, since it keeps the weights that the
+    model has now.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, new_adapter: bool = False) -> None:
         self._model = model
-        self._adapted = model if isinstance(model, PeftModel) and _starts_as_base(model) else None
+        self._adapted: PeftModel | None = None
+        if isinstance(model, PeftModel) and (new_adapter or _starts_as_base(model)):
+            self._adapted = model
         trainable = [p for p in model.parameters() if p.requires_grad] if self._adapted is None else []
         self._initial = [(parameter, local(parameter.detach()).clone()) for parameter in trainable]
 

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from efficient_rl.strategies.blocks import find_blocks
-from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.strategies.protocol import Strategy, has_own
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -26,7 +26,7 @@ def check_sharding(strategy: Strategy | None, args: "GRPOConfig") -> None:
     """Raise ValueError for what cannot work on parts of tensors, with the reason."""
     name = type(strategy).__name__
     for method, words in (("schedule", "changes what trains"), ("optimizer", "has an optimizer that needs whole tensors")):
-        if getattr(type(strategy), method, None) not in (None, getattr(Strategy, method)):
+        if has_own(strategy, method):
             raise ValueError(f"{name} {words}, which sharding=fsdp cannot do; use sharding=ddp")
     if args.use_vllm or args.use_transformers_continuous_batching:
         raise ValueError("sharding=fsdp samples with the own sampler only; use grpo.sampler=own, or sharding=ddp")

@@ -103,11 +103,11 @@ class Chaos:
         return True
 
     def _kill_run(self) -> bool:
-        active = [record for record in self._sweep.records if record.state() == "active"]
+        active = [record for record in self._sweep.records if record.state() == "running"]
         if not active:
             return False
         try:
-            os.kill((self._random.choice(active).owner() or {})["pid"], signal.SIGKILL)
+            os.kill(self._random.choice(active).owner().pid, signal.SIGKILL)
         except (ProcessLookupError, KeyError):
             return False
         return True

@@ -192,12 +192,12 @@ class Sweep:
             return [r for r in self.records if sum("train/reward" in row["metrics"] for row in r.metrics()) >= steps]
 
         wait_until(lambda: len(there()) >= runs, seconds, f"{runs} runs with {steps} steps\n{self.output()}")
-        return [(record.owner() or {})["job"]["id"] for record in there()]
+        return [record.owner().job_id for record in there()]
 
     def job(self) -> str:
         """The job id of its only run."""
         (record,) = self.records
-        return str((record.owner() or {})["job"]["id"])
+        return str(record.owner().job_id)
 
 
 def running(job: str) -> bool:

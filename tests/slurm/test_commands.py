@@ -115,4 +115,4 @@ def test_another_launcher_waits_for_the_jobs_of_the_first_and_does_the_rest(
     cluster.slurm("scancel", job)  # it writes a checkpoint; then the run is anybody's
     assert sweep.end() == 0, sweep.output()
     assert_same_run(sweep, undisturbed, attempts=2)
-    assert (sweep.records[0].owner() or {})["job"] is None
+    assert sweep.records[0].owner().job is None

@@ -48,7 +48,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
     sweep = Sweep(tmp_path, *more).start()
     assert sweep.end() == 1, sweep.output()
     assert sorted(record.state() for record in sweep.records) == ["failed", "finished", "finished"]
-    assert len({(record.owner() or {})["job"]["id"] for record in sweep.records}) == 1
+    assert len({record.owner().job_id for record in sweep.records}) == 1
     peaks = [max(r.peak_memory_bytes.values()) for record in sweep.records if (r := record.result()) is not None]
     assert all(0 < peak < 1 << 30 for peak in peaks)
 

@@ -75,12 +75,12 @@ def test_a_run_in_a_low_partition_makes_room_and_goes_on(cluster: Cluster, tmp_p
 def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     sweep.wait_steps(15)
-    node = (sweep.records[0].owner() or {})["job"]["node"]
+    node = sweep.records[0].owner().node
     cluster.control("crash", node)
     try:
         assert sweep.end() == 0, sweep.output()
         assert_same_run(sweep, undisturbed, attempts=2)
-        assert (sweep.records[0].owner() or {})["job"]["node"] != node
+        assert sweep.records[0].owner().node != node
     finally:
         cluster.start()
 
@@ -93,7 +93,7 @@ def test_of_two_live_copies_of_a_run_only_the_newer_writes(
     sweep = Sweep(tmp_path, *SLOW, slow(0.5), OFTEN).start()
     sweep.wait_steps(10)
     (record,) = sweep.records
-    cluster.kill_daemon((record.owner() or {})["job"]["node"])
+    cluster.kill_daemon(record.owner().node)
     try:
         wait_until(lambda: record.newest_attempt() == 2, 200, "the second copy")
         wait_until(lambda: "is no longer the newest" in (record.folder / "log.txt").read_text(), 60, "the end of the first")

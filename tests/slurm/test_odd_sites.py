@@ -99,8 +99,8 @@ def test_a_started_job_that_vanishes_without_a_word_is_tried_again_and_no_more_o
     sweep.wait_steps(3)
     (record,) = sweep.records
     for attempt in (1, 2):
-        wait_until(lambda n=attempt: record.newest_attempt() == n and record.state() == "active", 200, "an attempt")  # type: ignore[misc]
-        parents = psutil.Process((record.owner() or {})["pid"]).parents()
+        wait_until(lambda n=attempt: record.newest_attempt() == n and record.state() == "running", 200, "an attempt")  # type: ignore[misc]
+        parents = psutil.Process(record.owner().pid).parents()
         next(parent for parent in parents if "submitit.core._submit" in parent.cmdline()).kill()
     assert sweep.end(120) == 1, sweep.output()
     failure = sweep.records[0].failure()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import Cause
+from efficient_rl.rundir.result import Cause
 
 logger = logging.getLogger(__name__)
 COMMAND_SECONDS = 60

@@ -19,7 +19,8 @@ from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import Ending, ending, micro_batches_after
 from efficient_rl.launch.slurm.settings import SlurmRequest
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Failure, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Failure
 
 logger = logging.getLogger(__name__)
 SACCT_SECONDS = 5.0
@@ -271,7 +272,7 @@ class SlurmLauncher(SlurmRequest):
         elif started and (failure := record.failure()) is not None:
             self._retry_or_fail(handle, Ending(failure.cause, failure.error), record)
         elif state is not None and handle.over_since is not None and time.monotonic() - handle.over_since >= SACCT_SECONDS:
-            if not started and record.state() == "active":
+            if not started and record.state() == "running":
                 self._end(handle, "elsewhere")
             else:
                 self._retry_or_fail(handle, ending(state, started, self._error_text(handle), self.timeout_min), record)
@@ -336,5 +337,5 @@ def _submitting(ledger: Ledger) -> FileLock:
 
 
 def _owner_job(record: Record) -> str | None:
-    owner = (record.owner() or {}).get("job")
-    return owner["id"] if owner else None
+    owner = record.owner()
+    return owner.job_id if owner else None

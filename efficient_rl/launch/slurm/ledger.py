@@ -16,7 +16,8 @@ from types import NoneType
 from typing import Any, get_args
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import Cause, Record
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import Cause
 
 ERROR_CHARACTERS = 4000
 MISSING = (FileNotFoundError, NotADirectoryError)

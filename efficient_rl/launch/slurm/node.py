@@ -14,7 +14,8 @@ from typing import Any
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.local import Layout, LocalLauncher
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Record, cluster_job
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.process import SlurmJob, cluster_job
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -55,9 +56,9 @@ class NodeJob:
     def _launcher(self) -> LocalLauncher:
         nodes, node = int(os.environ.get("SLURM_NNODES", "1")), int(os.environ.get("SLURM_NODEID", "0"))
         here = self.processes_per_run // nodes
-        job = cluster_job() or {"id": "none", "restart": 0}
+        job = cluster_job() or SlurmJob("none", 0, "")
         address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if nodes > 1 else "127.0.0.1"
-        layout = Layout(node * here, self.processes_per_run, address, f"{job['id']}-{job['restart']}")
+        layout = Layout(node * here, self.processes_per_run, address, f"{job.id}-{job.restart}")
         return LocalLauncher(
             workers=self.at_once,
             grace_seconds=self.grace_seconds,
@@ -104,15 +105,16 @@ class _Asked:
 
 def _given_up(handle: Handle) -> bool:
     """Whether the run now belongs to a later start of this very job: the cluster has taken this node for dead."""
-    now, owner = cluster_job(), _owner(handle.job)
-    return bool(now and owner and owner["id"] == now["id"] and owner["restart"] > now["restart"])
+    now = cluster_job()
+    return now is not None and now.is_earlier_start_of(_owner(handle.job))
 
 
 def _failed_here(job: Job) -> bool:
     """Whether an earlier start of this very job did the run and it failed by itself: trying again would fail again."""
     now, owner = cluster_job(), _owner(job)
-    return bool(now and owner and owner["id"] == now["id"] and Record(Path(job.folder)).failure() is not None)
+    return bool(now and owner and owner.id == now.id and Record(Path(job.folder)).failure() is not None)
 
 
-def _owner(job: Job) -> Any:
-    return (Record(Path(job.folder)).owner() or {}).get("job")
+def _owner(job: Job) -> SlurmJob | None:
+    owner = Record(Path(job.folder)).owner()
+    return owner.job if owner else None

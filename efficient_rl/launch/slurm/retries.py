@@ -7,7 +7,7 @@ from typing import Any
 
 from efficient_rl.launch.slurm.commands import CAUSES, VANISHED, JobState
 from efficient_rl.launch.slurm.settings import SETUP_FAILED
-from efficient_rl.rundir.directory import Cause
+from efficient_rl.rundir.result import Cause
 
 RETRIED: tuple[Cause, ...] = ("node_failure", "preempted", "time_limit", "not_started")
 OUT_OF_MEMORY = ("exceeded memory limit", "oom-kill", "oom_kill", "Out Of Memory", "out of memory")

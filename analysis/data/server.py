@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.load import ReportError
-from analysis.store import StoredRun, StoredSweep
+from analysis.data.load import ReportError
+from analysis.data.store import StoredRun, StoredSweep
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
 ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.figure_data import Bars, Data, Figure, Line, Lines, Point, Scatter
-from analysis.load import ReportError, suggest
-from analysis.searched import objective_words
-from analysis.statistics import Estimate
+from analysis.data.load import ReportError, suggest
+from analysis.figures.data import Bars, Data, Figure, Line, Lines, Point, Scatter, metric_words
+from analysis.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -75,7 +74,7 @@ def _front(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequence[str]
     """Every further objective against the first one, with the study's own front."""
     best = {trial.number for trial in study.best_trials}
     stepped = [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]  # as the step line goes
-    y_label, y_unit = objective_words(names[0])
+    y_label, y_unit = metric_words(names[0])
     panels: dict[str, Data] = {}
     for index in range(1, len(names)):
         ordered = sorted(
@@ -96,7 +95,7 @@ def _front(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequence[str]
             if trial.values[index] > 0  # the axis is logarithmic
         )
         if points:
-            x_label, x_unit = objective_words(names[index])
+            x_label, x_unit = metric_words(names[index])
             panels["" if len(names) == 2 else x_label] = Scatter(x_label, x_unit, y_label, y_unit, points, front)
     caption = f"All {len(trials)} finished trials of the search; named are those that no other beats in every objective."
     return Figure("search_front", "What the search found", caption, panels)
@@ -120,7 +119,7 @@ def _best_so_far(study: "Study", trials: "Sequence[FrozenTrial]", name: str) -> 
         if found
     )
     caption = f"The objective of all {len(trials)} finished trials of the search, and the best up to each."
-    title, unit = objective_words(name)
+    title, unit = metric_words(name)
     return Figure("search_history", "How the search went", caption, {"": Lines("trial", title, unit, lines)})
 
 
@@ -137,7 +136,7 @@ def _importances(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequenc
         if len({trial.values[index] for trial in trials}) > 1:
             forest = FanovaImportanceEvaluator(seed=0)
             found = get_param_importances(study, evaluator=forest, params=varied, target=_value(index))
-            panels[objective_words(name)[0]] = Bars(
+            panels[metric_words(name)[0]] = Bars(
                 "importance", "share", tuple(found), {"importance": tuple(map(float, found.values()))}
             )
     caption = (

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
-from analysis.aggregate import Summary
-from analysis.answer import Answer
-from analysis.findings import code_versions, findings, points, share_text
-from analysis.looks import written
-from analysis.statistics import Estimate
+from analysis.figures.style import written
+from analysis.report.results import Answer
+from analysis.report.sentences import code_versions, findings, points, share_text
+from analysis.stats.aggregate import Summary
+from analysis.stats.intervals import Estimate
 
 FORMAT = "efficient_rl report 1"  # changes when a reader of the JSON would have to
 HEADER = (

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from analysis.aggregate import Summary
-from analysis.answer import Answer
-from analysis.comparisons import Difference, Price
-from analysis.figures import by_setting, in_points
-from analysis.load import SweepData
-from analysis.looks import written
-from analysis.pareto import pareto_front
-from analysis.statistics import Estimate
+from analysis.data.load import SweepData
+from analysis.figures.accuracy import by_setting, in_points
+from analysis.figures.style import written
+from analysis.report.results import Answer
+from analysis.stats.aggregate import Summary
+from analysis.stats.comparisons import Difference, Price
+from analysis.stats.intervals import Estimate
+from analysis.stats.pareto import pareto_front
 
 ONE_SEED = "There is one seed per configuration: differences between configurations may be noise. Add seeds: seed=0,1,2"
 MOST_NAMED = 12

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from analysis.claim_files import AT_DIFFICULTY, BEST, Check, Claim
-from analysis.load import ReportError, Result, Run
-from analysis.statistics import Estimate, Floats, Stratum, crossed, mean, mean_of, ratio_of_means
+from analysis.claims.spec import AT_DIFFICULTY, BEST, Check, Claim
+from analysis.data.load import ReportError, Result, Run
+from analysis.stats.intervals import Estimate, Floats, Stratum, crossed, mean, mean_of, ratio_of_means
 from efficient_rl.config.filters import keeps
 
 if TYPE_CHECKING:
-    from analysis.changes import Changes
+    from analysis.claims.weight_changes import Changes
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 FEWEST_SEEDS = 5  # with fewer nothing is decided
@@ -118,7 +118,7 @@ def changes_of(outputs: Path, bases: Mapping[str, Path]) -> WeightChanges:
 
     @cache
     def count(run: str) -> "Changes":
-        from analysis.changes import count_changes
+        from analysis.claims.weight_changes import count_changes
 
         return count_changes(bases[run], outputs / "runs" / run / "model")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from analysis.load import ReportError
+from analysis.data.load import ReportError
 
 BLOCK = re.compile(r"\.(\d+)\.")
 

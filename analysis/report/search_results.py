@@ -6,25 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.aggregate import group_runs
-from analysis.figure_data import Figure, Line, Lines
-from analysis.load import DAMAGED, ReportError, SweepData
-from analysis.looks import written
+from analysis.data.load import DAMAGED, ReportError, SweepData
+from analysis.figures.data import Figure, Line, Lines, metric_words
+from analysis.figures.style import written
+from analysis.stats.aggregate import group_runs
 
 FILE = "search.json"
 MOST_ROWS = 20
-OBJECTIVES: Mapping[str, tuple[str, str]] = {  # in words, with their units
-    "accuracy": ("accuracy", "share"),
-    "accuracy_gain": ("gain in accuracy", "share"),
-    "greedy_accuracy": ("greedy accuracy", "share"),
-    "pass_at_k": ("pass@k", "share"),
-    "params/trainable": ("trained parameters", "count"),
-    "params/active": ("parameters trained in a step, on average", "count"),
-    "memory/total_peak_bytes": ("peak memory", "bytes"),
-    "time/train_seconds": ("training time", "seconds"),
-    "time/total_seconds": ("time with evaluation", "seconds"),
-    "tokens": ("training tokens", "count"),
-}
 Cell = tuple[str, float | str]  # what is shown, and what it is sorted by
 
 
@@ -48,11 +36,6 @@ class Searched:
     figures: Sequence[Figure]
 
 
-def objective_words(name: str) -> tuple[str, str]:
-    """What an objective is called on an axis, and its unit."""
-    return OBJECTIVES.get(name, (name, "number"))
-
-
 def read_search(folder: Path, sweep: SweepData) -> Searched | None:
     """What lies in the folder of a sweep; None where that was no search, ReportError where the file is damaged."""
     path = folder / FILE
@@ -68,7 +51,7 @@ def read_search(folder: Path, sweep: SweepData) -> Searched | None:
 def _of_arms(content: Mapping[str, Any], sweep: SweepData) -> Searched:
     arms = content["arms"]
     ((objective, _),) = content["objective"].items()
-    title, unit = objective_words(objective)
+    title, unit = metric_words(objective)
     labels = {run.hash: group.label for group in group_runs(sweep.runs) for run in group.runs}
     names = [labels.get(arm["test"][0], arm["arm"]) for arm in arms]
     rows = tuple(_arm_cells(name, arm, unit) for name, arm in zip(names, arms, strict=True))
@@ -134,7 +117,7 @@ def _of_trials(content: Mapping[str, Any]) -> Searched:
     objectives = list(content["objectives"])
     by_number = {trial["number"]: trial for trial in content["trials"]}
     front = sorted((by_number[number] for number in content["front"]), key=lambda trial: trial["values"], reverse=True)
-    words = [objective_words(name) for name in objectives]
+    words = [metric_words(name) for name in objectives]
     rows = tuple(
         (
             (str(trial["number"]), trial["number"]),

@@ -6,8 +6,8 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.aggregate import Summary
-from analysis.statistics import RESAMPLES, Floats
+from analysis.stats.aggregate import Summary
+from analysis.stats.intervals import RESAMPLES, Floats
 
 
 def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -> list[Summary]:

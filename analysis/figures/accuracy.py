@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.aggregate import COSTS, Curve, Group, Summary
-from analysis.comparisons import Difference
-from analysis.figure_data import Data, Figure, Intervals, Line, Lines, Point, Scatter
-from analysis.pareto import front_probabilities, pareto_front
-from analysis.statistics import Estimate, mean_of
+from analysis.figures.data import Data, Figure, Intervals, Line, Lines, Point, Scatter
+from analysis.stats.aggregate import COSTS, Curve, Group, Summary
+from analysis.stats.comparisons import Difference
+from analysis.stats.intervals import Estimate, mean_of
+from analysis.stats.pareto import front_probabilities, pareto_front
 
 MOST_SHOWN = 10  # configurations in one plot; more cannot be told apart
 COST_TITLES = {  # key of COSTS -> (name, unit, file)

@@ -7,9 +7,9 @@ from math import inf, isfinite
 
 import numpy as np
 
-from analysis.aggregate import Group, accuracy_stratum, right_shares
-from analysis.load import ACCURACY, REWARD, SECONDS, TOKENS, Result, Run
-from analysis.statistics import (
+from analysis.data.load import ACCURACY, REWARD, SECONDS, TOKENS, Result, Run
+from analysis.stats.aggregate import Group, accuracy_stratum, right_shares
+from analysis.stats.intervals import (
     Estimate,
     Stratum,
     area_under_curve,

@@ -15,7 +15,19 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, bindparam, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.load import BLOCKS, EXAMPLE, REWARD, SERIES, ReportError, Result, Run, Series, SweepData, make_series, suggest
+from analysis.data.load import (
+    BLOCKS,
+    EXAMPLE,
+    REWARD,
+    SERIES,
+    ReportError,
+    Result,
+    Run,
+    Series,
+    SweepData,
+    make_series,
+    suggest,
+)
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
 RUNS_A_QUERY = 500
@@ -63,7 +75,7 @@ def load_stored(uri: str, name: str | None) -> SweepData:
     """The sweep `name` of the store, or its newest one for None; ReportError where there is none or the store is away."""
     scheme = uri.partition("://")[0].partition("+")[0]
     if scheme in SERVER_SCHEMES:
-        from analysis.server import ServerStore
+        from analysis.data.server import ServerStore
 
         return _load(ServerStore(uri), uri, name)
     if scheme not in SQL_SCHEMES:

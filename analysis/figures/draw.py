@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
-from analysis.figure_data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
-from analysis.labelling import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
-from analysis.looks import GREY, LINES, MARKERS, PALETTE, Style, written
-from analysis.statistics import Estimate
+from analysis.figures.data import Bars, Data, Figure, Heat, Intervals, Lines, Point, Scatter
+from analysis.figures.label_placement import ABOVE_OR_BELOW, label_points, line_boxes, place, plain, point_boxes
+from analysis.figures.style import GREY, LINES, MARKERS, PALETTE, Style, written
+from analysis.stats.intervals import Estimate
 
 PANEL_INCHES = (9.0, 5.0)
 ROW_INCHES, MARGIN_INCHES = 0.36, 1.5  # of figures with a row for each configuration

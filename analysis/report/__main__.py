@@ -10,15 +10,15 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from analysis.answer import Answer, analyse
-from analysis.figures import named_labels
-from analysis.load import ReportError, SweepData, load_sweep, suggest
-from analysis.looks import styles
-from analysis.page import to_html
-from analysis.plots import draw_figure
-from analysis.searched import read_search
-from analysis.study import study_figures
-from analysis.tables import differences_csv, to_csv, to_json, to_latex, to_markdown
+from analysis.data.load import ReportError, SweepData, load_sweep, suggest
+from analysis.figures.accuracy import named_labels
+from analysis.figures.draw import draw_figure
+from analysis.figures.search import study_figures
+from analysis.figures.style import styles
+from analysis.report.export import differences_csv, to_csv, to_json, to_latex, to_markdown
+from analysis.report.page import to_html
+from analysis.report.results import Answer, analyse
+from analysis.report.search_results import read_search
 from efficient_rl.tracking.collector import attach, resolve_uri
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
@@ -77,7 +77,7 @@ def load(wanted: Arguments, uri: str | None) -> SweepData:
         return load_sweep(Path(wanted.output), wanted.sweep)
     if uri is None:
         raise ReportError("read=store needs a store and tracking=none names none; use tracking=sqlite:///mlflow.db")
-    from analysis.store import load_stored
+    from analysis.data.store import load_stored
 
     return load_stored(uri, wanted.sweep)
 

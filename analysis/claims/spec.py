@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from analysis.load import ReportError, suggest
+from analysis.data.load import ReportError, suggest
 
 Kind = Literal["ratio", "difference", "value"]
 KINDS: Mapping[str, str] = {"ratio": " / ", "difference": " - ", "value": ""}

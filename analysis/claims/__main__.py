@@ -8,22 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.claim_figures import changed_figure, criterion, line_labels, margins, measured_text
-from analysis.claim_files import Claim, read_claims
-from analysis.figure_data import Figure
-from analysis.load import ReportError, Run, suggest, with_result
-from analysis.looks import styles
-from analysis.page import document, section
-from analysis.plots import draw_figure
-from analysis.report import image, write_whole
-from analysis.tables import finite
-from analysis.verdicts import Judged, WeightChanges, changes_of, judge
+from analysis.claims.evaluate import Judged, WeightChanges, changes_of, judge
+from analysis.claims.figures import changed_figure, criterion, line_labels, margins, measured_text
+from analysis.claims.spec import Claim, read_claims
+from analysis.data.load import ReportError, Run, suggest, with_result
+from analysis.figures.data import Figure
+from analysis.figures.draw import draw_figure
+from analysis.figures.style import styles
+from analysis.report.__main__ import image, write_whole
+from analysis.report.export import finite
+from analysis.report.page import document, section
 from efficient_rl.config.options import config_folder
 from efficient_rl.errors import ConfigError
 from efficient_rl.sweep.request import Request, read_request
 
 if TYPE_CHECKING:
-    from analysis.changes import Changes
+    from analysis.claims.weight_changes import Changes
 
 USAGE = """usage: python -m analysis.claims [claims=NAME,...] [reports=reports] [override ...]
 

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.claim_files import Check
-from analysis.figure_data import Data, Figure, Intervals, Line, Lines
-from analysis.findings import points_text
-from analysis.looks import written
-from analysis.statistics import Estimate, means_of_columns
-from analysis.verdicts import Judged, Measured
+from analysis.claims.evaluate import Judged, Measured
+from analysis.claims.spec import Check
+from analysis.figures.data import Data, Figure, Intervals, Line, Lines
+from analysis.figures.style import written
+from analysis.report.sentences import points_text
+from analysis.stats.intervals import Estimate, means_of_columns
 
 if TYPE_CHECKING:
-    from analysis.changes import Changes
+    from analysis.claims.weight_changes import Changes
 
 
 def criterion(check: Check) -> str:

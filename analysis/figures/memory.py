@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.aggregate import Group, Summary
-from analysis.figure_data import Bars, Data, Figure, Heat, Line, Lines
-from analysis.figures import by_setting, left_out_text, shown_labels
-from analysis.load import BLOCKS, REWARD, Run
-from analysis.statistics import Floats
+from analysis.data.load import BLOCKS, REWARD, Run
+from analysis.figures.accuracy import by_setting, left_out_text, shown_labels
+from analysis.figures.data import Bars, Data, Figure, Heat, Line, Lines
+from analysis.stats.aggregate import Group, Summary
+from analysis.stats.intervals import Floats
 
 MOST_HEAT_MAPS = 6
 PHASES = ("generation", "reward", "scoring", "old_policy", "reference", "forward", "backward", "optimizer")  # of a step

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from analysis.figure_data import Point
-from analysis.looks import GREY, PALETTE, Style
+from analysis.figures.data import Point
+from analysis.figures.style import GREY, PALETTE, Style
 
 # Where a point's label may stand, nearest first: its place from the point in typographic points, and its side there.
 BESIDE = [

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
-from analysis.answer import Answer
-from analysis.figure_data import Figure
-from analysis.figures import in_points, named_labels
-from analysis.findings import code_versions, findings, points_text
-from analysis.looks import Style, styles
-from analysis.tables import HEADER, date_text, finite, reproduction, table_row
+from analysis.figures.accuracy import in_points, named_labels
+from analysis.figures.data import Figure
+from analysis.figures.style import Style, styles
+from analysis.report.export import HEADER, date_text, finite, reproduction, table_row
+from analysis.report.results import Answer
+from analysis.report.sentences import code_versions, findings, points_text
 
 MOST_PAIRS = 100
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"  # nothing from elsewhere
@@ -42,7 +42,7 @@ def to_html(answer: Answer) -> str:
 
 def document(title: str, body: str, figures: Sequence[Figure], looks: Mapping[str, Style]) -> str:
     """A whole page with the script that draws the figures into their sections of the body; `looks` by label."""
-    code, look = ((files("analysis") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    code, look = ((files("analysis.report") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     content = {
         "figures": [asdict(figure) for figure in figures],
         "styles": {name: asdict(each) for name, each in looks.items()},

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from analysis.data.load import Result, Run
 from analysis.labels import STRATEGY, make_labels, make_setting_labels
-from analysis.load import Result, Run
-from analysis.statistics import Estimate, Floats, Stratum, crossed, interquartile_mean, mean, mean_of, means_of_columns
+from analysis.stats.intervals import Estimate, Floats, Stratum, crossed, interquartile_mean, mean, mean_of, means_of_columns
 
 MEASURE = ("model.", "task.", "eval.")  # accuracies under different values of these are not comparable
 COSTS: Mapping[str, Callable[[Result], float]] = {

@@ -5,15 +5,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.aggregate import Summary, curves, group_runs, summarize
-from analysis.comparisons import Across, Difference, Price, across_settings, differences, prices, reward_areas
-from analysis.figure_data import Figure
-from analysis.figures import by_setting, curve_figure, difference_figure, difficulty_figure, pareto_figures, sets_figure
-from analysis.insides import memory_figure, phase_figure, trained_blocks_figure
-from analysis.load import DIFFICULTY, REWARD, SweepData
-from analysis.pareto import hypervolume, pareto_front
-from analysis.searched import Searched
-from analysis.statistics import Estimate, Fit, scaling_fit
+from analysis.data.load import DIFFICULTY, REWARD, SweepData
+from analysis.figures.accuracy import (
+    by_setting,
+    curve_figure,
+    difference_figure,
+    difficulty_figure,
+    pareto_figures,
+    sets_figure,
+)
+from analysis.figures.data import Figure
+from analysis.figures.memory import memory_figure, phase_figure, trained_blocks_figure
+from analysis.report.search_results import Searched
+from analysis.stats.aggregate import Summary, curves, group_runs, summarize
+from analysis.stats.comparisons import Across, Difference, Price, across_settings, differences, prices, reward_areas
+from analysis.stats.intervals import Estimate, Fit, scaling_fit
+from analysis.stats.pareto import hypervolume, pareto_front
 
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
 WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its steps

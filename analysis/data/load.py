@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from efficient_rl.rundir.directory import Record, RunResult
+from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.result import RunResult
 
 EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what a file not as written raises

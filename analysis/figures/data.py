@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from analysis.statistics import Estimate
+from analysis.stats.intervals import Estimate
+from efficient_rl.metrics import METRICS
 
 Pair: TypeAlias = tuple[float, float]
 
@@ -109,3 +110,10 @@ class Figure:
     title: str
     caption: str
     panels: Mapping[str, Data] = field(default_factory=dict)
+
+
+def metric_words(name: str) -> tuple[str, str]:
+    """Title and unit of a metric of a result; of any other objective of a search its name."""
+    if name in METRICS:
+        return METRICS[name].title, METRICS[name].unit
+    return name, "number"

@@ -1,0 +1,1 @@
+"""Published claims, evaluated on finished runs: `python -m analysis.claims`."""

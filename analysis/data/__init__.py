@@ -1,0 +1,1 @@
+"""Reads sweeps, runs and searches, from folders or from the tracking store."""

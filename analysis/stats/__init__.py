@@ -1,0 +1,1 @@
+"""Statistics of runs: intervals, one summary for each configuration, comparisons, fronts."""

@@ -1,0 +1,104 @@
+"""Identifies the process that works on a run, and the Slurm job that it belongs to."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import psutil
+
+CLOCK_TOLERANCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """One start of a Slurm job: `id` is `123` or `123_4`, `restart` how often Slurm had requeued it."""
+
+    id: str
+    restart: int
+    node: str
+
+    @classmethod
+    def parse(cls, plain: Any) -> Self:
+        """The job as JSON has it; ValueError where it is none."""
+        match plain:
+            case {"id": str(job), "restart": int(restart), "node": str(node)}:
+                return cls(job, restart, node)
+        raise ValueError(f"{plain!r} is no Slurm job")
+
+    def is_earlier_start_of(self, other: "SlurmJob | None") -> bool:
+        """Whether Slurm has given this start of the job up and started it again as the other."""
+        return other is not None and self.id == other.id and self.restart < other.restart
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that claimed something: pid and creation time identify it on `host`; times in Unix seconds."""
+
+    host: str
+    pid: int
+    created: float
+    job: SlurmJob | None
+    started: float
+
+    @classmethod
+    def parse(cls, plain: Any) -> Self:
+        """The owner as JSON has it; ValueError where it is none, as after a release."""
+        match plain:
+            case {"released": _}:
+                raise ValueError("released")
+            case {"host": str(host), "pid": int(pid)}:
+                created, started = plain.get("created", 0.0), plain.get("started", 0.0)
+                if isinstance(created, int | float) and isinstance(started, int | float):
+                    job = plain.get("job")
+                    return cls(host, pid, created, SlurmJob.parse(job) if job is not None else None, started)
+        raise ValueError(f"{plain!r} is no owner")
+
+    def to_json(self) -> dict[str, Any]:
+        """What `parse` reads."""
+        return asdict(self)
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of its Slurm job, None outside of one."""
+        return self.job.id if self.job else None
+
+    @property
+    def node(self) -> str:
+        """The Slurm node, or outside of a job the host."""
+        return self.job.node if self.job else self.host
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the process is one of this machine, so that `is_alive` can tell."""
+        return self.host == socket.gethostname()
+
+    def is_alive(self) -> bool:
+        """Whether the process still runs on this machine: a process that reuses its pid is another one."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < CLOCK_TOLERANCE_SECONDS
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, ValueError, OverflowError):
+            return False
+
+
+def this_process() -> Owner:
+    """This process as the owner of what it claims now."""
+    process = psutil.Process()
+    return Owner(socket.gethostname(), process.pid, process.create_time(), cluster_job(), time.time())
+
+
+def cluster_job(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
+    """The Slurm job of this process, None outside of one."""
+    job = environment.get("SLURM_JOB_ID")
+    if not job:
+        return None
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return SlurmJob(
+        f"{array}_{task}" if array and task else job,
+        int(environment.get("SLURM_RESTART_COUNT", "0")),
+        environment.get("SLURMD_NODENAME", socket.gethostname()),
+    )
