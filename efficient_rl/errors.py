@@ -17,9 +17,9 @@ class ConfigError(ValueError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A half sentence with the nearest of the valid names, and all of them."""
     names = sorted(valid)
+    listed = f"valid: {', '.join(names)}"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}valid: {', '.join(names)}"
+    return f"did you mean {near[0]!r}? {listed}" if near else listed
 
 
 def require(condition: bool, key: str, value: Any, bound: str) -> None:
@@ -80,6 +80,6 @@ def check_types(section: str, instance: Any) -> None:
         if float in allowed and type(value) is int:
             value = float(value) if abs(value) < sys.float_info.max else math.inf
             object.__setattr__(instance, item.name, value)
-        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")
+        fits = type(value) in allowed and (type(value) is not float or math.isfinite(value))
+        names = " or ".join(kind.__name__ for kind in allowed).replace("NoneType", "null")
+        require(fits, f"{section}.{item.name}", value, f"must be of type {names}")

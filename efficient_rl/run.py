@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.schema import PromptSettings
-from efficient_rl.datasets import evaluation_seed, load_problems
+from efficient_rl.datasets import evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
@@ -134,7 +134,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
     started = time.monotonic()
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
-    problems = load_problems(config)
+    problems = load_splits(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
     strategy: Strategy = config.strategy.build()
     with meter.phase("load"):
@@ -170,7 +170,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
     def measure(step: int) -> Evaluations:
         with meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
             found = {
-                n: examiner.evaluate(trainer.model, measured, problems_seed) for n, measured in problems.held_out.items()
+                n: examiner.evaluate(trainer.model, measured, problems_seed) for n, measured in problems.eval_sets.items()
             }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
         if team.is_main:

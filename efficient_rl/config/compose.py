@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.options import config_folder, group_options, items_of
 from efficient_rl.errors import ConfigError, did_you_mean
 
 EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
@@ -284,8 +284,7 @@ def _resolved(tree: Tree) -> Tree:
 
 def _strings(node: Any) -> Iterator[tuple[Any, Any, str]]:
     """Every string with a reference: its container, its key and itself."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
+    for key, value in items_of(node):
         if isinstance(value, str) and "${" in value:
             yield node, key, value
         else:

@@ -41,12 +41,12 @@ def prompt_tokens(run: RunConfig) -> int:
     """Tokens of the longest of some prompts, where the tokenizer is on this machine."""
     if run.model.folder is None:
         return PROMPT_TOKENS
-    from efficient_rl.datasets import load_problems
+    from efficient_rl.datasets import load_splits
     from efficient_rl.models import load_tokenizer
     from efficient_rl.prompts import Prompts
 
     few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))
-    problems = load_problems(few)
+    problems = load_splits(few)
     prompts = Prompts(run.model, run.prompt, load_tokenizer(run.model), problems.examples)
     return max(len(prompts.encode(prompts.write(problem))) for problem in problems.train)
 

@@ -45,9 +45,10 @@ POOLS: dict[float, tuple[Task, int]] = {  # how often each source is drawn, and 
 
 def make_tokenizer() -> Qwen2Tokenizer:
     """One token a character and the four tags: Qwen2's own tokenizer class with no merges, so that AutoTokenizer agrees."""
-    letters = [BYTE_LEVEL.get(character, character) for character in CHARACTERS]
+    letters = CHARACTERS.translate(str.maketrans(BYTE_LEVEL))
+    tokens = [*CONTROL, *TAGS, *letters]
     tokenizer = Qwen2Tokenizer(
-        vocab={token: index for index, token in enumerate([*CONTROL, *TAGS, *letters])},
+        vocab=dict(zip(tokens, range(len(tokens)), strict=True)),
         merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
