@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.data.load import DAMAGED, ReportError, Result, Run, load_sweep, read_params, result_of, suggest, sweep_names
+from analysis.data.load import DAMAGED, ReportError, Result, Run, load_sweep, read_params, result_of, suggest
 from analysis.report.export import finite
 from analysis.report.sentences import points_text
 from analysis.stats.aggregate import MEASURE, group_runs
 from analysis.stats.comparisons import Difference, compare, corrected
 from analysis.stats.intervals import Estimate, Stratum, mean
 from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.manifest import sweep_names
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import write_result
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import command, environment, execute_tiny
 from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, local_cluster, wait_until
@@ -46,14 +46,13 @@ import hydra
 def main(config):
     from efficient_rl.config.compose import expand
     from efficient_rl.config.run_config import parse_run
-    from efficient_rl.rundir.directory import Record
+    from efficient_rl.rundir.directory import RunDirectory
     from efficient_rl.run import Options, Stop, execute, quiet_libraries
 
     quiet_libraries()
     run = parse_run(expand([*config.overrides, f"seed={config.number}"])[0])
-    record = Record(Path(config.folder) / run.config_hash)
-    record.claim(run)
-    execute(run, record, Options(), Stop())
+    attempt = RunDirectory(Path(config.folder) / run.config_hash).claim(run)
+    execute(run, attempt, Options(), Stop())
 
 
 if __name__ == "__main__":
@@ -66,7 +65,7 @@ def chaos(cluster: Cluster, folder: Path, runs: int, seed: int) -> dict[str, Any
     sweep = Sweep(folder, "-m", *SHORT, f"seed=range(0,{runs})", *jobs)
     report = Chaos(cluster, sweep, seed).go(runs, disturbances=40, pause_seconds=3, limit_seconds=1500)
     whole = [execute_tiny(folder / "undisturbed", *SHORT, f"seed={number}")[1] for number in range(0, runs, 20)]
-    same = [weights_equal(Record(sweep.folder / "outputs" / "runs" / record.folder.name), record) for record in whole]
+    same = [weights_equal(RunDirectory(sweep.folder / "outputs" / "runs" / record.folder.name), record) for record in whole]
     return {
         "runs": runs,
         "seed": seed,
@@ -169,7 +168,7 @@ def latency(cluster: Cluster, folder: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def first_step(record: Record, attempt: int) -> float:
+def first_step(record: RunDirectory, attempt: int) -> float:
     """When an attempt logged its first step of training; 0 before that."""
     times = [row["time"] for row in record.metrics() if row["attempt"] == attempt and "train/reward" in row["metrics"]]
     return times[0] if times else 0.0
@@ -194,7 +193,7 @@ def packing(folder: Path, runs: int) -> dict[str, Any]:
             started = time.monotonic()
             way(place)
             wall = time.monotonic() - started
-        finished = sum(Record(path.parent).result() is not None for path in place.glob("**/result.json"))
+        finished = sum(RunDirectory(path.parent).result() is not None for path in place.glob("**/result.json"))
         assert finished == runs, f"{name}: {finished} of {runs}"
         measured[name] = {"wall_seconds": wall, "cpu_seconds": sum(used.values())}
         print(name, measured[name], flush=True)

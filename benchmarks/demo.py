@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import spread, write_result
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.tracking.collector import Collector, TrackedRun
 
 SYNCS_A_RUN = 8  # a nano run takes about 40 s, the collector looks every 5
@@ -33,7 +33,7 @@ def tracking_shares(outputs: Path) -> list[float]:
         collector = Collector(f"sqlite:///{copies}/mlflow.db", "tracking", "benchmark", copies / "outputs")
         collector.sync([_grown(outputs / "runs" / path.name, copies / "warm", 1.0) for path in _runs(outputs)[:1]])
         for path in _runs(outputs):
-            result = Record(path).result()
+            result = RunDirectory(path).result()
             assert result is not None
             started = time.process_time()
             for piece in range(1, SYNCS_A_RUN + 1):
@@ -43,7 +43,7 @@ def tracking_shares(outputs: Path) -> list[float]:
 
 
 def _runs(outputs: Path) -> list[Path]:
-    return sorted(path for path in (outputs / "runs").iterdir() if Record(path).result() is not None)
+    return sorted(path for path in (outputs / "runs").iterdir() if RunDirectory(path).result() is not None)
 
 
 def _grown(source: Path, copies: Path, share: float) -> TrackedRun:

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 from analysis.data.load import load_sweep
 from analysis.stats.aggregate import summarize
 from benchmarks.machine import write_result
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def _runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What every run measured, with the intervals over problems of its accuracies."""
     rows = []
     for path in sorted(folders):
-        found = Record(path).result()
+        found = RunDirectory(path).result()
         if found is not None:
             config = yaml.safe_load((path / "config.yaml").read_text())
             before, after = (

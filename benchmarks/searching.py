@@ -25,7 +25,7 @@ from scipy import stats
 from benchmarks.machine import write_result
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 
 RESULTS = Path(__file__).parent / "results" / "searching.json"
@@ -71,7 +71,7 @@ def grid() -> list[dict[str, Any]]:
         subprocess.run([sys.executable, "-m", "efficient_rl.sweep", *command], cwd=folder, env=_environment(), check=True)
         rows = []
         for run in {run.config_hash: run for run in runs}.values():
-            result = Record(Path(folder) / "outputs" / "runs" / run.config_hash).result()
+            result = RunDirectory(Path(folder) / "outputs" / "runs" / run.config_hash).result()
             assert result is not None
             knob = {key: value for key, value in run.strategy.arguments.items() if key in ("k", "rank")}
             rows.append(

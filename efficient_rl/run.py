@@ -19,7 +19,8 @@ from efficient_rl.datasets import evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import ALONE, Team
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluation, Examiner
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.attempt import Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.strategies.protocol import Strategy
@@ -98,28 +99,24 @@ def train(*overrides: str) -> RunResult:
     if settings["search"]["_target_"]:
         raise ConfigError("search=... is for sweeps; use python -m efficient_rl.sweep")
     config = parse_run(points[0])
-    record = Record(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
-    finished = record.result()
+    directory = RunDirectory(Path(str(settings["output"])).resolve() / "runs" / config.config_hash)
+    finished = directory.result()
     if finished is not None and not settings["force"]:
         return finished
-    record.claim(config, force_before=(record.newest_attempt() or 0) if settings["force"] else None)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
-            warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
-            version = snapshot(record.folder.parents[1])
-            options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
-            return execute(config, record, options, Stop())
-    finally:
-        record.release()
+    redo = (directory.newest_attempt() or 0) if settings["force"] else None
+    with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
+        version = snapshot(directory.folder.parents[1])
+        options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
+        return execute(config, attempt, options, Stop())
 
 
-def execute(config: RunConfig, record: Record, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
-    """Do the run, or what is left of it after its last checkpoint, and publish the result in its claimed directory.
+def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
+    """Do the run, or what is left of it after its last checkpoint, and publish the result in its directory.
 
-    All processes of a `team` call it alike; rank 0 has claimed the directory, and it alone writes
-    there. Raises Interrupted when `stop` is wanted, after a checkpoint; any error of the run itself
-    propagates.
+    All processes of a `team` call it with the same attempt; rank 0 alone writes. Raises Interrupted
+    when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
     """
     import torch
 
@@ -142,13 +139,13 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         base = load_model(config.model)
         stop_ids = prompts.stop_ids(base)
         rows = [_row(problem, prompts, config.prompt) for problem in problems.train]
-        trainer = _make_trainer(config, record, options, team, meter, base, strategy, tokenizer, rows)
+        trainer = _make_trainer(config, attempt, options, team, meter, base, strategy, tokenizer, rows)
         trainer.eos_token_ids = stop_ids
     trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
 
     def between_batches() -> None:
         if team.is_main:
-            record.beat()
+            attempt.heartbeat()
         stop.check(team)
 
     examiner = Examiner(
@@ -174,12 +171,12 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
             }
         sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
         if team.is_main:
-            record.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
+            attempt.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
         return found
 
-    before = _remembered(record, team, "evaluation_before.json", lambda: measure(0))
+    before = _remembered(attempt, team, "evaluation_before.json", lambda: measure(0))
     run_logger = RunLogger(
-        record=record,
+        record=attempt,
         rename=rename_metrics,
         meter=meter,
         trainer=trainer,
@@ -191,7 +188,7 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
         team=team,
     )
     trainer.add_callback(run_logger)
-    checkpoint = team.share(record.checkpoint() if team.is_main else None)
+    checkpoint = team.share(RunDirectory(attempt.folder).checkpoint() if team.is_main else None)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     trainer.train_from(checkpoint)
@@ -199,25 +196,25 @@ def execute(config: RunConfig, record: Record, options: Options, stop: Stop, tea
     after = measure(config.grpo.max_steps)
 
     def write_model() -> None:
-        strategy.save(trainer.model, record.model_draft)
-        tokenizer.save_pretrained(record.model_draft)
+        strategy.save(trainer.model, attempt.model_draft)
+        tokenizer.save_pretrained(attempt.model_draft)
 
     trainer.save_by(write_model)
     seconds, sizes = time.monotonic() - started, (trainable, total)
-    result = _publish(config, record, options, before, after, sizes, seconds) if team.is_main else None
+    result = _publish(config, attempt, options, before, after, sizes, seconds) if team.is_main else None
     shared = team.share(result)
     assert shared is not None
     return shared
 
 
-def _remembered(record: Record, team: Team, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
+def _remembered(attempt: Attempt, team: Team, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
     """The evaluations that an earlier attempt wrote, or new ones."""
-    known = team.share(_read_evaluations(record.folder / name) if team.is_main else None)
+    known = team.share(_read_evaluations(attempt.folder / name) if team.is_main else None)
     if known is not None:
         return known
     found = compute()
     if team.is_main:
-        record.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
+        attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
     return found
 
 
@@ -246,7 +243,7 @@ def _row(problem: Problem, prompts: "Prompts", settings: PromptSettings) -> dict
 
 def _make_trainer(
     config: RunConfig,
-    record: Record,
+    attempt: Attempt,
     options: Options,
     team: Team,
     meter: "PhaseMeter",
@@ -260,12 +257,11 @@ def _make_trainer(
     from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
     from efficient_rl.training.settings import grpo_arguments
 
-    folder = team.share(record.checkpoints if team.is_main else record.folder)
     sharded = options.sharding == "fsdp" and team.size > 1
     return EfficientGRPOTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, folder, options.checkpoint_steps, team.size, options.micro_batches),
+        args=grpo_arguments(config, attempt.checkpoints, options.checkpoint_steps, team.size, options.micro_batches),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
         strategy=strategy,
@@ -294,7 +290,7 @@ def _summary(found: Evaluations) -> dict[str, Any]:
 
 def _publish(
     config: RunConfig,
-    record: Record,
+    attempt: Attempt,
     options: Options,
     before: Evaluations,
     after: Evaluations,
@@ -302,8 +298,7 @@ def _publish(
     seconds: float,
 ) -> RunResult:
     """Write the result. What spans attempts (reward, seconds, bytes, tokens) is read back from the metrics."""
-    assert record.attempt is not None
-    lines = [row["metrics"] for row in record.metrics()]
+    lines = [row["metrics"] for row in RunDirectory(attempt.folder).metrics()]
     rewards = [line["train/reward"] for line in lines if "train/reward" in line]
     active = [line["params/active"] for line in lines if "params/active" in line]
     phase_seconds = {name: sum(values) for name, values in _columns(lines, "time/", "_seconds").items() if name != "step"}
@@ -330,10 +325,10 @@ def _publish(
         steps=config.grpo.max_steps,
         tokens=int(max((line.get("train/tokens", 0.0) for line in lines), default=0.0)),
         code_version=options.code_version,
-        attempt=record.attempt,
+        attempt=attempt.number,
         finished_at=time.time(),
     )
-    record.finish(result)
+    attempt.finish(result)
     return result
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.run import Options, Stop, quiet_libraries
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep import __main__ as sweep_command
 from tests.isolation import forget_the_users_environment
@@ -49,21 +49,20 @@ def tiny_run(*overrides: str) -> RunConfig:
     return parse_run(expand([*TINY, *overrides])[0])
 
 
-def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tuple[RunResult, Record]:
+def execute_tiny(folder: Path, *overrides: str, checkpoint_steps: int = 2) -> tuple[RunResult, RunDirectory]:
     """Do a tiny run in this process, in its own directory below `folder`."""
     return execute_alone(folder, tiny_run(*overrides), checkpoint_steps)
 
 
-def execute_alone(folder: Path, config: RunConfig, checkpoint_steps: int = 2) -> tuple[RunResult, Record]:
+def execute_alone(folder: Path, config: RunConfig, checkpoint_steps: int = 2) -> tuple[RunResult, RunDirectory]:
     """Do a run in this process, in its own directory below `folder`."""
     import torch
 
     from efficient_rl.run import execute
 
     torch.set_num_threads(1)
-    record = Record(folder / config.config_hash)
-    record.claim(config)
-    return execute(config, record, Options(checkpoint_steps), Stop()), record
+    record = RunDirectory(folder / config.config_hash)
+    return execute(config, record.claim(config), Options(checkpoint_steps), Stop()), record
 
 
 def tiny(overrides: Sequence[str]) -> list[str]:

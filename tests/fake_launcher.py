@@ -12,7 +12,8 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, Record
+from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure, RunResult
 
 OPTION = """# Fake.
@@ -69,9 +70,9 @@ def result(run: RunConfig, attempt: int) -> RunResult:
 
 @dataclass(eq=False)
 class FakeHandle(Handle):
-    """A job, its open record and how many steps it has done."""
+    """A job, its attempt and how many steps it has done."""
 
-    record: Record | None = None
+    attempt: Attempt | None = None
     steps: int = 0
 
 
@@ -119,29 +120,29 @@ class FakeLauncher(Supervision):
 
     def _step(self, handle: FakeHandle) -> None:
         run = from_dict(handle.job.config)
-        if handle.record is None:
-            handle.record, handle.stage = Record(Path(handle.job.folder)), "running"
+        directory = RunDirectory(Path(handle.job.folder))
+        if handle.attempt is None:
+            handle.stage = "running"
             try:
-                handle.record.claim(run, handle.job.force_before)
+                handle.attempt = directory.claim(run, handle.job.redo_through_attempt)
             except AlreadyFinished:
                 handle.stage = "finished"
                 return
             except AlreadyActive:
-                handle.record, handle.stage = None, "elsewhere"
+                handle.stage = "elsewhere"
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
-            handle.stage, handle.failure = "failed", Failure(handle.record.attempt or 0, "diverged", "log.txt")
-            handle.record.note_failure(handle.failure)
-            handle.record.release()
+            handle.stage, handle.failure = "failed", Failure(handle.attempt.number, "diverged", "log.txt")
+            directory.record_failure(handle.failure)
+            handle.attempt.release()
             return
-        handle.record.append(
+        handle.attempt.append(
             handle.steps, {"train/reward": accuracy(run), "time/step_seconds": 0.5, "train/tokens": 10.0 * handle.steps}
         )
         if handle.steps >= run.grpo.max_steps:
-            assert handle.record.attempt is not None
-            handle.record.finish(result(run, handle.record.attempt))
-            handle.record.release()  # this process lives on
+            handle.attempt.finish(result(run, handle.attempt.number))
+            handle.attempt.release()  # this process lives on
             handle.stage = "finished"
 
     def requeue(self, handle: Handle, why: str) -> bool:
@@ -150,15 +151,15 @@ class FakeLauncher(Supervision):
     def cancel(self, handle: Handle) -> None:
         assert isinstance(handle, FakeHandle)
         self._handles.remove(handle)
-        if handle.record is not None:
-            handle.record.release()
+        if handle.attempt is not None:
+            handle.attempt.release()
         handle.stage = "stopped"
         self._ended.append(handle)
 
     def stop(self) -> None:
         for handle in self._handles:
-            if handle.record is not None:
-                handle.record.release()
+            if handle.attempt is not None:
+                handle.attempt.release()
         self._handles.clear()
 
     def leave(self) -> None:

@@ -23,16 +23,13 @@ from analysis.data.load import REWARD, Result, Run, SweepData, load_sweep, make_
 from analysis.figures.data import Bars, Figure, Heat, Intervals, Line, Lines, Point, Scatter
 from analysis.figures.draw import draw_figure, draw_lines, draw_scatter
 from analysis.figures.style import styles, written
-from analysis.labels import make_labels, make_setting_labels
 from analysis.report.__main__ import main
 from analysis.report.results import analyse
 from analysis.report.sentences import ONE_SEED, findings, points, share_text
-from analysis.stats.aggregate import MEASURE, Summary, curves, summarize
+from analysis.stats.aggregate import Summary, curves, summarize
 from analysis.stats.intervals import Estimate
 from analysis.stats.pareto import pareto_front
-from efficient_rl.config.compose import expand
-from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from tests.conftest import environment, tiny_run
 
@@ -271,77 +268,6 @@ def test_the_front_does_not_depend_on_the_order(case: tuple[list[tuple[int, floa
     assert pareto_front([summaries[index] for index in order]) == pareto_front(summaries)
 
 
-# Labels
-
-
-def configurations(*overrides: str) -> list[dict[str, Any]]:
-    """The flat parameters of every distinct run that the overrides name."""
-    return list({run.config_hash: run.flat() for run in map(parse_run, expand(overrides))}.values())
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (["strategy=full,first_k,last_k,lora"], ["full", "first_k", "last_k", "lora"]),
-        (["strategy=full,first_k", "strategy.k=1,2"], ["full", "first_k k=1", "first_k k=2"]),
-        (["strategy=full,lora", "lora.rank=1,4"], ["full", "lora rank=1", "lora rank=4"]),
-        (
-            ["strategy=full,lora", "grpo.beta=0.0,0.04"],
-            ["full beta=0.0", "full beta=0.04", "lora beta=0.0", "lora beta=0.04"],
-        ),
-        (["strategy=full", "reward=accuracy,tinyzero"], ["full reward=accuracy", "full reward=format+accuracy"]),
-    ],
-    ids=["strategy", "k", "rank", "beta", "reward"],
-)
-def test_a_label_is_the_strategy_and_what_varies_within_it(overrides: list[str], expected: list[str]) -> None:
-    assert make_labels(configurations(*overrides)) == expected
-
-
-def test_a_learning_rate_that_the_strategy_decides_is_not_shown_and_one_that_varies_is() -> None:
-    decided = configurations("strategy=full,lora")
-    assert len({params["grpo.learning_rate"] for params in decided}) == 2  # lora multiplies it by a factor of its own
-    assert make_labels(decided) == ["full", "lora"]
-    varied = make_labels(configurations("strategy=full", "grpo.learning_rate=1e-4,1e-3"))
-    assert varied == ["full learning_rate=0.0001", "full learning_rate=0.001"]
-
-
-def test_models_are_settings_and_do_not_appear_in_the_labels() -> None:
-    params = configurations("strategy=full,lora", "model=nano,smollm2_135m")
-    assert set(make_labels(params, MEASURE)) == {"full", "lora"}
-    assert set(make_setting_labels(params, MEASURE)) == {"model=nano", "model=smollm2_135m"}
-
-
-def test_numbers_in_labels_have_as_many_digits_as_tell_them_apart() -> None:
-    rates = [0.006762095212206098, 0.0067621, 0.001]
-    groups = [{"strategy.name": "lora", "grpo.learning_rate": rate} for rate in rates]
-    assert make_labels(groups[1:]) == ["lora learning_rate=0.00676", "lora learning_rate=0.001"]
-    assert make_labels(groups) == [f"lora learning_rate={rate}" for rate in (0.006762095, 0.0067621, 0.001)]
-
-
-def test_the_seed_is_never_part_of_a_label() -> None:
-    assert make_labels([{"strategy.name": "full", "seed": 0}, {"strategy.name": "full", "seed": 1}]) == ["full", "full"]
-
-
-values = st.one_of(st.integers(0, 2), st.sampled_from(["a", "b"]), st.booleans())
-flat_params = st.fixed_dictionaries(
-    {"strategy.name": st.sampled_from(["full", "lora"])},
-    optional={
-        "strategy.k": values,
-        "grpo.beta": values,
-        "curriculum.name": values,
-        "reward.r.name": values,
-        "grpo.k": values,
-    },
-)
-
-
-@given(st.lists(flat_params, unique_by=lambda params: json.dumps(params, sort_keys=True), max_size=8))
-@settings(deadline=None)
-def test_different_configurations_have_different_labels(groups: list[dict[str, Any]]) -> None:
-    labels = make_labels(groups)
-    assert len(set(labels)) == len(groups)
-
-
 # Sentences
 
 
@@ -439,12 +365,12 @@ def test_a_small_share_is_not_rounded_to_nothing() -> None:
 def test_the_report_reads_what_the_record_writes(tmp_path: Path) -> None:
     config = tiny_run("strategy=last_k")
     key = config.config_hash
-    record = Record(tmp_path / "runs" / key)
-    record.claim(config)
-    record.append(0, {"eval/accuracy": 0.2})
-    record.append(1, {"train/reward": 0.25})
-    record.append(2, {"train/reward": 0.5})
-    record.finish(RunResult(**{**RESULT, "config_hash": key}))
+    record = RunDirectory(tmp_path / "runs" / key)
+    with record.claim(config) as attempt:
+        attempt.append(0, {"eval/accuracy": 0.2})
+        attempt.append(1, {"train/reward": 0.25})
+        attempt.append(2, {"train/reward": 0.5})
+        attempt.finish(RunResult(**{**RESULT, "config_hash": key}))
     write_sweep(tmp_path, "s", {key: config.flat()})
     [run] = load_sweep(tmp_path, "s").runs
     assert run.result == result(0.5)
@@ -467,7 +393,7 @@ def test_the_report_reads_what_the_record_writes(tmp_path: Path) -> None:
 def test_a_damaged_result_counts_as_unfinished_for_the_report_and_for_the_record(outputs: Path, content: str) -> None:
     folder = outputs / "runs" / "lora1"
     (folder / "result.json").write_text(content)
-    assert Record(folder).result() is None
+    assert RunDirectory(folder).result() is None
     sweep = load_sweep(outputs, "demo")
     assert {run.hash for run in sweep.finished} == {"full0", "full1", "lora0"}
     assert sentences(*sweep.runs)[0] == "3 of 4 runs finished; the numbers below leave out the other 1."

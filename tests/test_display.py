@@ -5,27 +5,29 @@ from pathlib import Path
 
 from rich.console import Console
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.attempt import Attempt
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import Display, Row, bytes_text, duration
 from tests.conftest import tiny_run
 
 
-def record_with_steps(folder: Path, steps: int) -> Record:
+def attempt_with_steps(folder: Path, steps: int) -> Attempt:
     config = tiny_run()
-    record = Record(folder / config.config_hash)
-    record.claim(config)
-    record.append(0, {"eval/accuracy": 0.2, "params/trainable": 1000.0})
+    attempt = RunDirectory(folder / config.config_hash).claim(config)
+    attempt.append(0, {"eval/accuracy": 0.2, "params/trainable": 1000.0})
     for step in range(1, steps + 1):
-        record.append(step, {"train/reward": step / 10, "time/step_seconds": 2.0, "memory/backward_peak_bytes": 3.0 * 2**20})
-    return record
+        attempt.append(
+            step, {"train/reward": step / 10, "time/step_seconds": 2.0, "memory/backward_peak_bytes": 3.0 * 2**20}
+        )
+    return attempt
 
 
 def test_a_row_follows_the_run_directory(tmp_path: Path) -> None:
-    record = record_with_steps(tmp_path, 3)
-    row = Row(record.folder, "last_k", max_steps=10, state="running")
+    attempt = attempt_with_steps(tmp_path, 3)
+    row = Row(attempt.folder, "last_k", max_steps=10, state="running")
     row.refresh()
     assert row.cells()[2:] == ["running", "3/10", "0.300", "20.0%", "1,000", "3 MiB", "14 s", ""]
-    record.append(10, {"eval/accuracy": 0.5})
+    attempt.append(10, {"eval/accuracy": 0.5})
     row.refresh()
     assert row.cells()[5] == "20.0% → 50.0%"
 

@@ -22,7 +22,7 @@ from efficient_rl.errors import ConfigError
 from efficient_rl.launch.local import PRELOADED
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.run import Options, Stop, execute
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.training.settings import grpo_arguments, split_batch
 from efficient_rl.training.sharding import check_sharding
 from tests.conftest import tiny_run
@@ -80,19 +80,18 @@ def ended(processes: Sequence[BaseProcess], seconds: float = 90) -> list[int | N
     return codes
 
 
-def together(start: Start, folder: Path, config: RunConfig, **options: Any) -> Record:
+def together(start: Start, folder: Path, config: RunConfig, **options: Any) -> RunDirectory:
     """The run by two processes, to its end."""
     one = job(folder / "two", config, **options)
     assert ended(start(one)) == [0, 0], log(one)
-    return Record(Path(one.folder))
+    return RunDirectory(Path(one.folder))
 
 
-def alone(folder: Path, config: RunConfig, **options: Any) -> Record:
+def alone(folder: Path, config: RunConfig, **options: Any) -> RunDirectory:
     """The run by this process."""
     torch.set_num_threads(1)
-    record = Record(folder / "one" / config.config_hash)
-    record.claim(config)
-    execute(config, record, Options(checkpoint_steps=2, **options), Stop())
+    record = RunDirectory(folder / "one" / config.config_hash)
+    execute(config, record.claim(config), Options(checkpoint_steps=2, **options), Stop())
     return record
 
 
@@ -100,22 +99,22 @@ def log(one: Job) -> str:
     return (Path(one.folder) / "log.txt").read_text()[-5000:]
 
 
-def lines(record: Record) -> list[Mapping[str, float]]:
+def lines(record: RunDirectory) -> list[Mapping[str, float]]:
     return [row["metrics"] for row in record.metrics() if "train/loss" in row["metrics"]]
 
 
-def values(record: Record, name: str) -> list[float]:
+def values(record: RunDirectory, name: str) -> list[float]:
     return [line[name] for line in lines(record) if name in line]
 
 
-def weights(record: Record) -> dict[str, torch.Tensor]:
+def weights(record: RunDirectory) -> dict[str, torch.Tensor]:
     return load_file(next(path for path in (record.folder / "model").iterdir() if path.suffix == ".safetensors"))
 
 
 METRICS = ("train/loss", "train/grad_norm", "train/reward", "train/kl", "params/active")
 
 
-def assert_same(one: Record, other: Record, metrics: Sequence[str] = (*METRICS, "train/entropy")) -> None:
+def assert_same(one: RunDirectory, other: RunDirectory, metrics: Sequence[str] = (*METRICS, "train/entropy")) -> None:
     for name in metrics:
         assert values(one, name) == pytest.approx(values(other, name), **CLOSE), name
     first, second = weights(one), weights(other)
@@ -130,7 +129,7 @@ def assert_same(one: Record, other: Record, metrics: Sequence[str] = (*METRICS, 
 
 def wait_for_step(one: Job, steps: int, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while len(lines(Record(Path(one.folder)))) < steps:
+    while len(lines(RunDirectory(Path(one.folder)))) < steps:
         assert time.monotonic() < deadline, log(one)
         time.sleep(0.05)
 
@@ -173,11 +172,10 @@ def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_un
         assert pid is not None
         os.kill(pid, signal.SIGTERM)
         assert ended(processes) == [EXIT_INTERRUPTED] * 2, log(one)
-        assert Record(Path(one.folder)).checkpoint() is not None
-    cut = Record(Path(one.folder))
+        assert RunDirectory(Path(one.folder)).checkpoint() is not None
+    cut = RunDirectory(Path(one.folder))
     assert len(lines(cut)) < 12
-    cut.claim(config, over=2)
-    execute(config, cut, Options(), Stop())
+    execute(config, cut.claim(config, ended_attempts=2), Options(), Stop())
     assert_same(alone(tmp_path, config), cut)
 
 
@@ -191,7 +189,7 @@ def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: P
     failing = RewardTerm(Component("fails", "tests.test_distributed.FailsInOne", {}), 1.0)
     one = job(tmp_path, replace(tiny_run(*ENDLESS, "strategy=last_k"), reward=(failing,)))
     assert ended(start(one)) == [EXIT_FAILED] * 2, log(one)
-    failure = Record(Path(one.folder)).failure()
+    failure = RunDirectory(Path(one.folder)).failure()
     assert failure is not None
     assert "process 1 of 2: ArithmeticError: no reward today" in failure.error
 
@@ -205,7 +203,7 @@ def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_p
     codes = ended(processes, seconds=40)
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == EXIT_FAILED, log(one)
-    failure = Record(Path(one.folder)).failure()
+    failure = RunDirectory(Path(one.folder)).failure()
     assert victim == 0 or (failure is not None and "ended without a word" in failure.error)
 
 
@@ -215,12 +213,12 @@ def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: S
     wait_for_step(one, 1)
     (Path(one.folder) / "attempts" / "000002.json").write_text("{}")
     assert ended(processes, seconds=40) == [EXIT_NOT_MINE] * 2, log(one)
-    assert Record(Path(one.folder)).failure() is None
+    assert RunDirectory(Path(one.folder)).failure() is None
 
 
 def test_a_run_that_another_process_works_on_is_refused_by_both(start: Start, tmp_path: Path) -> None:
     config = tiny_run(*FAST)
-    Record(tmp_path / config.config_hash).claim(config)
+    RunDirectory(tmp_path / config.config_hash).claim(config)
     assert ended(start(job(tmp_path, config))) == [EXIT_NOT_MINE] * 2
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 import efficient_rl.run
 from efficient_rl.config.options import group_options
 from efficient_rl.run import Interrupted, Options, Stop, execute
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import tiny_run
 from tests.test_run import StopAfter
 
@@ -42,7 +42,7 @@ KL, NO_KL = "grpo.beta=0.04", "grpo.beta=0"
 class Watched:
     """A run and what was seen of it from inside the process."""
 
-    record: Record
+    record: RunDirectory
     trainer: Any = None
     before: dict[str, torch.Tensor] = field(default_factory=dict)
     active: list[frozenset[str]] = field(default_factory=list)
@@ -59,8 +59,8 @@ class Watched:
 def work(folder: Path, option: str, kl: str, stop_after_lines: int | None = None) -> Watched:
     """Do a run of five steps, or what is left of it, or as much as gives so many lines of metrics."""
     config = tiny_run(f"strategy={option}", *SHORT, *QUICK.get(option, []), kl)
-    record = Record(folder / config.config_hash)
-    record.claim(config)
+    record = RunDirectory(folder / config.config_hash)
+    attempt = record.claim(config)
     watched, original = Watched(record), efficient_rl.run._make_trainer
 
     def make(*arguments: Any) -> Any:
@@ -77,11 +77,11 @@ def work(folder: Path, option: str, kl: str, stop_after_lines: int | None = None
 
     with patch.object(efficient_rl.run, "_make_trainer", make):
         if stop_after_lines is None:
-            execute(config, record, Options(checkpoint_steps=100), Stop())
+            execute(config, attempt, Options(checkpoint_steps=100), Stop())
         else:
             with pytest.raises(Interrupted):
-                execute(config, record, Options(checkpoint_steps=100), StopAfter(record, stop_after_lines))
-    record.release()
+                execute(config, attempt, Options(checkpoint_steps=100), StopAfter(record, stop_after_lines))
+    attempt.release()
     return watched
 
 

@@ -21,7 +21,7 @@ from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.notify import Supervisor
 from tests.conftest import environment, tiny_run
@@ -44,7 +44,7 @@ def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int 
 
 def running(job: Job, seconds: float = 60) -> int:
     """The process id of a job once it holds its run and has logged a step."""
-    record = Record(Path(job.folder))
+    record = RunDirectory(Path(job.folder))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if any("train/reward" in row["metrics"] for row in record.metrics()):
@@ -68,13 +68,13 @@ def test_a_killed_a_failing_and_a_stopped_run_leave_the_others_alone(launcher: L
     os.kill(running(stopped), signal.SIGTERM)
     wait(launcher, 4)
     assert [handle.exit_code for handle in handles] == [-signal.SIGKILL, EXIT_INTERRUPTED, EXIT_FAILED, 0]
-    assert Record(Path(good.folder)).state() == "finished"
+    assert RunDirectory(Path(good.folder)).state() == "finished"
     assert [handle.stage for handle in handles] == ["failed", "stopped", "failed", "finished"]
-    ended = Record(Path(killed.folder)).failure()
+    ended = RunDirectory(Path(killed.folder)).failure()
     assert ended is not None
     assert (ended.cause, "SIGKILL" in ended.error) == ("killed", True)
-    assert Record(Path(stopped.folder)).checkpoint() is not None
-    failure = Record(Path(failing.folder)).failure()
+    assert RunDirectory(Path(stopped.folder)).checkpoint() is not None
+    failure = RunDirectory(Path(failing.folder)).failure()
     assert failure is not None
     assert "nano reads only its own notation" in failure.error
     assert "Traceback" in Path(failure.log).read_text()
@@ -86,8 +86,8 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     launcher.launch([first, second])
     running(first)
     launcher.stop()
-    assert Record(Path(first.folder)).checkpoint() is not None
-    assert Record(Path(first.folder)).state() == "waiting"
+    assert RunDirectory(Path(first.folder)).checkpoint() is not None
+    assert RunDirectory(Path(first.folder)).state() == "waiting"
     assert not (Path(second.folder) / "attempts").exists()
 
 
@@ -100,8 +100,8 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp
     launcher.cancel(handles[0])
     wait(launcher, 3)
     assert [handle.stage for handle in handles] == ["stopped", "stopped", "finished"]
-    assert Record(Path(first.folder)).checkpoint() is not None
-    assert Record(Path(first.folder)).state() == "waiting"
+    assert RunDirectory(Path(first.folder)).checkpoint() is not None
+    assert RunDirectory(Path(first.folder)).state() == "waiting"
     assert not (Path(waiting.folder) / "attempts").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_cancelled_job_that_does_not_end_is_killed_and_still_only_stopped(tmp_
     launcher.cancel(handle)
     wait(launcher, 1)
     assert handle.stage == "stopped"
-    assert Record(Path(stuck.folder)).failure() is None
+    assert RunDirectory(Path(stuck.folder)).failure() is None
 
 
 def test_no_more_jobs_than_workers_run_at_once(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
         one = job(tmp_path / str(processes), "strategy=last_k", "grpo.max_steps=2")
         launcher.launch([one])
         assert wait(launcher, 1) == [0]
-        result = Record(Path(one.folder)).result()
+        result = RunDirectory(Path(one.folder)).result()
         assert result is not None
         results.append(result)
     assert results[1].final_reward == pytest.approx(results[0].final_reward, abs=1e-4)
@@ -159,24 +159,26 @@ def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
     handle.processes[1].kill()
     wait(launcher, 1)
     assert handle.stage == "failed"
-    failure = Record(Path(one.folder)).failure()
+    failure = RunDirectory(Path(one.folder)).failure()
     assert failure is not None
     assert "process" in failure.error
 
 
 def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = []
-    monkeypatch.setattr("efficient_rl.launch.debug.do", lambda job: pids.append(os.getpid()) or do(job))
+    monkeypatch.setattr("efficient_rl.launch.debug.do", lambda job, release: pids.append(os.getpid()) or do(job, release))
     launcher = DebugLauncher()
-    launcher.launch([job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")])
+    jobs = [job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")]
+    launcher.launch(jobs)
     stages = [handle.stage for _ in range(3) for handle in launcher.poll()]
     assert stages == ["finished", "failed"]
     assert pids == [os.getpid()] * 2
+    assert [RunDirectory(Path(each.folder)).owner() for each in jobs] == [None, None]  # released
 
 
 def hang(job: Job, environment: object) -> None:
     """Claims the run and does nothing more."""
-    Record(Path(job.folder)).claim(from_dict(job.config))
+    RunDirectory(Path(job.folder)).claim(from_dict(job.config))
     time.sleep(600)
 
 
@@ -185,7 +187,7 @@ def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(
     stuck = job(tmp_path)
     (handle,) = launcher.launch([stuck])
     record, supervisor = (
-        Record(Path(stuck.folder)),
+        RunDirectory(Path(stuck.folder)),
         Supervisor(launcher, "mine", Console(file=(told := io.StringIO()), width=200)),
     )
     row, ended = Row(record.folder, "a run", 3), list[Handle]()
@@ -205,7 +207,7 @@ def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(
 
 def gorge(job: Job, environment: object) -> None:
     """Takes memory until the kernel ends it."""
-    Record(Path(job.folder)).claim(from_dict(job.config))
+    RunDirectory(Path(job.folder)).claim(from_dict(job.config))
     kept = []
     while True:
         kept.append(bytearray(b"x" * (32 << 20)))
@@ -215,12 +217,12 @@ LIMITED = (
     "import sys\nfrom pathlib import Path\n"
     "from efficient_rl.launch.local import LocalLauncher\nfrom efficient_rl.launch.handle import Handle\n"
     "from tests.test_launch import gorge, hang, job\n"
-    "import os, signal, time\nfrom efficient_rl.rundir.directory import Record\n"
+    "import os, signal, time\nfrom efficient_rl.rundir.directory import RunDirectory\n"
     "def end(target, name, kill):\n"
     "    launcher = LocalLauncher(workers=1, target=target)\n"
     "    (handle,) = launcher.launch([job(Path(sys.argv[1]) / name)])\n"
     "    while not launcher.poll(0.1):\n"
-    "        owner = Record(Path(handle.job.folder)).owner()\n"
+    "        owner = RunDirectory(Path(handle.job.folder)).owner()\n"
     "        if kill and owner: os.kill(owner.pid, signal.SIGKILL)\n"
     "    print(handle.failure.cause, handle.failure.error, sep=': ')\n"
     "end(gorge, 'gorge', False)\nend(hang, 'hang', True)\n"

@@ -15,22 +15,24 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.attempt import Attempt
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.result import Failure
-from efficient_rl.status.snapshot import Observer, find_manifest, find_run, judge, read_status
+from efficient_rl.status.snapshot import Observer, find_run, judge, read_status
 from efficient_rl.sweep.display import Row
+from efficient_rl.sweep.manifest import find_manifest
 from tests.conftest import ROOT, environment, tiny_run
 
 DIES = (
     "import sys\nfrom pathlib import Path\n"
     "from efficient_rl.config.compose import expand\nfrom efficient_rl.config.run_config import parse_run\n"
-    "from efficient_rl.rundir.directory import Record\nfrom tests.conftest import TINY\n"
+    "from efficient_rl.rundir.directory import RunDirectory\nfrom tests.conftest import TINY\n"
     "config = parse_run(expand([*TINY, sys.argv[2]])[0])\n"
-    "Record(Path(sys.argv[1]) / config.config_hash).claim(config)\n"
+    "RunDirectory(Path(sys.argv[1]) / config.config_hash).claim(config)\n"
 )
 
 
-def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0) -> list[Record]:
+def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0) -> list[RunDirectory]:
     """A sweep's manifest in an output folder, and the records of its runs."""
     configs = [tiny_run(run) for run in runs]
     listed = [{"hash": c.config_hash, "label": f"run {i}", "params": c.flat()} for i, c in enumerate(configs)]
@@ -38,7 +40,7 @@ def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0)
     path.parent.mkdir(parents=True)
     told = {"name": name, "created": created, "command": "python -m efficient_rl.sweep", "question": None, "runs": listed}
     path.write_text(json.dumps(told))
-    return [Record(folder / "runs" / config.config_hash) for config in configs]
+    return [RunDirectory(folder / "runs" / config.config_hash) for config in configs]
 
 
 def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str = "7") -> Ledger:
@@ -50,11 +52,11 @@ def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str = "7") -> Ledg
     return ledger
 
 
-def claim_in_job(record: Record, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def claim_in_job(record: RunDirectory, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_JOB_ID", job)
         patch.setenv("SLURMD_NODENAME", "n1")
-        record.claim(config)
+        return record.claim(config)
 
 
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
@@ -74,7 +76,7 @@ def test_a_job_that_lives_says_whether_a_run_waits_runs_or_waits_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_run()
-    ledger, record = submitted(tmp_path, [config]), Record(tmp_path / "runs" / config.config_hash)
+    ledger, record = submitted(tmp_path, [config]), RunDirectory(tmp_path / "runs" / config.config_hash)
     waits = judged(tmp_path, ledger, JobState("PENDING"), "Priority")
     assert (waits.state, waits.note) == ("queued", "job 7 (Priority)")
     behind = judged(tmp_path, ledger, JobState("RUNNING", node="n1"), "JobArrayTaskLimit")  # of another task of the array
@@ -94,10 +96,11 @@ def test_a_run_that_failed_in_a_job_that_goes_on_with_others_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_run()
-    ledger, record = submitted(tmp_path, [config, tiny_run("seed=1")]), Record(tmp_path / "runs" / config.config_hash)
-    claim_in_job(record, config, "7", monkeypatch)
-    record.fail(ValueError("no letters"))
-    claim_in_job(other := Record(tmp_path / "runs" / tiny_run("seed=1").config_hash), tiny_run("seed=1"), "7", monkeypatch)
+    ledger, record = submitted(tmp_path, [config, tiny_run("seed=1")]), RunDirectory(tmp_path / "runs" / config.config_hash)
+    claim_in_job(record, config, "7", monkeypatch).fail(ValueError("no letters"))
+    claim_in_job(
+        other := RunDirectory(tmp_path / "runs" / tiny_run("seed=1").config_hash), tiny_run("seed=1"), "7", monkeypatch
+    )
     assert other.state() == "running"
     (record.folder / "attempts" / "000001.json").write_text(
         json.dumps({**json.loads((record.folder / "attempts" / "000001.json").read_text()), "pid": 2**22 + 1})
@@ -180,12 +183,12 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_directories_still_spe
 
 def test_a_later_look_takes_in_only_what_is_new(tmp_path: Path) -> None:
     (record,) = manifest(tmp_path, "seed=0")
-    record.claim(tiny_run())
-    record.append(1, {"train/reward": 0.5, "time/step_seconds": 3.0})
+    attempt = record.claim(tiny_run())
+    attempt.append(1, {"train/reward": 0.5, "time/step_seconds": 3.0})
     observer = Observer(tmp_path, find_manifest(tmp_path, None))
     (row,) = observer.look().rows
     assert (row.step, row.seconds_left()) == (1, 6.0)
-    record.append(2, {"train/reward": 0.75, "time/step_seconds": 3.0})
+    attempt.append(2, {"train/reward": 0.75, "time/step_seconds": 3.0})
     (row,) = observer.look().rows
     assert (row.step, row.reward, row.step_seconds) == (2, 0.75, [3.0, 3.0])
 
@@ -197,11 +200,11 @@ def test_the_newest_whole_manifest_is_taken_where_none_is_named(tmp_path: Path) 
     manifest(tmp_path, "seed=0", name="first", created=1.0)
     manifest(tmp_path, "seed=0", name="torn", created=3.0)
     (tmp_path / "sweeps" / "torn" / "sweep.json").write_text('{"name": "torn", "runs"')
-    assert find_manifest(tmp_path, None)["name"] == "second"
-    assert find_manifest(tmp_path, "first")["name"] == "first"
+    assert find_manifest(tmp_path, None).name == "second"
+    assert find_manifest(tmp_path, "first").name == "first"
     with pytest.raises(ConfigError, match=r"damaged: .*torn/sweep.json; the command that made a sweep writes its file anew"):
         find_manifest(tmp_path, "torn")
-    with pytest.raises(ConfigError, match=r"no sweep 'fist' in .*; did you mean 'first'"):
+    with pytest.raises(ConfigError, match=r"unknown sweep 'fist' in .*; did you mean 'first'"):
         find_manifest(tmp_path, "fist")
 
 

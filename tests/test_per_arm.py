@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import environment
 from tests.fake_launcher import BEST_RATE, OPTION
@@ -61,7 +61,7 @@ def test_every_arm_gets_the_same_trials_around_its_own_centre_and_its_best_is_te
         assert (arm["trials"], arm["failed"]) == (5, 0)
         assert arm["spent"] == {"train_seconds": 5 * 3 * 0.5, "tokens": 5 * 30.0}, "three steps each, as they logged"
         assert len(arm["test"]) == 3
-        assert all(Record(Path("outputs/runs") / key).result() is not None for key in arm["test"])
+        assert all(RunDirectory(Path("outputs/runs") / key).result() is not None for key in arm["test"])
 
 
 def test_the_best_at_the_edge_of_the_interval_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:

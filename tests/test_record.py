@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
+from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure, RunResult
 from tests.conftest import environment, tiny_run
 
@@ -28,48 +29,58 @@ RESULT: dict[str, Any] = {
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
-    config = tiny_run()
-    claimed = Record(tmp_path / config.config_hash)
-    claimed.claim(config)
-    return claimed
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / tiny_run().config_hash)
 
 
-def result_of(record: Record) -> RunResult:
-    return RunResult(config_hash=record.folder.name, **RESULT)
+@pytest.fixture
+def attempt(directory: RunDirectory) -> Attempt:
+    return directory.claim(tiny_run())
 
 
-def test_finished_means_a_valid_result_and_nothing_else(record: Record) -> None:
-    assert record.state() == "running"
-    record.finish(result_of(record))
-    assert record.state() == "finished"
-    whole = json.loads((record.folder / "result.json").read_text())
+def result_of(attempt: Attempt) -> RunResult:
+    return RunResult(config_hash=attempt.folder.name, **RESULT)
+
+
+def elsewhere(attempt: Attempt) -> Path:
+    """Make the attempt one of another machine's process; its file."""
+    path = attempt.folder / "attempts" / f"{attempt.number:06d}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "another-machine"}))
+    return path
+
+
+def test_finished_means_a_valid_result_and_nothing_else(directory: RunDirectory, attempt: Attempt) -> None:
+    assert directory.state() == "running"
+    attempt.finish(result_of(attempt))
+    assert directory.state() == "finished"
+    whole = json.loads((directory.folder / "result.json").read_text())
     typed = [
         whole | change for change in ({"accuracy": "0.5"}, {"accuracy": None}, {"evaluation": {}}, {"accuracy": 10**400})
     ]
     for damage in ("", "{", '{"config_hash": "other"}', "null", "[]", *map(json.dumps, typed)):
-        (record.folder / "result.json").write_text(damage)
-        assert record.result() is None, damage
-        assert record.state() != "finished"
+        (directory.folder / "result.json").write_text(damage)
+        assert directory.result() is None, damage
+        assert directory.state() != "finished"
 
 
-def test_a_result_of_another_run_is_not_this_runs_result(record: Record) -> None:
-    record.finish(RunResult(config_hash="0" * 16, **RESULT))
-    assert record.result() is None
+def test_a_result_of_another_run_is_not_this_runs_result(directory: RunDirectory, attempt: Attempt) -> None:
+    attempt.finish(RunResult(config_hash="0" * 16, **RESULT))
+    assert directory.result() is None
 
 
-def test_a_live_attempt_refuses_a_second_one(record: Record) -> None:
+def test_a_live_attempt_refuses_a_second_one(directory: RunDirectory, attempt: Attempt) -> None:
     with pytest.raises(AlreadyActive, match="attempt 1"):
-        Record(record.folder).claim(tiny_run())
+        directory.claim(tiny_run())
 
 
 def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
     config = tiny_run()
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.conftest import tiny_run\n"
-        "from efficient_rl.rundir.directory import Record, AlreadyActive\nconfig = tiny_run()\n"
+        "from efficient_rl.rundir.attempt import AlreadyActive\n"
+        "from efficient_rl.rundir.directory import RunDirectory\nconfig = tiny_run()\n"
         "while time.time() < float(sys.argv[2]): pass\n"
-        "try:\n    Record(Path(sys.argv[1])).claim(config)\nexcept AlreadyActive: print('refused')\n"
+        "try:\n    RunDirectory(Path(sys.argv[1])).claim(config)\nexcept AlreadyActive: print('refused')\n"
         "else:\n    print('claimed', flush=True)\n    time.sleep(3)\n"
     )
     folder = tmp_path / config.config_hash
@@ -83,7 +94,7 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
 
 
 def _claim_and_wait(folder: Path, ready: Any) -> None:
-    Record(folder).claim(tiny_run())
+    RunDirectory(folder).claim(tiny_run())
     ready.set()
     time.sleep(60)
 
@@ -95,16 +106,14 @@ def test_the_attempt_of_a_killed_process_is_free_and_the_old_one_can_write_no_mo
     process = context.Process(target=_claim_and_wait, args=(folder, ready))
     process.start()
     assert ready.wait(60)
-    assert Record(folder).state() == "running"
+    assert RunDirectory(folder).state() == "running"
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert Record(folder).state() == "waiting"
-    newer = Record(folder)
-    newer.claim(tiny_run())
-    assert newer.attempt == 2
-    older = Record(folder)
-    older.attempt = 1  # the first attempt comes back to life
+    assert RunDirectory(folder).state() == "waiting"
+    newer = RunDirectory(folder).claim(tiny_run())
+    assert newer.number == 2
+    older = Attempt(folder, 1)  # the first attempt comes back to life
     for write in (
         lambda: older.append(1, {"train/loss": 0.0}),
         lambda: older.finish(result_of(older)),
@@ -112,117 +121,110 @@ def test_the_attempt_of_a_killed_process_is_free_and_the_old_one_can_write_no_mo
     ):
         with pytest.raises(AttemptLost):
             write()
-    assert list(newer.metrics()) == []
-    assert newer.result() is None
+    assert list(RunDirectory(folder).metrics()) == []
+    assert RunDirectory(folder).result() is None
 
 
-def test_an_attempt_elsewhere_is_given_up_when_it_is_silent_for_long(record: Record) -> None:
-    path = record.folder / "attempts" / "000001.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "another-machine"}))
-    assert record.state() == "running"
+def test_an_attempt_elsewhere_is_given_up_when_it_is_silent_for_long(directory: RunDirectory, attempt: Attempt) -> None:
+    path = elsewhere(attempt)
+    assert directory.state() == "running"
     os.utime(path, (time.time() - 3600, time.time() - 3600))
-    assert record.state() == "waiting"
+    assert directory.state() == "waiting"
 
 
-def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(record: Record) -> None:
-    record.append(1, {"train/reward": 0.1})
-    with (record.folder / "metrics.jsonl").open("a") as stream:
+def test_metrics_cut_off_in_the_middle_are_skipped_and_counted_once(directory: RunDirectory, attempt: Attempt) -> None:
+    attempt.append(1, {"train/reward": 0.1})
+    with (directory.folder / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 2, "ti')  # killed while writing
-    record._recorded = {(1, "train")}
-    record.append(1, {"train/reward": 0.9})  # the resumed attempt repeats a step
-    record.append(2, {"train/reward": 0.2})
-    record.append(2, {"eval/accuracy": 0.5})
-    assert [(row["step"], row["metrics"]) for row in record.metrics()] == [
+    resumed = directory.claim(tiny_run(), ended_attempts=1)
+    resumed.append(1, {"train/reward": 0.9})  # it repeats a step
+    resumed.append(2, {"train/reward": 0.2})
+    resumed.append(2, {"eval/accuracy": 0.5})
+    assert [(row["step"], row["metrics"]) for row in directory.metrics()] == [
         (1, {"train/reward": 0.1}),
         (2, {"train/reward": 0.2}),
         (2, {"eval/accuracy": 0.5}),
     ]
-    rows = list(record.metrics())
-    assert [row["step"] for row in record.metrics(rows[0]["end"])] == [2, 2]
+    rows = list(directory.metrics())
+    assert [row["step"] for row in directory.metrics(rows[0]["end"])] == [2, 2]
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"host": "HOST", "pid": "x", "created": 1}', "", "nonsense"])
-def test_an_attempt_that_cannot_be_read_is_nobodys(record: Record, content: str) -> None:
+def test_an_attempt_that_cannot_be_read_is_nobodys(directory: RunDirectory, attempt: Attempt, content: str) -> None:
 
-    (record.folder / "attempts" / "000001.json").write_text(content.replace("HOST", socket.gethostname()))
-    (record.folder / "attempts" / "notes.json").write_text("{}")
-    assert record.state() == "waiting"
-    record.claim(tiny_run())
-    assert record.attempt == 2
+    (directory.folder / "attempts" / "000001.json").write_text(content.replace("HOST", socket.gethostname()))
+    (directory.folder / "attempts" / "notes.json").write_text("{}")
+    assert directory.state() == "waiting"
+    assert directory.claim(tiny_run()).number == 2
 
 
 @pytest.mark.parametrize("line", ['{"step": 1, "time": 0, "metrics": 5}', '{"step": "x", "time": 0, "metrics": {}}', "[]",
                                   '{"step": 1, "time": 0, "metrics": {"train/reward": null}}'])  # fmt: skip
-def test_a_metric_line_of_another_shape_is_skipped(record: Record, line: str) -> None:
-    (record.folder / "metrics.jsonl").write_text(line + "\n")
-    record.append(1, {"train/reward": 0.5})
-    assert [row["metrics"] for row in record.metrics()] == [{"train/reward": 0.5}]
+def test_a_metric_line_of_another_shape_is_skipped(directory: RunDirectory, attempt: Attempt, line: str) -> None:
+    (directory.folder / "metrics.jsonl").write_text(line + "\n")
+    attempt.append(1, {"train/reward": 0.5})
+    assert [row["metrics"] for row in directory.metrics()] == [{"train/reward": 0.5}]
 
 
-def test_force_keeps_the_old_result_aside(record: Record) -> None:
-    record.append(1, {"train/reward": 0.1})
-    record.finish(result_of(record))
-    record.release()
-    again = Record(record.folder)
-    again.claim(tiny_run(), force_before=1)
-    kept = list((record.folder / "earlier").glob("*/result.json"))
+def test_force_keeps_the_old_result_aside(directory: RunDirectory, attempt: Attempt) -> None:
+    attempt.append(1, {"train/reward": 0.1})
+    attempt.finish(result_of(attempt))
+    attempt.release()
+    directory.claim(tiny_run(), redo_through_attempt=1)
+    kept = list((directory.folder / "earlier").glob("*/result.json"))
     assert len(kept) == 1
     assert json.loads(kept[0].read_text())["accuracy"] == 0.5
-    assert again.result() is None
-    assert list(again.metrics()) == []
+    assert directory.result() is None
+    assert list(directory.metrics()) == []
 
 
-def test_a_damaged_result_is_kept_and_the_run_done_again(record: Record) -> None:
-    (record.folder / "result.json").write_text('{"config_hash":')
-    record.release()
-    Record(record.folder).claim(tiny_run())
-    assert (record.folder / "result.invalid-2.json").read_text() == '{"config_hash":'
+def test_a_damaged_result_is_kept_and_the_run_done_again(directory: RunDirectory, attempt: Attempt) -> None:
+    (directory.folder / "result.json").write_text('{"config_hash":')
+    attempt.release()
+    directory.claim(tiny_run())
+    assert (directory.folder / "result.invalid-2.json").read_text() == '{"config_hash":'
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(record: Record) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(directory: RunDirectory, attempt: Attempt) -> None:
     for step in (2, 4):
-        folder = record.checkpoints / f"checkpoint-{step}"
+        folder = attempt.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights" * 100)
-        record.seal_checkpoint(folder)
-    newest = record.checkpoints / "checkpoint-4"
-    assert record.checkpoint() == newest
+        attempt.seal_checkpoint(folder)
+    newest = attempt.checkpoints / "checkpoint-4"
+    assert directory.checkpoint() == newest
     (newest / "model.safetensors").write_bytes(b"weightz" * 100)  # the same size, one bit away
-    assert record.checkpoint() == record.checkpoints / "checkpoint-2"
-    (record.checkpoints / "checkpoint-2" / "complete.json").write_text('{"gone')
-    assert record.checkpoint() is None
+    assert directory.checkpoint() == attempt.checkpoints / "checkpoint-2"
+    (attempt.checkpoints / "checkpoint-2" / "complete.json").write_text('{"gone')
+    assert directory.checkpoint() is None
 
 
-def test_a_full_disk_leaves_no_half_result(record: Record) -> None:
+def test_a_full_disk_leaves_no_half_result(directory: RunDirectory, attempt: Attempt) -> None:
     """A real limit on the file size makes the write fail in the middle, as a full disk would."""
     script = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom efficient_rl.rundir.directory import Record\n"
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom efficient_rl.rundir.attempt import Attempt\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "record = Record(Path(sys.argv[1]))\nrecord.attempt = 1\n"
+        "attempt = Attempt(Path(sys.argv[1]), 1)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "try: record.write('result.json', 'x' * 10_000)\nexcept OSError as error: print('refused', error.errno)\n"
+        "try: attempt.write('result.json', 'x' * 10_000)\nexcept OSError as error: print('refused', error.errno)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(record.folder)],
+        [sys.executable, "-c", script, str(directory.folder)],
         env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "refused" in done.stdout, done.stderr
-    assert not (record.folder / "result.json").exists()
-    assert not list(record.folder.glob(".*draft"))
+    assert not (directory.folder / "result.json").exists()
+    assert not list(directory.folder.glob(".*draft"))
 
 
-def test_an_attempt_that_is_known_to_have_failed_keeps_nobody_out(record: Record) -> None:
-    """A watcher may know from the cluster that a job is over, where its process cannot be seen."""
-    path = record.folder / "attempts" / "000001.json"
-    path.write_text(path.read_text().replace(socket.gethostname(), "another-host"))
+def test_an_attempt_that_is_known_to_have_failed_keeps_nobody_out(directory: RunDirectory, attempt: Attempt) -> None:
+    """A controller may know from the cluster that a job has ended, where its process cannot be seen."""
+    elsewhere(attempt)
     with pytest.raises(AlreadyActive):
-        Record(record.folder).claim(tiny_run())
-    Record(record.folder).claim(tiny_run(), over=1)
-    path = record.folder / "attempts" / "000002.json"
-    path.write_text(path.read_text().replace(socket.gethostname(), "another-host"))
-    record.note_failure(Failure(2, "cancelled", "log.txt", "cancelled"))
-    Record(record.folder).claim(tiny_run())
-    assert record.newest_attempt() == 3
+        directory.claim(tiny_run())
+    elsewhere(directory.claim(tiny_run(), ended_attempts=1))
+    directory.record_failure(Failure(2, "cancelled", "log.txt", "cancelled"))
+    assert directory.claim(tiny_run()).number == 3
 
 
 def test_a_later_start_of_the_same_cluster_job_takes_over_and_the_earlier_writes_no_more(
@@ -231,16 +233,16 @@ def test_a_later_start_of_the_same_cluster_job_takes_over_and_the_earlier_writes
     config = tiny_run()
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
-    first, second, other = (Record(tmp_path / config.config_hash) for _ in range(3))
-    first.claim(config)
+    directory = RunDirectory(tmp_path / config.config_hash)
+    first = directory.claim(config)
     with pytest.raises(AlreadyActive):
-        second.claim(config)
+        directory.claim(config)
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(AlreadyActive):
-        other.claim(config)
+        directory.claim(config)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    second.claim(config)
+    directory.claim(config)
     for write in (
         lambda: first.append(1, {"train/reward": 1.0}),
         lambda: first.write("x.json", "{}"),
@@ -253,12 +255,20 @@ def test_a_later_start_of_the_same_cluster_job_takes_over_and_the_earlier_writes
     assert not (first.folder / "result.json").exists()
 
 
-def test_a_finished_run_is_not_claimed_again_but_for_force(record: Record) -> None:
-    record.finish(result_of(record))
-    record.release()
+def test_a_finished_run_is_not_claimed_again_but_for_force(directory: RunDirectory, attempt: Attempt) -> None:
+    attempt.finish(result_of(attempt))
+    attempt.release()
     with pytest.raises(AlreadyFinished):
-        Record(record.folder).claim(tiny_run())
+        directory.claim(tiny_run())
     with pytest.raises(AlreadyFinished):
-        Record(record.folder).claim(tiny_run(), force_before=0)  # its result is newer than what was to be done again
-    Record(record.folder).claim(tiny_run(), force_before=1)
-    assert record.result() is None
+        directory.claim(tiny_run(), redo_through_attempt=0)  # its result is newer than what was to be done again
+    directory.claim(tiny_run(), redo_through_attempt=1)
+    assert directory.result() is None
+
+
+def test_a_context_releases_the_run_while_its_process_lives_on(directory: RunDirectory, attempt: Attempt) -> None:
+    with attempt:
+        assert directory.state() == "running"
+    assert directory.state() == "waiting"
+    assert directory.owner() is None
+    assert directory.claim(tiny_run()).number == 2

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from efficient_rl.run import Interrupted, Options, Stop, execute
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.training.settings import grpo_arguments, rename_metrics
 from tests.conftest import execute_tiny, tiny_run
 
@@ -18,7 +18,7 @@ STRATEGIES = ["strategy=full", "strategy=first_k", "strategy=last_k", "strategy=
 class StopAfter(Stop):
     """Wants to stop once that many metric lines are written."""
 
-    def __init__(self, record: Record, lines: int) -> None:
+    def __init__(self, record: RunDirectory, lines: int) -> None:
         self._record = record
         self._lines = lines
 
@@ -44,14 +44,10 @@ def resumed_equals_whole(tmp_path: Path, *overrides: str) -> None:
     config = tiny_run(*overrides)
     folder = tmp_path / "cut" / config.config_hash
     for lines in (1, 3, 5):  # before the first step, after the second, after the fourth
-        record = Record(folder)
-        record.claim(config)
-        with pytest.raises(Interrupted):
-            execute(config, record, Options(checkpoint_steps=2), StopAfter(record, lines))
-        record.release()
-    record = Record(folder)
-    record.claim(config)
-    resumed = execute(config, record, Options(checkpoint_steps=2), Stop())
+        with RunDirectory(folder).claim(config) as attempt, pytest.raises(Interrupted):
+            execute(config, attempt, Options(checkpoint_steps=2), StopAfter(RunDirectory(folder), lines))
+    record = RunDirectory(folder)
+    resumed = execute(config, record.claim(config), Options(checkpoint_steps=2), Stop())
     a, b = weights(undisturbed.folder), weights(folder)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -62,10 +58,10 @@ def resumed_equals_whole(tmp_path: Path, *overrides: str) -> None:
 
 def test_a_damaged_first_evaluation_is_measured_again(tmp_path: Path) -> None:
     config = tiny_run("strategy=last_k")
-    record = Record(tmp_path / config.config_hash)
-    record.claim(config)
+    record = RunDirectory(tmp_path / config.config_hash)
+    attempt = record.claim(config)
     (record.folder / "evaluation_before.json").write_text('{"acc')
-    assert execute(config, record, Options(), Stop()).accuracy_before > 0
+    assert execute(config, attempt, Options(), Stop()).accuracy_before > 0
 
 
 def test_the_same_run_twice_gives_the_same_numbers(tmp_path: Path) -> None:

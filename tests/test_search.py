@@ -22,7 +22,7 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.options import group_options
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.figures import parse_constraints, parse_objectives
 from efficient_rl.search.space import Space, UnfitError
 from efficient_rl.sweep.__main__ import main
@@ -387,7 +387,7 @@ def test_hopeless_runs_are_pruned_and_can_go_on_later() -> None:
     assert states[TrialState.PRUNED] + states[TrialState.COMPLETE] == 12
     best = max(trial.value for trial in study().trials if trial.value is not None and trial.state == TrialState.COMPLETE)
     for trial in study().trials:
-        record = Record(Path("outputs/runs") / trial.user_attrs["config_hash"])
+        record = RunDirectory(Path("outputs/runs") / trial.user_attrs["config_hash"])
         assert (record.result() is None) == (trial.state == TrialState.PRUNED)
         if trial.state == TrialState.PRUNED:
             assert record.state() == "waiting"

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.status.__main__ import end_runs, main, retry_arguments
-from efficient_rl.status.snapshot import find_manifest, read_status
+from efficient_rl.status.snapshot import read_status
 from efficient_rl.sweep.lock import watchers, watching
+from efficient_rl.sweep.manifest import find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run
 from tests.test_observe import DIES, manifest, submitted
@@ -22,11 +24,9 @@ from tests.test_observe import DIES, manifest, submitted
 
 def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None:
     active, failed, waiting = manifest(tmp_path, "seed=0", "seed=1", "seed=2")
-    active.claim(tiny_run("seed=0"))
-    active.append(2, {"train/reward": 0.25, "time/step_seconds": 3.0})
-    failed.claim(tiny_run("seed=1"))
-    failed.note_failure(Failure(1, "out of memory: 7 GiB", "log.txt", "out_of_memory"))
-    failed.release()
+    active.claim(tiny_run("seed=0")).append(2, {"train/reward": 0.25, "time/step_seconds": 3.0})
+    with failed.claim(tiny_run("seed=1")):
+        failed.record_failure(Failure(1, "out of memory: 7 GiB", "log.txt", "out_of_memory"))
     status = read_status(tmp_path, find_manifest(tmp_path, None))
     assert [row.state for row in status.rows] == ["running", "failed", "waiting"]
     told = status.as_json()
@@ -40,9 +40,8 @@ def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None
 def test_the_exit_status_says_whether_a_run_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, failed = manifest(tmp_path, "seed=0", "seed=1")
     assert main([f"output={tmp_path}"]) == 0
-    failed.claim(tiny_run("seed=1"))
-    failed.fail(ValueError("no letters"))
-    failed.release()
+    with failed.claim(tiny_run("seed=1")) as attempt:
+        attempt.fail(ValueError("no letters"))
     assert main(["mine", f"output={tmp_path}"]) == 1
     assert main([f"output={tmp_path}", "sweep=mine", "--watch"]) == 1  # nothing goes on: it ends at once
     assert "ValueError: no letters" in capsys.readouterr().out
@@ -81,12 +80,14 @@ def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_
     options = tmp_path / "my options"
     options.mkdir()
     overrides = ["strategy=last_k", "force=true", "output=elsewhere", "seed=0,1", "filter=seed < 1"]
-    told = {"command": read_request(overrides, multirun=True, extra_folder=str(options)).command, "detaches": False}
+    asked = read_request(overrides, multirun=True, extra_folder=str(options))
+    told = asked.manifest([], {}, detaches=False)
     here = (tmp_path / "outputs").resolve()
     kept = ["-m", "--config-dir", str(options), "strategy=last_k", "seed=0,1", "filter=seed < 1"]
     assert retry_arguments(told, here) == kept
     assert retry_arguments(told, tmp_path / "other") == [*kept, f"output={tmp_path / 'other'}"]
-    again = {"command": shlex.join(["python", "-m", "efficient_rl.sweep", *kept, "launcher.detach=true"]), "detaches": True}
+    command = shlex.join(["python", "-m", "efficient_rl.sweep", *kept, "launcher.detach=true"])
+    again = replace(told, command=command, detaches=True)
     assert retry_arguments(again, here) == [*kept, "launcher.detach=true"]
 
 
@@ -128,7 +129,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
     )
     try:
         deadline = time.monotonic() + 90
-        while not any(row["step"] >= 2 for r in tmp_path.glob("outputs/runs/*") for row in Record(r).metrics()):
+        while not any(row["step"] >= 2 for r in tmp_path.glob("outputs/runs/*") for row in RunDirectory(r).metrics()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         told = json.loads(status("--json").stdout)
@@ -141,7 +142,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
         if sweep.poll() is None:
             sweep.send_signal(signal.SIGKILL)
             sweep.wait()
-    first, second = (Record(tmp_path / "outputs" / "runs" / run["hash"]) for run in told["runs"])
+    first, second = (RunDirectory(tmp_path / "outputs" / "runs" / run["hash"]) for run in told["runs"])
     assert first.checkpoint() is not None
     assert not (second.folder / "attempts").exists()  # it never began
     assert "nothing goes on" in status("--cancel").stdout
@@ -189,7 +190,7 @@ def test_damaged_files_give_a_line_that_names_them_and_never_a_traceback(
     (record,) = manifest(tmp_path, "seed=0")
     ledger = submitted(tmp_path, [tiny_run()])
     record.claim(tiny_run())
-    record.note_failure(Failure(1, "an error", "log.txt"))
+    record.record_failure(Failure(1, "an error", "log.txt"))
     (batch,) = ledger.jobs.glob("*/batch.json")
     job, sweep = record.folder / "job.json", tmp_path / "sweeps" / "mine" / "sweep.json"
     for path in (job, batch, sweep, record.folder / "failure.json", record.folder / "attempts" / "000001.json"):

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import ROOT, Sweep, command, environment, execute_alone, tiny
 from tests.fake_launcher import fake_arguments
 
 
-def records(folder: Path) -> list[Record]:
-    return [Record(path) for path in sorted((folder / "outputs" / "runs").glob("*"))]
+def records(folder: Path) -> list[RunDirectory]:
+    return [RunDirectory(path) for path in sorted((folder / "outputs" / "runs").glob("*"))]
 
 
 def states(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
 from tests.conftest import environment, execute_tiny, tiny_run
 
@@ -48,7 +48,7 @@ def points(uri: str, sweep: str = "s") -> dict[str, int]:
 
 def expected(run: TrackedRun) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for row in Record(run.folder).metrics():
+    for row in RunDirectory(run.folder).metrics():
         for key in row["metrics"]:
             counts[key] = counts.get(key, 0) + 1
     return counts

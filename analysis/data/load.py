@@ -1,20 +1,19 @@
 """Reads a sweep and its runs from the output folder: what was asked for, and what each finished run measured."""
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.errors import ConfigError
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.manifest import find_manifest, read_manifests
 
-EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)  # what a file not as written raises
 REWARD, DIFFICULTY, TOKENS, SECONDS = "train/reward", "train/difficulty", "train/tokens", "time/step_seconds"
 ACCURACY = "eval/accuracy"
@@ -99,29 +98,17 @@ class SweepData:
 
 def load_sweep(outputs: Path, name: str | None) -> SweepData:
     """The sweep `name` of the folder `outputs`, or its newest one for None; ReportError where there is no such sweep."""
-    folder, names = outputs / "sweeps", sweep_names(outputs)
-    if not names:
-        raise ReportError(f"no sweep in {folder}; make one with: {EXAMPLE}")
-    if name is not None and name not in names:
-        raise ReportError(f"unknown sweep {name!r}; {suggest(name, names)}")
-    wanted = names if name is None else [name]
-    sweeps = [sweep for found in wanted if (sweep := _read_sweep(outputs, found)) is not None]
-    if not sweeps:
-        files = ", ".join(str(folder / found / "sweep.json") for found in wanted)
-        raise ReportError(f"damaged: {files}; the command that made a sweep writes its file anew")
-    newest = max(sweeps, key=lambda sweep: (sweep.created, sweep.name))
-    return replace(newest, runs=tuple(with_result(run, outputs / "runs" / run.hash) for run in newest.runs))
-
-
-def sweep_names(outputs: Path) -> list[str]:
-    """All sweeps of an output folder, damaged ones too."""
-    return sorted(path.parent.name for path in (outputs / "sweeps").glob("*/sweep.json"))
+    try:
+        manifest = find_manifest(outputs, name)
+    except ConfigError as error:
+        raise ReportError(str(error)) from error
+    runs = [with_result(Run(run.hash, run.params), outputs / "runs" / run.hash) for run in manifest.runs]
+    return SweepData(manifest.name, manifest.created, manifest.command, manifest.question, tuple(runs))
 
 
 def read_params(outputs: Path) -> dict[str, Mapping[str, Any]]:
     """The parameters of every run that any sweep names, by its hash."""
-    sweeps = (_read_sweep(outputs, name) for name in sweep_names(outputs))
-    return {run.hash: run.params for sweep in sweeps if sweep is not None for run in sweep.runs}
+    return {run.hash: run.params for manifest in read_manifests(outputs) for run in manifest.runs}
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -132,26 +119,9 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     return f"{guess}valid: {', '.join(names)}"
 
 
-def _read_sweep(outputs: Path, name: str) -> SweepData | None:
-    """The sweep without the results of its runs; None where its file is damaged. A hash named twice is one run."""
-    try:
-        raw = json.loads((outputs / "sweeps" / name / "sweep.json").read_text(encoding="utf-8"))
-        runs = {str(entry["hash"]): Run(str(entry["hash"]), dict(entry["params"])) for entry in raw["runs"]}
-        question = raw.get("question")
-        return SweepData(
-            name,
-            _number(raw["created"]),
-            str(raw["command"]),
-            None if question is None else str(question),
-            tuple(runs.values()),
-        )
-    except DAMAGED:
-        return None
-
-
 def with_result(run: Run, folder: Path) -> Run:
     """The run with what its directory holds, if it is finished."""
-    found = Record(folder).result()
+    found = RunDirectory(folder).result()
     if found is None:
         return run
     return replace(run, result=result_of(found), series=_read_series(folder))
@@ -189,7 +159,7 @@ def result_of(found: RunResult) -> Result:
 
 def _read_series(folder: Path) -> dict[str, Series]:
     points: dict[str, list[tuple[int, float]]] = {}
-    for row in Record(folder).metrics():
+    for row in RunDirectory(folder).metrics():
         for name, value in row["metrics"].items():
             if name in SERIES or name.startswith(BLOCKS):
                 points.setdefault(name, []).append((row["step"], value))
@@ -200,9 +170,3 @@ def make_series(points: Iterable[tuple[int, float]]) -> Series:
     """The series of (step, value) pairs, in order of steps."""
     ordered = sorted(points)
     return Series(np.array([s for s, _ in ordered], dtype=np.int64), np.array([v for _, v in ordered], dtype=np.float64))
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)

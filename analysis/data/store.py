@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.data.load import (
     BLOCKS,
-    EXAMPLE,
     REWARD,
     SERIES,
     ReportError,
@@ -28,6 +27,7 @@ from analysis.data.load import (
     make_series,
     suggest,
 )
+from efficient_rl.sweep.manifest import EXAMPLE
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
 RUNS_A_QUERY = 500

@@ -9,8 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from analysis.data.load import Result, Run
-from analysis.labels import STRATEGY, make_labels, make_setting_labels
 from analysis.stats.intervals import Estimate, Floats, Stratum, crossed, interquartile_mean, mean, mean_of, means_of_columns
+from efficient_rl.sweep.labels import STRATEGY, make_labels, make_setting_labels
 
 MEASURE = ("model.", "task.", "eval.")  # accuracies under different values of these are not comparable
 COSTS: Mapping[str, Callable[[Result], float]] = {

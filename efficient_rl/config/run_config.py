@@ -9,6 +9,8 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from efficient_rl.config.compose import Point
 from efficient_rl.config.options import items_of, load_option
 from efficient_rl.config.schema import (
@@ -50,6 +52,10 @@ class RunConfig:
         if self.eval.split == "test":
             del tree["eval"]["split"]  # keeps the hashes from before there was a `split`
         return _hash(json.dumps(_content(tree), sort_keys=True))
+
+    def to_yaml(self) -> str:
+        """The text of `config.yaml` in the run directory."""
+        return yaml.safe_dump(to_dict(self), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
         """Every value under its dotted name, as MLflow's parameters and filters see it."""

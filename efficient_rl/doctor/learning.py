@@ -83,7 +83,7 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
     """Do one step on eight prompts in a process of its own, and look at what the model wrote and earned."""
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
-    from efficient_rl.rundir.directory import Record
+    from efficient_rl.rundir.directory import RunDirectory
 
     probe = _small(run)
     with tempfile.TemporaryDirectory(prefix="efficient-rl-doctor-") as name:
@@ -97,7 +97,7 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
             launcher.kill()
             what = f"one step on {PROMPTS} prompts took longer than {seconds:.0f} s"
             return [Finding("warning", "probe", what, "it could not be tried out", "--probe-seconds=600, or --no-probe")]
-        record = Record(folder)
+        record = RunDirectory(folder)
         if handle.stage != "finished":
             error = handle.failure.error if handle.failure else f"exit code {handle.exit_code}"  # type: ignore[attr-defined]
             why = "the run would end the same way"

@@ -1,16 +1,13 @@
 """Runs jobs in this very process, one after another, so that a debugger and print reach them."""
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job, do
 from efficient_rl.run import quiet_libraries
-from efficient_rl.rundir.directory import Record
 
 
 @dataclass
@@ -42,12 +39,7 @@ class DebugLauncher(Supervision):
             return []
         quiet_libraries()
         handle = self._waiting.popleft()
-        exit_code = do(handle.job)
-        record = Record(Path(handle.job.folder))
-        if (owner := record.owner()) is not None and owner.pid == os.getpid():
-            record.attempt = record.newest_attempt()
-            record.release()  # this process lives on, and the attempt does not
-        settle(handle, exit_code)
+        settle(handle, do(handle.job, release=True))
         return [handle]
 
     def requeue(self, handle: Handle, why: str) -> bool:

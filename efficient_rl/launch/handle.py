@@ -7,7 +7,7 @@ from typing import Literal
 
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Cause, Failure
 
 Stage = Literal["waiting", "queued", "running", "finished", "failed", "stopped", "elsewhere"]
@@ -38,7 +38,7 @@ def settle(handle: Handle, exit_code: int | None, out_of_memory: bool = False, g
     `out_of_memory`: the kernel killed it for lack of memory. `given_up`: why the launcher killed it
     for good.
     """
-    record = Record(Path(handle.job.folder))
+    record = RunDirectory(Path(handle.job.folder))
     handle.failure = None
     if record.result() is not None:
         handle.stage = "finished"
@@ -61,10 +61,10 @@ def _death(exit_code: int, out_of_memory: bool, given_up: str | None) -> tuple[C
     return "killed", f"the process ended by {how}"
 
 
-def _noted(record: Record, cause: Cause, error: str) -> Failure:
+def _noted(record: RunDirectory, cause: Cause, error: str) -> Failure:
     failure = Failure(record.newest_attempt() or 0, error, str(record.folder / "log.txt"), cause)
     try:
-        record.note_failure(failure)
+        record.record_failure(failure)
     except OSError as problem:  # a full disk ends runs without a word
         failure = replace(failure, error=f"{error}; {problem.strerror}")
     return failure

@@ -18,7 +18,7 @@ from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.run import quiet_libraries
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell
 TELLING = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)
@@ -143,7 +143,7 @@ class LocalLauncher(Supervision):
     def _settle(self, handle: LocalHandle, ended: list[Handle]) -> None:
         died = handle.exit_code not in TELLING
         ended_here = died and (self._stopping or (self.in_cluster_job and handle.exit_code == EXIT_SERVER_LOST))
-        if ended_here or (handle.kill_at is not None and Record(Path(handle.job.folder)).result() is None):
+        if ended_here or (handle.kill_at is not None and RunDirectory(Path(handle.job.folder)).result() is None):
             handle.stage = "stopped"  # also where it had to be killed: its last checkpoint is older then
         else:
             settle(handle, handle.exit_code, self._ended_by_kernel(handle.exit_code), handle.given_up)

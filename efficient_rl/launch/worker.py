@@ -13,7 +13,8 @@ from typing import Any
 
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.distributed.process_group import MateLost, Team
-from efficient_rl.rundir.directory import AlreadyActive, AlreadyFinished, AttemptLost, Record
+from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
+from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -26,9 +27,9 @@ logger = logging.getLogger(__name__)
 class Job:
     """One run to do: its directory, its configuration as plain values, and what does not change its result.
 
-    `force_before`: what attempts up to this number left is done again. `over`: attempts up to this
-    number are known to have ended. `micro_batches`: into how many parts each batch is cut, so that
-    it fits into memory. `sharding`: what the processes of the run share (`run.Options`).
+    `redo_through_attempt` and `ended_attempts` are those of `RunDirectory.claim`. `micro_batches`:
+    into how many parts each batch is cut, so that it fits into memory. `sharding`: what the
+    processes of the run share (`run.Options`).
     """
 
     folder: str
@@ -36,8 +37,8 @@ class Job:
     checkpoint_steps: int
     code_version: str
     checkpoint_minutes: float = 10.0
-    force_before: int | None = None
-    over: int = 0
+    redo_through_attempt: int | None = None
+    ended_attempts: int = 0
     micro_batches: int = 1
     sharding: str = "ddp"
 
@@ -58,24 +59,27 @@ def work(job: Job, environment: Mapping[str, str]) -> None:
     sys.exit(do(job))
 
 
-def do(job: Job) -> int:
-    """Claim and execute; the exit code says how it ended. Of several processes of a run, all call it, and rank 0 claims."""
+def do(job: Job, release: bool = False) -> int:
+    """Claim and execute; the exit code says how it ended. All processes of a run call it, and rank 0 claims.
+
+    `release` gives the run up at the end, where this process lives on.
+    """
     from efficient_rl.run import Interrupted, Options, Stop, execute
 
     config = from_dict(job.config)
-    record = Record(Path(job.folder))
     stop = Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
     team = Team.join()
-    if (refused := team.share(_claim(job, config, record) if team.is_main else None)) is not None:
+    claimed = team.share(_claim(job, config) if team.is_main else None)
+    if not isinstance(claimed, Attempt):
         team.leave()
-        return refused
-    team.watch(lambda loss: os._exit(_failed(loss, team, record)))
+        return claimed or 0
+    team.watch(lambda loss: os._exit(_failed(loss, team, claimed)))
     options = Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version, job.micro_batches, job.sharding)
     try:
-        execute(config, record, options, stop, team)
+        execute(config, claimed, options, stop, team)
         team.leave()
     except Interrupted:
         logger.warning("stopped; the same command goes on from the last checkpoint")
@@ -87,30 +91,32 @@ def do(job: Job) -> int:
         return EXIT_NOT_MINE
     except Exception as error:
         logger.exception("the run failed")
-        return _failed(team.explain(error), team, record)
+        return _failed(team.explain(error), team, claimed)
+    finally:
+        if release:
+            claimed.release()
     return 0
 
 
-def _claim(job: Job, config: RunConfig, record: Record) -> int | None:
+def _claim(job: Job, config: RunConfig) -> Attempt | int:
     """Become the owner of the run directory; the exit code where there is nothing to do."""
     try:
-        record.claim(config, job.force_before, job.over)
+        return RunDirectory(Path(job.folder)).claim(config, job.redo_through_attempt, job.ended_attempts)
     except AlreadyFinished:
         return 0
     except AlreadyActive as error:
         logger.warning("%s", error)
         return EXIT_NOT_MINE
-    return None
 
 
-def _failed(error: Exception, team: Team, record: Record) -> int:
+def _failed(error: Exception, team: Team, attempt: Attempt) -> int:
     """Tell the other processes, and note the error in the run directory; the exit code."""
     code = error.exit_code if isinstance(error, MateLost) and error.exit_code is not None else EXIT_FAILED
     if isinstance(error, MateLost):
         logger.error("%s", error)
     team.tell(error, code)
     if team.is_main and code == EXIT_FAILED:
-        record.fail(error)  # where even this fails, on a full disk, the launcher names the cause
+        attempt.fail(error)  # where even this fails, on a full disk, the launcher names the cause
     return code
 
 

@@ -17,14 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.metrics import METRICS
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.figures import Constraint
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.space import Asked, UnfitError
 from efficient_rl.search.study import MakeSampler, concluded, open_trials, seeded
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row
-from efficient_rl.sweep.execution import write_manifest
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.collector import TrackedRun
 
@@ -165,20 +164,21 @@ class Loop:
         self._count(trial.user_attrs)
         self._know(run, trial, "waiting")
         self._open[key] = [trial]
-        if Record(self._folder(key)).result() is not None:
+        if RunDirectory(self._folder(key)).result() is not None:
             self._end(key)  # done before, by another sweep
             return None
         return run
 
     def _launch(self, runs: list[RunConfig]) -> None:
         if runs:
-            write_manifest(self.request, list(self._runs.values()), self._labels, self.flight.launcher.detaches)
-            active = [run.config_hash for run in runs if Record(self._folder(run.config_hash)).state() == "running"]
+            manifest = self.request.manifest(self._runs.values(), self._labels, self.flight.launcher.detaches)
+            manifest.write(self.request.outputs)
+            active = [run.config_hash for run in runs if RunDirectory(self._folder(run.config_hash)).state() == "running"]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:
         """Tell every trial that waits for a run how it ended; what was merely stopped stays open for the next process."""
-        row, result = self.flight.rows[key], Record(self._folder(key)).result()
+        row, result = self.flight.rows[key], RunDirectory(self._folder(key)).result()
         trials = self._open.pop(key)
         self._in_a_row = 0
         if result is None and row.state != "failed" and key not in self._pruned:

@@ -7,7 +7,7 @@ from statistics import mean
 
 import optuna
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 
 REWARD = "train/reward"
 
@@ -35,7 +35,7 @@ class Reports:
             told = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values  # by an earlier process
             read = self._read[folder] = _Read(deque(maxlen=self.every), reported=max(told, default=0))
         news = False
-        for line in Record(folder).metrics(read.offset):
+        for line in RunDirectory(folder).metrics(read.offset):
             read.offset = line["end"]
             if REWARD not in line["metrics"]:
                 continue

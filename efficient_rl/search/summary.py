@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.loop import HASH, REPEAT, UNFIT, trial_label
 
 SHOWN = 20
@@ -20,7 +20,7 @@ def spent(folders: Sequence[Path]) -> dict[str, float]:
     """What runs cost, finished or not: seconds of training and tokens, from what they logged."""
     seconds = tokens = 0.0
     for folder in folders:
-        lines = [row["metrics"] for row in Record(folder).metrics()]
+        lines = [row["metrics"] for row in RunDirectory(folder).metrics()]
         seconds += sum(line.get("time/step_seconds", 0.0) for line in lines)
         tokens += max((line.get("train/tokens", 0.0) for line in lines), default=0.0)
     return {"train_seconds": seconds, "tokens": tokens}

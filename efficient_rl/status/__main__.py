@@ -15,7 +15,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
-from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_manifest, find_run, read_status
+from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_run, read_status
 from efficient_rl.sweep.display import STYLES, Row, run_table
+from efficient_rl.sweep.manifest import Manifest, find_manifest
 
 EXIT_FAILED, EXIT_BAD_REQUEST = 1, 2
 EXIT_NO_READER = 128 + signal.SIGPIPE
@@ -52,7 +53,7 @@ def log_text(outputs: Path, key: str) -> str:
     )
 
 
-def cancel_sweep(outputs: Path, manifest: Mapping[str, Any]) -> list[str]:
+def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
     """Stop the commands that work on the sweep, so that nothing new starts, then what still goes on; a line for each."""
     done = []
     for watcher in read_status(outputs, manifest).watchers:
@@ -88,12 +89,12 @@ def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
     return done + [
         f"run {key[:8]} was in the same job and ends with it"
         for key in sorted(shared)
-        if Record(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
+        if RunDirectory(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
     ]
 
 
 def _end_process(row: Row) -> str:
-    owner = Record(row.folder).owner()
+    owner = RunDirectory(row.folder).owner()
     if owner is None:
         return f"{row.folder.name[:8]} {row.label} has just ended"
     named = f"process {owner.pid} on {owner.host} ({row.folder.name[:8]} {row.label})"
@@ -108,15 +109,15 @@ def _end_process(row: Row) -> str:
     return f"asked {named} to write a checkpoint and end"
 
 
-def retry_arguments(manifest: Mapping[str, Any], outputs: Path) -> list[str]:
+def retry_arguments(manifest: Manifest, outputs: Path) -> list[str]:
     """The sweep's own arguments, for this output folder; nothing finished is done again, and nobody stays to watch jobs."""
     try:
-        arguments = shlex.split(manifest["command"])[3:]
+        arguments = shlex.split(manifest.command)[3:]
     except ValueError as error:
-        raise ConfigError(f"damaged: the command of sweep {manifest['name']} ({error}); give it by hand") from error
+        raise ConfigError(f"damaged: the command of sweep {manifest.name} ({error}); give it by hand") from error
     kept = [text for text in arguments if not text.startswith(("force=", "output=", "launcher.detach="))]
     here = [] if Path("outputs").resolve() == outputs else [f"output={outputs}"]
-    return kept + here + (["launcher.detach=true"] if manifest.get("detaches") else [])
+    return kept + here + (["launcher.detach=true"] if manifest.detaches else [])
 
 
 def retry(status: Status, outputs: Path, console: Console) -> int:
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweep, outputs = _words(given.words)
         manifest = find_manifest(outputs, sweep)
         if given.logs is not None:
-            print(log_text(outputs, find_run([run["hash"] for run in manifest["runs"]], given.logs)))
+            print(log_text(outputs, find_run([run.hash for run in manifest.runs], given.logs)))
             return 0
         if given.cancel is not None:
             found = read_status(outputs, manifest)
@@ -174,7 +175,7 @@ def _words(words: Sequence[str]) -> tuple[str | None, Path]:
     return values.get("sweep"), Path(values.get("output", "outputs")).resolve()
 
 
-def _watch(outputs: Path, manifest: Mapping[str, Any], console: Console) -> Status:
+def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
     observer = Observer(outputs, manifest)
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -186,7 +187,7 @@ def _watch(outputs: Path, manifest: Mapping[str, Any], console: Console) -> Stat
 
 
 def _view(status: Status, room: int) -> Group:
-    parts: list[Any] = [f"sweep {escape(status.manifest['name'])}", run_table(status.rows, room, COLUMNS)]
+    parts: list[Any] = [f"sweep {escape(status.manifest.name)}", run_table(status.rows, room, COLUMNS)]
     for row in status.rows_in("failed")[:room]:
         parts.append(Text(f"{row.folder.name[:8]} {row.failure.error if row.failure else 'failed'}", style=STYLES["failed"]))
     if status.trouble:

@@ -1,22 +1,21 @@
 """Reads what the runs of a sweep are doing: from their directories, and by one question to the cluster's scheduler."""
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm import commands as scheduler
 from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.launch.slurm.retries import ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, Record
+from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.sweep.display import Row, duration
 from efficient_rl.sweep.lock import Watcher, watchers
+from efficient_rl.sweep.manifest import Manifest
 
 GOING_ON = ("running", "queued")
 FRESH_SECONDS = 60.0
@@ -26,7 +25,7 @@ FRESH_SECONDS = 60.0
 class Status:
     """A sweep at one moment: a row a run, its newest job, who watches the sweep, and what is wrong with the scheduler."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
     watchers: tuple[Watcher, ...]
@@ -45,7 +44,7 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
         counts = {state: len(self.rows_in(state)) for state in sorted({row.state for row in self.rows})}
-        head = {key: self.manifest.get(key) for key in ("name", "question", "command")}
+        head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
         tail = {"watchers": [str(watcher) for watcher in self.watchers], "scheduler_trouble": self.trouble}
         runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
         return {**head, "counts": counts, **tail, "runs": runs}
@@ -54,18 +53,17 @@ class Status:
 class Observer:
     """Looks at one sweep again and again; a later look reads only what the run directories have new."""
 
-    def __init__(self, outputs: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, outputs: Path, manifest: Manifest) -> None:
         self._outputs = outputs
         self._manifest = manifest
         self._rows = tuple(
-            Row(outputs / "runs" / run["hash"], run.get("label", run["hash"]), int(run["params"].get("grpo.max_steps", 0)))
-            for run in manifest["runs"]
+            Row(outputs / "runs" / run.hash, run.label, run.params.get("grpo.max_steps", 0)) for run in manifest.runs
         )
 
     def look(self) -> Status:
         """The status now."""
         ledger, trouble = Ledger(self._outputs), None
-        unfinished = [row.folder.name for row in self._rows if Record(row.folder).result() is None]
+        unfinished = [row.folder.name for row in self._rows if RunDirectory(row.folder).result() is None]
         try:
             _find_lost_batches(ledger, unfinished)
         except SchedulerError as error:
@@ -78,11 +76,11 @@ class Observer:
             judge(row, job, states.get(job or ""), reasons.get((job or "").split("_")[0], ""), ledger)
             if not (known and row.state == "finished"):
                 row.refresh()
-        found = watchers(self._outputs / "sweeps" / str(self._manifest["name"]))
+        found = watchers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, trouble or unanswered)
 
 
-def read_status(outputs: Path, manifest: Mapping[str, Any]) -> Status:
+def read_status(outputs: Path, manifest: Manifest) -> Status:
     """The status of a sweep now."""
     return Observer(outputs, manifest).look()
 
@@ -99,7 +97,7 @@ def _find_lost_batches(ledger: Ledger, keys: Sequence[str]) -> None:
 
 def _newest_job(ledger: Ledger, key: str) -> str | None:
     """The job that a run was last given to; None where this machine has worked on it since."""
-    owner = Record(ledger.runs / key).owner()
+    owner = RunDirectory(ledger.runs / key).owner()
     if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
         return None
     return ledger.job_of(key)
@@ -118,7 +116,7 @@ def _ask(jobs: set[str]) -> tuple[dict[str, JobState], dict[str, str], str | Non
 
 def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger: Ledger) -> None:
     """Set state, note and failure of a row, given what Slurm says about its job (None: nothing) and why the job waits."""
-    record = Record(row.folder)
+    record = RunDirectory(row.folder)
     owner, found = record.owner(), record.state()
     host, node = (owner.host, owner.node) if owner else ("", "")
     in_job = job is not None and owner is not None and owner.job_id == job
@@ -145,19 +143,19 @@ def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger
         row.note += f", {why.words}" if row.state == "waiting" else ""
 
 
-def _fresh(record: Record) -> bool:
+def _fresh(record: RunDirectory) -> bool:
     """Whether a run has just logged a step, whatever an accounting that lags behind says of its job."""
-    return record.state() == "running" and time.time() - (record.last_sign() or 0.0) < FRESH_SECONDS
+    return record.state() == "running" and time.time() - (record.last_heartbeat() or 0.0) < FRESH_SECONDS
 
 
-def _quiet(record: Record) -> str:
+def _quiet(record: RunDirectory) -> str:
     """How long a run that should be running has written nothing, where that is suspicious."""
-    seconds = time.time() - (record.last_sign() or time.time())
+    seconds = time.time() - (record.last_heartbeat() or time.time())
     return f", no sign for {duration(seconds)}" if seconds > HEARTBEAT_SECONDS else ""
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = Record(row.folder).owner()
+    owner = RunDirectory(row.folder).owner()
     return {
         "hash": row.folder.name,
         "what": row.label,
@@ -175,35 +173,6 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
         "error": row.failure.error if row.failure else None,
         "log": row.log,
     }
-
-
-def find_manifest(outputs: Path, sweep: str | None) -> dict[str, Any]:
-    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
-    paths = {path.parent.name: path for path in sorted(outputs.glob("sweeps/*/sweep.json"))}
-    if not paths:
-        raise ConfigError(f"there is no sweep in output={outputs}; run one, or name the folder")
-    if sweep is not None and sweep not in paths:
-        raise ConfigError(f"no sweep {sweep!r} in {outputs}; {did_you_mean(sweep, paths)}")
-    wanted = list(paths.values()) if sweep is None else [paths[sweep]]
-    found = [manifest for path in wanted if (manifest := _read_manifest(path)) is not None]
-    if not found:
-        raise ConfigError(f"damaged: {', '.join(map(str, wanted))}; the command that made a sweep writes its file anew")
-    return max(found, key=lambda manifest: float(manifest["created"]))
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(path.read_text())
-        created = float(manifest["created"])
-        whole = isinstance(manifest["command"], str) and math.isfinite(created) and all(map(_is_run, manifest["runs"]))
-        return {**manifest, "name": path.parent.name, "created": created} if whole else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _is_run(run: Mapping[str, Any]) -> bool:
-    named = isinstance(run["hash"], str) and run["hash"].isalnum() and isinstance(run.get("label", ""), str)
-    return named and type(run["params"].get("grpo.max_steps", 0)) is int
 
 
 def find_run(keys: Sequence[str], prefix: str) -> str:

@@ -18,7 +18,7 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.options import config_folder, group_options
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import bytes_text, duration
 from efficient_rl.sweep.estimate import estimate
 from efficient_rl.sweep.labels import label_runs
@@ -33,7 +33,7 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
     """The table of a dry run: every run, its state, and an estimate of time and memory."""
     known = []
     for run in plan.finished:
-        result = Record(request.folder(run)).result()
+        result = RunDirectory(request.folder(run)).result()
         if result is not None:
             known.append((run, result))
     table = Table(title=escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")

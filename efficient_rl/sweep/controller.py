@@ -11,7 +11,7 @@ from rich.console import Console
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.launch.base import Launcher
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.sweep.display import Display, Row
 from efficient_rl.sweep.lock import watching
@@ -121,7 +121,7 @@ class Flight:
         """Look at the runs that other commands work on: those that ended; what was given up is taken over."""
         ended = []
         for key in sorted(self._elsewhere):
-            state = Record(self.rows[key].folder).state()
+            state = RunDirectory(self.rows[key].folder).state()
             if state == "running":
                 continue
             self._elsewhere.discard(key)
@@ -135,7 +135,7 @@ class Flight:
 
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)
-        newest = Record(folder).newest_attempt() or 0
+        newest = RunDirectory(folder).newest_attempt() or 0
         return Job(
             str(folder),
             to_dict(run),

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
@@ -53,7 +53,7 @@ class Row:
 
     def refresh(self) -> None:
         """Take in new metric lines."""
-        for line in Record(self.folder).metrics(self._offset):
+        for line in RunDirectory(self.folder).metrics(self._offset):
             self._offset = line["end"]
             metrics = line["metrics"]
             self.step = max(self.step, line["step"])
@@ -171,7 +171,7 @@ def failure_table(rows: Sequence[Row]) -> Table:
     for column in ("run", "what", "error", "log"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        failure = row.failure or Record(row.folder).failure()
+        failure = row.failure or RunDirectory(row.folder).failure()
         error = escape(failure.error if failure else "unknown")
         table.add_row(row.folder.name[:8], row.label, error, failure.log if failure else row.log)
     return table

@@ -1,21 +1,17 @@
 """Carries a plan out: launches what is pending, watches it, collects it into the tracking store, reports what failed."""
 
-import json
 import logging
 import shlex
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.budget import approve, make_budget
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row, failure_table
@@ -37,13 +33,16 @@ def carry_out(request: Request, plan: Plan, console: Console) -> int:
     """
     launcher = build_launcher(request.settings["launcher"])
     if plan.pending:
-        known = [(run, result) for run in plan.finished if (result := Record(request.folder(run)).result()) is not None]
+        known = [
+            (run, result) for run in plan.finished if (result := RunDirectory(request.folder(run)).result()) is not None
+        ]
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
         approve(budget, launcher.max_gpu_hours, console)
     labels = label_runs(plan.runs)
-    write_manifest(request, sorted(plan.runs, key=_request_order(request)), labels, launcher.detaches)
+    listed = sorted(plan.runs, key=_request_order(request))
+    request.manifest(listed, labels, launcher.detaches).write(request.outputs)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
     rows = [
         Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
@@ -73,45 +72,6 @@ def collected(
     _last_sync(collector, tracked, console, complete=None if how == "left" else how == "ended" and not failed)
     _say_outcome(request, flight.rows, failed, how, uri, console)
     return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
-
-
-def write_manifest(request: Request, listed: Sequence[RunConfig], labels: Mapping[str, str], detaches: bool) -> None:
-    """`outputs/sweeps/<name>/sweep.json`: which runs answer the question, for the report and for the next command."""
-    folder = request.outputs / "sweeps" / request.name
-    runs = [{"hash": run.config_hash, "label": labels[run.config_hash], "params": run.flat()} for run in listed]
-    text = json.dumps(
-        {
-            "name": request.name,
-            "created": time.time(),
-            "command": request.command,
-            "question": request.question,
-            "detaches": detaches,
-            "runs": runs,
-        }
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _keep_other_manifest(folder / "sweep.json", {run.config_hash for run in listed})
-        draft = folder / ".sweep.json.draft"
-        draft.write_text(text)
-        draft.replace(folder / "sweep.json")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to output={request.outputs}: {error.strerror}; choose a folder you may write"
-        ) from error
-
-
-def _keep_other_manifest(path: Path, hashes: set[str]) -> None:
-    """Set the manifest of other runs under the same name aside and say so."""
-    try:
-        before = json.loads(path.read_text())
-        others = {run["hash"] for run in before["runs"]} - hashes
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return
-    if others:
-        kept = path.with_name(f"sweep-{int(before['created'])}.json")
-        kept.write_text(json.dumps(before))
-        logger.warning("sweep %s named %d other runs before; that list is kept in %s", path.parent.name, len(others), kept)
 
 
 def _request_order(request: Request) -> Callable[[RunConfig], int]:

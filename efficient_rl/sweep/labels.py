@@ -1,57 +1,144 @@
-"""Names that people read: of a sweep after its overrides, of a run after what sets it apart."""
+"""Labels runs and groups of runs by what sets them apart: the strategy, then what varies within it."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from efficient_rl.config.run_config import RunConfig
 
-MAX_NAME_CHARACTERS = 80
-NOT_NAMING = (
-    "dry_run",
-    "force",
-    "output",
-    "launcher",
-    "tracking",
-    "name",
-    "sweep",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-)
-NOT_NAMING_BELOW = "search."  # a search with more trials is the same search
-
-
-def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:
-    """A name for files and reports, from the sweep file and what the overrides say is run; long ones end in a digest."""
-    keys = {text: text.split("=")[0].lstrip("+~") for text in overrides}
-    told = [
-        text for text, key in keys.items() if key.split(".")[0] not in NOT_NAMING and not key.startswith(NOT_NAMING_BELOW)
-    ]
-    told = [file_name, *told] if file_name else told
-    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(told)).replace(",", "-").replace("=", "-").strip("-") or "default"
-    if len(name) <= MAX_NAME_CHARACTERS:
-        return name
-    return f"{name[: MAX_NAME_CHARACTERS - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+STRATEGY = "strategy.name"
+LOCATIONS = ("target", "path", "fingerprint")  # where an option comes from; shown where nothing else differs
+LONGEST_TEXT = 40
+Params = Mapping[str, Any]
 
 
 def label_runs(runs: Iterable[RunConfig]) -> dict[str, str]:
-    """For each run's hash its strategy and the values that set it apart from the others of its strategy, and its seed."""
-    flat = {run.config_hash: run.flat() for run in runs}
-    groups: dict[Any, list[dict[str, Any]]] = {}
-    for values in flat.values():
-        groups.setdefault(values["strategy.name"], []).append(values)
-    varying = {name: _varying(members) for name, members in groups.items()}
-    return {key: _label(values, varying[values["strategy.name"]]) for key, values in flat.items()}
+    """A label for every run by its hash: that of its configuration, and the seed where it has several."""
+    members: dict[str, list[tuple[str, Any]]] = {}
+    configurations: dict[str, Params] = {}
+    for run in runs:
+        params = run.flat()
+        seed = params.pop("seed")
+        identity = json.dumps(params, sort_keys=True)
+        configurations[identity] = params
+        members.setdefault(identity, []).append((run.config_hash, seed))
+    labels = {}
+    for identity, label in zip(configurations, make_labels([*configurations.values()]), strict=True):
+        for key, seed in members[identity]:
+            labels[key] = label if len(members[identity]) == 1 else f"{label} seed={seed}"
+    return labels
 
 
-def _varying(members: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys that differ among the members, the seed last."""
-    first = members[0]
-    different = [key for key in first if any(str(member.get(key)) != str(first[key]) for member in members)]
-    return sorted((key for key in different if not key.endswith((".target", ".fingerprint"))), key=lambda key: key == "seed")
+def make_labels(groups: Sequence[Params], apart: tuple[str, ...] = ()) -> list[str]:
+    """A label for every group of flat parameters: its strategy, then what varies between groups of one strategy.
+
+    A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`,
+    `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
+    make_setting_labels names those.
+    """
+    plain = _readable(groups)
+    named_apart = [key for key in _all_keys(plain) if key.startswith(apart)]
+    keys = _telling_keys(plain, [STRATEGY, *named_apart])
+    return [" ".join([str(group.get(STRATEGY, "?")), *_terms(group, keys)]) for group in plain]
 
 
-def _label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    parts = [f"{key.removesuffix('.name').split('.')[-1]}={values[key]}" for key in keys if key in values]
-    return " ".join([str(values["strategy.name"]), *parts])
+def make_setting_labels(groups: Sequence[Params], prefixes: tuple[str, ...]) -> list[str]:
+    """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
+    plain = _readable(groups, prefixes)
+    keys = _telling_keys(plain, [])
+    return [" ".join(_terms(group, keys)) for group in plain]
+
+
+def _readable(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
+    """The parameters under the prefixes without the seed, the reward's terms as one `reward`, numbers shortened."""
+    plain = []
+    for group in groups:
+        kept = {key: value for key, value in group.items() if key.startswith(prefixes) and key != "seed"}
+        terms = [str(value) for key, value in kept.items() if key.startswith("reward.") and key.endswith(".name")]
+        plain.append({**kept, "reward": "+".join(terms)} if terms else kept)
+    for key in _all_keys(plain):
+        holders = [group for group in plain if isinstance(group.get(key), float)]
+        digits = _digits({group[key] for group in holders})
+        for group in holders:
+            group[key] = _round(group[key], digits)
+    return plain
+
+
+def _digits(values: set[float]) -> int:
+    """How many significant digits keep the values apart, at least three."""
+    for digits in range(3, 17):
+        if len({_round(value, digits) for value in values}) == len(values):
+            return digits
+    return 17
+
+
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _all_keys(groups: Sequence[Params]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group))
+
+
+def _telling_keys(groups: Sequence[Params], given: Sequence[str]) -> list[str]:
+    """The keys that, next to the `given` ones, tell the groups apart.
+
+    The options of groups (`model.name`) come first: they explain what they bring along
+    (`grpo.learning_rate`).
+    """
+    keys = [key for key in _all_keys(groups) if key not in given]
+    columns = {key: [repr(group[key]) if key in group else "" for group in groups] for key in [*keys, *given]}
+
+    def varies(key: str, causes: Sequence[str]) -> bool:
+        """Whether groups that agree in all `causes` differ in `key`; having no value is a value."""
+        known = [[""] * len(groups), *map(columns.__getitem__, causes)]
+        return len(set(zip(*known, strict=True))) < len(set(zip(*known, columns[key], strict=True)))
+
+    options = [key for key in keys if _is_option(key) and varies(key, given)]
+    causes = [*given, *options]
+    others = [key for key in keys if not _is_option(key)]
+    kept = options + [key for key in others if _location(key) < 0 and varies(key, causes)]
+    for key in sorted((key for key in others if _location(key) >= 0), key=_location):
+        if varies(key, [*given, *kept]):
+            kept.append(key)
+    return sorted(kept, key=lambda key: not key.startswith("strategy."))
+
+
+def _is_option(key: str) -> bool:
+    return key == "reward" or (key.count(".") == 1 and key.endswith(".name"))
+
+
+def _location(key: str) -> int:
+    """The place in LOCATIONS of a key that says where an option comes from, -1 for other keys."""
+    name = key.rpartition(".")[2]
+    return LOCATIONS.index(name) if name in LOCATIONS else -1
+
+
+def _terms(group: Params, keys: Sequence[str]) -> list[str]:
+    short = [_short(key) for key in keys]
+    terms = []
+    for key, name in zip(keys, short, strict=True):
+        if key in group:
+            terms.append(f"{name if short.count(name) == 1 else key}={_text(group[key])}")
+    return terms
+
+
+def _short(key: str) -> str:
+    """The key without its group; the option of a group goes by the group's name (`model.name`: `model`)."""
+    group, _, rest = key.partition(".")
+    return rest if rest and rest != "name" else group
+
+
+def _text(value: Any) -> str:
+    """The value as YAML would show it; of a long text its start and a digest."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case list() | tuple():
+            text = f"[{','.join(map(_text, value))}]"
+        case _:
+            text = " ".join(str(value).split())
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT - 8]}…{hashlib.sha256(text.encode()).hexdigest()[:4]}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import Row, duration
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Supervisor:
             return
         self._looked = time.monotonic()
         for key, handle in handles.items():
-            sign = Record(rows[key].folder).last_sign()
+            sign = RunDirectory(rows[key].folder).last_heartbeat()
             if handle.stage != "running" or sign is None or sign == self._stalled.get(key):
                 continue
             if time.time() - sign > 60 * minutes:

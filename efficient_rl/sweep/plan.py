@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.request import Request
 
@@ -46,5 +46,5 @@ def make_plan(requested: Iterable[RunConfig], states: Mapping[str, RunState], fo
 
 def read_plan(request: Request) -> Plan:
     """The plan, from the states of the run directories."""
-    states = {run.config_hash: Record(request.folder(run)).state() for run in request.runs}
+    states = {run.config_hash: RunDirectory(request.folder(run)).state() for run in request.runs}
     return make_plan(request.runs, states, force=request.settings["force"])

@@ -1,8 +1,10 @@
 """What a sweep command asks for: its overrides, those of its sweep file, and the runs that they name."""
 
+import hashlib
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from efficient_rl.config.options import config_folder
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.sweep.labels import sweep_name
+from efficient_rl.sweep.manifest import ListedRun, Manifest
 
 SHARED_KEYS = (
     "launcher",
@@ -30,6 +32,7 @@ SHARED_KEYS = (
     "checkpoint_minutes",
 )
 MAX_NAME_BYTES = 150
+MAX_DERIVED_NAME = 80  # characters
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Request:
     def folder(self, run: RunConfig) -> Path:
         """The directory of one run."""
         return self.outputs / "runs" / run.config_hash
+
+    def manifest(self, runs: Iterable[RunConfig], labels: Mapping[str, str], detaches: bool) -> Manifest:
+        """The manifest that lists these runs."""
+        listed = [ListedRun(run.config_hash, labels[run.config_hash], run.flat()) for run in runs]
+        return Manifest(self.name, self.command, self.question, detaches, tuple(listed))
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,18 @@ def make_request(asked: Overrides, tree: Mapping[str, Any], runs: Sequence[RunCo
         dropped=dropped,
         settings=settings,
     )
+
+
+def sweep_name(overrides: Sequence[str], file_name: str | None = None) -> str:
+    """A name for files and reports, from the sweep file and the overrides of runs; a long one ends in a digest."""
+    keys = {text: text.split("=")[0].lstrip("+~") for text in overrides}
+    # search=tpe is part of the name, search.trials is not: a search with more trials is the same search.
+    told = [text for text, key in keys.items() if key == "search" or key.split(".")[0] not in SHARED_KEYS]
+    told = [file_name, *told] if file_name else told
+    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(told)).translate(str.maketrans(",=", "--")).strip("-") or "default"
+    if len(name) <= MAX_DERIVED_NAME:
+        return name
+    return f"{name[: MAX_DERIVED_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _sweep_file(given: Sequence[str]) -> tuple[list[str], list[str], str | None, str | None]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from efficient_rl.metrics import METRICS
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Collector:
     def is_sent(self, run: TrackedRun) -> bool:
         """Whether the store has everything of a run, without asking it."""
         sent = self._sent(run)
-        record = Record(run.folder)
+        record = RunDirectory(run.folder)
         return sent is not None and sent.status == _status(record) != "RUNNING" and sent.offset >= _size(run.folder)
 
     def sync(self, runs: Iterable[TrackedRun]) -> None:
@@ -192,7 +192,7 @@ class Collector:
         if sent is None or not self._has_run(client, sent.run_id):
             sent = _Sent(self._find_child(client, run) or self._new_child(client, run), store=_identity(self.uri))
         self._remember(run, sent)
-        record = Record(run.folder)
+        record = RunDirectory(run.folder)
         status = _status(record)
         attempt = record.newest_attempt() or 0
         if status == "RUNNING" and sent.status != "RUNNING":
@@ -243,7 +243,7 @@ class Collector:
             client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
         return run_id
 
-    def _send_end(self, client: "MlflowClient", run: TrackedRun, record: Record, run_id: str) -> None:
+    def _send_end(self, client: "MlflowClient", run: TrackedRun, record: RunDirectory, run_id: str) -> None:
         """The final figures, the failure if there was one, and the files worth keeping."""
         from mlflow.entities import Metric, RunTag
 
@@ -327,7 +327,7 @@ def _write_whole(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _status(record: Record) -> str:
+def _status(record: RunDirectory) -> str:
     return STATUSES[record.state()]
 
 
@@ -342,7 +342,7 @@ def _touched(folder: Path) -> int | None:
 def _has_news(run: TrackedRun, sent: _Sent | None) -> bool:
     if sent is None:
         return True
-    return _size(run.folder) > sent.offset or _status(Record(run.folder)) != sent.status
+    return _size(run.folder) > sent.offset or _status(RunDirectory(run.folder)) != sent.status
 
 
 def _size(folder: Path) -> int:

@@ -16,7 +16,7 @@ COMPLETION_STEPS = 10
 
 
 class RunRecord(Protocol):
-    """The part of `efficient_rl.rundir.directory.Record` that training writes to."""
+    """The part of `efficient_rl.rundir.attempt.Attempt` that training writes to."""
 
     folder: Path
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.slurm.local_cluster import Cluster, Sweep
 
 
@@ -144,7 +144,7 @@ class Chaos:
         return True
 
 
-def weights_equal(record: Record, other: Record) -> bool:
+def weights_equal(record: RunDirectory, other: RunDirectory) -> bool:
     """Whether two runs ended with the same weights, bit for bit."""
     import torch
     from safetensors.torch import load_file

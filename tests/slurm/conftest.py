@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, Sweep, local_cluster, wait_until, why_not
 from tests.slurm.long_run import LONG
@@ -32,6 +32,6 @@ def no_jobs_left(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The long run, done in this process without any disturbance."""
     return execute_tiny(tmp_path_factory.mktemp("undisturbed"), *LONG)[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from efficient_rl.launch.slurm.commands import job_states
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import command, environment
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
@@ -181,14 +181,14 @@ class Sweep:
         return "\n".join([(self.folder / "sweep.out").read_text(), *texts])
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunDirectory]:
         """Its run directories."""
-        return [Record(path) for path in sorted((self.folder / "outputs" / "runs").glob("*"))]
+        return [RunDirectory(path) for path in sorted((self.folder / "outputs" / "runs").glob("*"))]
 
     def wait_steps(self, steps: int, runs: int = 1, seconds: float = 240) -> list[str]:
         """Wait until so many runs have logged so many steps; their job ids."""
 
-        def there() -> list[Record]:
+        def there() -> list[RunDirectory]:
             return [r for r in self.records if sum("train/reward" in row["metrics"] for row in r.metrics()) >= steps]
 
         wait_until(lambda: len(there()) >= runs, seconds, f"{runs} runs with {steps} steps\n{self.output()}")

@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.slurm.local_cluster import Sweep
 
 STATEFUL = ("strategy=lisa", "strategy.interval=5", "curriculum=adarft", "grpo.beta=0.04")
@@ -13,7 +13,7 @@ LONG = (*STATEFUL, "grpo.max_steps=120")
 OFTEN = "checkpoint_steps=10"
 
 
-def assert_same_run(sweep: Sweep, undisturbed: Record, attempts: int | None = None) -> None:
+def assert_same_run(sweep: Sweep, undisturbed: RunDirectory, attempts: int | None = None) -> None:
     """Finished once, every step logged once, weights bit for bit those of the undisturbed run."""
     (record,) = sweep.records
     result = record.result()

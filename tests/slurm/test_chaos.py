@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import execute_tiny
 from tests.slurm.chaos import Chaos, weights_equal
 from tests.slurm.local_cluster import Cluster, Sweep
@@ -23,4 +23,4 @@ def test_a_sweep_under_fire_loses_nothing_and_does_nothing_twice(cluster: Cluste
     assert sum(report.disturbances.values()) == 12, report
     assert (report.finished, report.finished_twice, report.steps_twice) == (RUNS, 0, 0), report
     whole = execute_tiny(tmp_path / "undisturbed", *RUN, "seed=7")[1]
-    assert weights_equal(Record(tmp_path / "outputs" / "runs" / whole.folder.name), whole)
+    assert weights_equal(RunDirectory(tmp_path / "outputs" / "runs" / whole.folder.name), whole)

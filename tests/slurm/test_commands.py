@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.slurm.local_cluster import Cluster, Sweep, running, wait_until
 from tests.slurm.long_run import LONG, OFTEN, assert_same_run
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_jobs_left")
 
 
 def test_a_cancelled_job_is_a_failure_with_that_cause_and_the_same_command_goes_on(
-    cluster: Cluster, tmp_path: Path, undisturbed: Record
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
 ) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     (job,) = sweep.wait_steps(15)
@@ -31,7 +31,7 @@ def test_a_cancelled_job_is_a_failure_with_that_cause_and_the_same_command_goes_
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_jobs_and_the_same_command_finds_them(
-    cluster: Cluster, tmp_path: Path, undisturbed: Record
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
 ) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     (job,) = sweep.wait_steps(5)
@@ -46,7 +46,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_finds_them(
 
 
 def test_detach_returns_at_once_and_a_lost_terminal_is_no_loss(
-    cluster: Cluster, tmp_path: Path, undisturbed: Record
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
 ) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start("launcher.detach=true")
     assert sweep.end(30) == 0
@@ -103,7 +103,7 @@ def test_arrays_keep_to_the_size_and_the_parallelism_that_they_are_given(cluster
 
 @pytest.mark.slow
 def test_another_launcher_waits_for_the_jobs_of_the_first_and_does_the_rest(
-    cluster: Cluster, tmp_path: Path, undisturbed: Record
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
 ) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start("launcher.detach=true")
     assert sweep.end(30) == 0

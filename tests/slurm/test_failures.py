@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import environment
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -83,7 +83,7 @@ def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory) -> None:
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     mounted = subprocess.run(

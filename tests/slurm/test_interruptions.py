@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import execute_tiny
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -22,12 +22,14 @@ def slow(seconds: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed_slow(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def undisturbed_slow(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run that takes its time on the cluster, done here without waiting."""
     return execute_tiny(tmp_path_factory.mktemp("slow"), *SLOW, slow(0.0))[1]
 
 
-def test_a_preempted_run_is_requeued_and_goes_on_exactly(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_preempted_run_is_requeued_and_goes_on_exactly(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
     sweep = Sweep(tmp_path, *LONG).start()  # only the checkpoint that the signal asks for
     (job,) = sweep.wait_steps(15)
     cluster.slurm("scancel", "--signal=USR2", job)
@@ -40,7 +42,7 @@ def test_a_preempted_run_is_requeued_and_goes_on_exactly(cluster: Cluster, tmp_p
 
 @pytest.mark.slow
 def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
-    cluster: Cluster, tmp_path: Path, undisturbed_slow: Record
+    cluster: Cluster, tmp_path: Path, undisturbed_slow: RunDirectory
 ) -> None:
     limits = ("launcher.timeout_min=1", "launcher.signal_seconds=30")  # Slurm may signal up to a minute early
     sweep = Sweep(tmp_path, *SLOW, slow(0.2), "checkpoint_steps=100000", *limits).start()
@@ -55,7 +57,9 @@ def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
 
 
 @pytest.mark.slow
-def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     (job,) = sweep.wait_steps(15)
     cluster.slurm("scontrol", "requeue", job)
@@ -64,7 +68,9 @@ def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(cluster: Cluster, tm
 
 
 @pytest.mark.slow
-def test_a_run_in_a_low_partition_makes_room_and_goes_on(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_run_in_a_low_partition_makes_room_and_goes_on(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
     sweep = Sweep(tmp_path, *LONG, "launcher.partition=low").start()
     sweep.wait_steps(15)
     cluster.slurm("sbatch", "-p", "main", "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
@@ -72,7 +78,7 @@ def test_a_run_in_a_low_partition_makes_room_and_goes_on(cluster: Cluster, tmp_p
     assert_same_run(sweep, undisturbed, attempts=2)
 
 
-def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     sweep.wait_steps(15)
     node = sweep.records[0].owner().node
@@ -87,7 +93,7 @@ def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Pat
 
 @pytest.mark.slow
 def test_of_two_live_copies_of_a_run_only_the_newer_writes(
-    cluster: Cluster, tmp_path: Path, undisturbed_slow: Record
+    cluster: Cluster, tmp_path: Path, undisturbed_slow: RunDirectory
 ) -> None:
     """The node's daemon dies and its processes live: Slurm starts the run elsewhere while the old copy still trains."""
     sweep = Sweep(tmp_path, *SLOW, slow(0.5), OFTEN).start()
@@ -107,7 +113,7 @@ def test_of_two_live_copies_of_a_run_only_the_newer_writes(
         cluster.start()
 
 
-def test_a_restarted_controller_changes_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Record) -> None:
+def test_a_restarted_controller_changes_nothing(cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start()
     sweep.wait_steps(10)
     cluster.kill_daemon("slurmctld")

@@ -13,7 +13,7 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import to_dict
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import tiny_run
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, wait_until
 
@@ -43,7 +43,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_the_cluster(cluster: Clu
 
     def steps() -> int:
         ended.extend(launcher.poll())
-        return sum("train/reward" in row["metrics"] for row in Record(folders[0]).metrics())
+        return sum("train/reward" in row["metrics"] for row in RunDirectory(folders[0]).metrics())
 
     wait_until(lambda: steps() >= 3, 240, "the long run")
     launcher.cancel(long)
@@ -52,6 +52,6 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_the_cluster(cluster: Clu
         ended.extend(launcher.poll(0.2))
     assert {handle.job.key: handle.stage for handle in ended} == {long.job.key: "stopped", short.job.key: "finished"}
     wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "the job to leave")
-    assert Record(folders[0]).checkpoint() is not None
-    assert Record(folders[0]).failure() is None
-    assert Record(folders[0]).result() is None
+    assert RunDirectory(folders[0]).checkpoint() is not None
+    assert RunDirectory(folders[0]).failure() is None
+    assert RunDirectory(folders[0]).result() is None

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.status.__main__ import main
-from efficient_rl.status.snapshot import find_manifest, read_status
+from efficient_rl.status.snapshot import read_status
+from efficient_rl.sweep.manifest import find_manifest
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 
 

@@ -19,7 +19,7 @@ from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import Ending, ending, micro_batches_after
 from efficient_rl.launch.slurm.settings import SlurmRequest
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 
 logger = logging.getLogger(__name__)
@@ -86,9 +86,10 @@ class SlurmLauncher(SlurmRequest):
                 attached.append(handle)
                 continue
             self._note_over(handle)
-            if _owner_job(Record(Path(handle.job.folder))) == handle.job_id:
-                newest = Record(Path(handle.job.folder)).newest_attempt() or 0
-                fresh = SlurmHandle(replace(handle.job, over=newest), assignment=replace(handle.assignment, tries=()))  # type: ignore[type-var]
+            if _owner_job(RunDirectory(Path(handle.job.folder))) == handle.job_id:
+                newest = RunDirectory(Path(handle.job.folder)).newest_attempt() or 0
+                job = replace(handle.job, ended_attempts=newest)
+                fresh = SlurmHandle(job, assignment=replace(handle.assignment, tries=()))  # type: ignore[type-var]
                 self._waiting.append(fresh)
                 attached.append(fresh)
         self._states |= states
@@ -258,7 +259,7 @@ class SlurmLauncher(SlurmRequest):
             self._states = {}
 
     def _look(self, handle: SlurmHandle) -> None:
-        record = Record(Path(handle.job.folder))
+        record = RunDirectory(Path(handle.job.folder))
         state = self._states.get(handle.job_id or "")
         if state is None or not state.over:
             handle.over_since = None
@@ -266,7 +267,9 @@ class SlurmLauncher(SlurmRequest):
             handle.over_since = time.monotonic()
             self._note_over(handle)
         started = _owner_job(record) == handle.job_id
-        forced = handle.job.force_before is not None and (record.newest_attempt() or 0) <= handle.job.force_before
+        forced = (
+            handle.job.redo_through_attempt is not None and (record.newest_attempt() or 0) <= handle.job.redo_through_attempt
+        )
         if record.result() is not None and not forced:
             self._end(handle, "finished")
         elif started and (failure := record.failure()) is not None:
@@ -280,7 +283,7 @@ class SlurmLauncher(SlurmRequest):
             handle.stage = "running" if started and state is not None and state.running else "queued"
             handle.note = f"job {handle.job_id}" + (f" on {state.node}" if state is not None and state.running else "")
 
-    def _retry_or_fail(self, handle: SlurmHandle, why: Ending, record: Record) -> None:
+    def _retry_or_fail(self, handle: SlurmHandle, why: Ending, record: RunDirectory) -> None:
         assert handle.assignment is not None
         tries = handle.assignment.tries
         parts = micro_batches_after(
@@ -295,19 +298,19 @@ class SlurmLauncher(SlurmRequest):
         self._note_over(handle)
         self._live.remove(handle)
         handle.assignment = handle.assignment.again(why.cause, parts)
-        handle.job = replace(handle.job, over=record.newest_attempt() or 0, micro_batches=parts)
+        handle.job = replace(handle.job, ended_attempts=record.newest_attempt() or 0, micro_batches=parts)
         handle.stage, handle.job_id, handle.note = "waiting", None, f"again after {why.words}"
         self._waiting.append(handle)
 
     def _fail(self, handle: SlurmHandle, why: Ending) -> None:
         """Note in the record why the run has failed, after how many tries, and where to read more."""
         assert handle.assignment is not None
-        record, tries = Record(Path(handle.job.folder)), len(handle.assignment.tries)
+        record, tries = RunDirectory(Path(handle.job.folder)), len(handle.assignment.tries)
         words = f"{why.words} (after {tries} more tries)" if tries else why.words
         log = _ledger(handle.job).log(handle.job.key, handle.assignment, _owner_job(record) == handle.job_id)
         failure = Failure(record.newest_attempt() or 0, words, log, why.cause)
         try:
-            record.note_failure(failure)
+            record.record_failure(failure)
         except OSError as error:  # a full disk; the watcher still says it
             logger.warning("could not note why run %s failed: %s", handle.job.key, error)
         self._end(handle, "failed", failure)
@@ -336,6 +339,6 @@ def _submitting(ledger: Ledger) -> FileLock:
     return FileLock(ledger.jobs / "submit.lock")
 
 
-def _owner_job(record: Record) -> str | None:
+def _owner_job(record: RunDirectory) -> str | None:
     owner = record.owner()
     return owner.job_id if owner else None

@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Cause
 
 ERROR_CHARACTERS = 4000
@@ -133,7 +133,7 @@ class Ledger:
 
     def has_unfinished_mates(self, key: str) -> bool:
         """Whether another run of the same job has neither a result nor a failure."""
-        records = [Record(self.runs / mate) for mate in self.job_mates(key) if mate != key]
+        records = [RunDirectory(self.runs / mate) for mate in self.job_mates(key) if mate != key]
         return any(record.result() is None and record.failure() is None for record in records)
 
     def assign(self, key: str, assignment: Assignment) -> None:

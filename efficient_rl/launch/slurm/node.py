@@ -14,7 +14,7 @@ from typing import Any
 from efficient_rl.launch.handle import Handle
 from efficient_rl.launch.local import Layout, LocalLauncher
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import Record
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.process import SlurmJob, cluster_job
 
 logger = logging.getLogger(__name__)
@@ -112,9 +112,9 @@ def _given_up(handle: Handle) -> bool:
 def _failed_here(job: Job) -> bool:
     """Whether an earlier start of this very job did the run and it failed by itself: trying again would fail again."""
     now, owner = cluster_job(), _owner(job)
-    return bool(now and owner and owner.id == now.id and Record(Path(job.folder)).failure() is not None)
+    return bool(now and owner and owner.id == now.id and RunDirectory(Path(job.folder)).failure() is not None)
 
 
 def _owner(job: Job) -> SlurmJob | None:
-    owner = Record(Path(job.folder)).owner()
+    owner = RunDirectory(Path(job.folder)).owner()
     return owner.job if owner else None

@@ -1,0 +1,114 @@
+"""Reads, writes and validates `sweep.json`, the list of runs that answer the question of a sweep."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.files import write_atomic
+
+logger = logging.getLogger(__name__)
+FILE = "sweep.json"
+EXAMPLE = "python -m efficient_rl.sweep -m strategy=first_k,last_k,lora"
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run of a sweep: the hash that names its directory, its label, and its flat parameters."""
+
+    hash: str
+    label: str
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The runs of a sweep, each once; `created` is in Unix seconds, `detaches` says that a cluster runs its jobs."""
+
+    name: str
+    command: str
+    question: str | None
+    detaches: bool
+    runs: tuple[ListedRun, ...]
+    created: float = field(default_factory=time.time)
+
+    def write(self, outputs: Path) -> None:
+        """Write the file; a list of other runs under the same name is kept beside it."""
+        path = outputs / "sweeps" / self.name / FILE
+        try:
+            _keep_other(path, {run.hash for run in self.runs})
+            write_atomic(path, json.dumps(asdict(self)))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to output={outputs}: {error.strerror}; choose a folder you may write"
+            ) from error
+
+
+def read_manifest(outputs: Path, name: str) -> Manifest | None:
+    """The manifest of the sweep; None where its file is missing or damaged."""
+    try:
+        raw = json.loads((outputs / "sweeps" / name / FILE).read_text(encoding="utf-8"))
+        runs = {run.hash: run for run in map(_listed_run, raw["runs"])}
+        command, question, created = raw["command"], raw.get("question"), raw["created"]
+        _require(isinstance(command, str) and isinstance(question, str | None))
+        _require(type(created) in (int, float) and isfinite(created))
+        return Manifest(name, command, question, bool(raw.get("detaches")), (*runs.values(),), float(created))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
+
+
+def find_manifest(outputs: Path, name: str | None) -> Manifest:
+    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
+    names = sweep_names(outputs)
+    if not names:
+        raise ConfigError(f"there is no sweep in {outputs / 'sweeps'}; make one with: {EXAMPLE}")
+    if name is not None and name not in names:
+        raise ConfigError(f"unknown sweep {name!r} in {outputs}; {did_you_mean(name, names)}")
+    wanted = names if name is None else [name]
+    found = [manifest for each in wanted if (manifest := read_manifest(outputs, each)) is not None]
+    if not found:
+        files = ", ".join(str(outputs / "sweeps" / each / FILE) for each in wanted)
+        raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
+    return max(found, key=lambda manifest: (manifest.created, manifest.name))
+
+
+def read_manifests(outputs: Path) -> Iterable[Manifest]:
+    """Every manifest of an output folder that is not damaged."""
+    manifests = (read_manifest(outputs, name) for name in sweep_names(outputs))
+    return filter(None, manifests)
+
+
+def sweep_names(outputs: Path) -> list[str]:
+    """All sweeps of an output folder, damaged ones too."""
+    return sorted(path.parent.name for path in outputs.glob(f"sweeps/*/{FILE}"))
+
+
+def _listed_run(entry: Any) -> ListedRun:
+    """One run of the file; ValueError, or what reading it raises, where it is damaged."""
+    key, label, params = entry["hash"], entry.get("label", entry["hash"]), dict(entry["params"])
+    _require(isinstance(key, str) and key.isalnum() and isinstance(label, str))
+    _require(type(params.get("grpo.max_steps", 0)) is int)
+    return ListedRun(key, label, params)
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise ValueError
+
+
+def _keep_other(path: Path, hashes: set[str]) -> None:
+    """Set the manifest of other runs under the same name aside and say so."""
+    try:
+        before = json.loads(path.read_text())
+        others = {run["hash"] for run in before["runs"]} - hashes
+        kept = path.with_name(f"sweep-{int(before['created'])}.json")
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return
+    if others:
+        kept.write_text(json.dumps(before))
+        logger.warning("sweep %s named %d other runs before; that list is kept in %s", path.parent.name, len(others), kept)
