@@ -211,14 +211,16 @@ def fingerprint(path: str) -> str:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")
         return ""
-    return _digest(folder, deep=False)
+    return _digest(folder, "*")
 
 
-def _digest(path: Path, deep: bool = True) -> str:
-    """16 hexadecimal digits over name, size and content (of large files the ends) of a file or of a folder's files."""
+def _digest(path: Path, pattern: str = "**/*") -> str:
+    """16 hexadecimal digits over names, sizes and contents (the ends of large files) of files."""
     digest = hashlib.sha256()
-    root, below = (path.parent, [path]) if path.is_file() else (path, path.glob("**/*" if deep else "*"))
-    for file in sorted(below):
+    root, below = path, sorted(path.glob(pattern))
+    if path.is_file():
+        root, below = path.parent, [path]
+    for file in below:
         if file.name.startswith(".") or not file.is_file():
             continue
         size = file.stat().st_size

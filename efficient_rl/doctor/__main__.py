@@ -9,17 +9,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.doctor import batches, cluster, folders, gpus, host, places, services, versions
+from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.doctor.places import Place
-from efficient_rl.errors import ConfigError
-from efficient_rl.launch.base import build_launcher
+from efficient_rl.doctor.machines import Machine
+from efficient_rl.errors import ConfigError, first_line
+from efficient_rl.launch.base import Launcher, build_launcher
 from efficient_rl.launch.local import LocalLauncher, visible_gpus
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.request import Request, read_request
@@ -35,7 +36,7 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     launcher = build_launcher(request.settings["launcher"])
     slurm = launcher if isinstance(launcher, SlurmLauncher) else None
     runs = request.runs
-    seen, machine = gpus.usable(visible_gpus()), host.this_host()
+    seen, here = gpus.usable(visible_gpus()), host.this_host()
     installed, cuda = versions.installed_versions(), versions.torch_cuda()
     yield from versions.check_versions(installed, versions.requirements())
     yield from versions.check_driver(seen[0].driver if seen else None, cuda)
@@ -44,22 +45,28 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
                          lambda run: gpus.check_gpus(seen, run.model.dtype, run.model.attn_implementation, cuda,
                                                      "flash-attn" in installed))  # fmt: skip
     yield from _each(runs, lambda run: run.model, lambda run: services.check_model(run.model))
-    if any(not services.is_here(run.model) or services.loads_from_hub(run) for run in runs) and not services.reach_hub():
+    if any(map(services.needs_hub, runs)) and not services.reach_hub():
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # what is cached loads, the rest fails at once
     processes = getattr(launcher, "processes_per_run", 1)
-    at_once = min(len(runs), slurm.at_once if slurm else launcher.slots if isinstance(launcher, LocalLauncher) else 1)
+    at_once = min(len(runs), _slots(launcher))
     if slurm is None:
-        yield from host.check_host(machine, at_once, processes)
+        yield from host.check_host(here, at_once, processes)
     yield from folders.check_folder(request.outputs)
     if slurm is not None:
         yield from cluster.check_cluster(slurm)
         yield from cluster.check_python(slurm, request.outputs)
     yield from services.check_tracking(request.settings["tracking"]["uri"])
     yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
-    place = places.place_of(launcher, at_once, seen, machine)
-    parallel = min(len(runs), slurm.array_parallelism * slurm.at_once) if slurm else at_once
-    yield from _memory(runs, place, slurm, request.outputs, parallel)
+    machine = machines.machine_of(launcher, at_once, seen, here)
+    yield from _memory(runs, machine, launcher, request.outputs)
     yield from _learning(runs, probe and slurm is None, probe_seconds)
+
+
+def _slots(launcher: Launcher) -> int:
+    """How many runs go on beside each other on one machine."""
+    if isinstance(launcher, SlurmLauncher):
+        return launcher.at_once
+    return launcher.slots if isinstance(launcher, LocalLauncher) else 1
 
 
 def _each(
@@ -70,7 +77,7 @@ def _each(
     for run in reversed(first.values()):
         try:
             yield from check(run)
-        except (ConfigError, ValueError) as error:
+        except ValueError as error:
             yield Finding("failure", "configuration", str(error), "the run would end so", "change what the message names")
 
 
@@ -79,12 +86,12 @@ def _batch_key(run: RunConfig) -> object:
     return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
 
 
-def _memory(
-    runs: Sequence[RunConfig], place: Place, slurm: SlurmLauncher | None, outputs: Path, parallel: int
-) -> Iterator[Finding]:
+def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, outputs: Path) -> Iterator[Finding]:
     """Memory of every kind of run, and the disk that all of them take."""
     from efficient_rl.doctor import memory
 
+    slurm = launcher if isinstance(launcher, SlurmLauncher) else None
+    parallel = _slots(launcher) * (slurm.array_parallelism if slurm else 1)
     sizes: list[int] = []
 
     def check(run: RunConfig) -> list[Finding]:
@@ -92,34 +99,31 @@ def _memory(
             return []  # said already
         name = f"model={run.model.name} strategy={run.strategy.name}"
         try:
-            verdict = memory.check_memory(run, place)
+            verdict = memory.check_memory(run, machine)
         except (OSError, NotImplementedError, RuntimeError) as error:
-            what = f"{name} could not be estimated ({str(error).splitlines()[0]})"
+            what = f"{name} could not be estimated ({first_line(error)})"
             return [Finding("warning", "memory", what, "it may not fit", "grpo.max_steps=1 tells")]
         sizes.append(verdict.step.saved + verdict.step.optimizer_state)
-        loading = memory.check_loading(name, verdict.step, slurm) if slurm is not None else []
-        return [verdict.finding, *loading]
+        if slurm is None:
+            return [verdict.finding]
+        return [verdict.finding, *memory.check_loading(name, verdict.step, slurm)]
 
     yield from _each(runs, lambda run: (run.model, run.strategy, run.prompt, run.task, run.grpo, run.eval), check)
     if sizes:
-        yield from folders.check_room(outputs, max(sizes) * (len(runs) + CHECKPOINTS * parallel))
+        yield from folders.check_room(outputs, max(sizes) * (len(runs) + CHECKPOINTS * min(len(runs), parallel)))
 
 
 def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterator[Finding]:
     from efficient_rl.doctor import learning
 
-    golden: list[Finding] = []
-
-    def check(run: RunConfig) -> list[Finding]:
-        golden.extend(found := learning.check_golden(run))
-        return found
-
-    yield from _each(runs, lambda run: (run.task, run.reward, run.prompt.place), check)
-    if not probe or any(finding.level == "failure" for finding in golden):
+    golden = list(_each(runs, lambda run: (run.task, run.reward, run.prompt.place), learning.check_golden))
+    yield from golden
+    if not probe or "failure" in map(attrgetter("level"), golden):
         return
-    kinds = {
-        repr((run.model, run.task, run.reward, run.prompt)): run for run in reversed(runs) if services.is_here(run.model)
-    }
+    kinds: dict[str, RunConfig] = {}
+    for run in reversed(runs):
+        if services.is_here(run.model):
+            kinds[repr((run.model, run.task, run.reward, run.prompt))] = run
     yield from _each(list(kinds.values())[-MOST_PROBES:], repr, lambda run: learning.check_probe(run, seconds))
     if len(kinds) > MOST_PROBES:
         yield ok("probe", f"{len(kinds) - MOST_PROBES} more kinds of run were not tried; give their overrides alone")
@@ -129,8 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and print what they find; 0, 1 where something will fail, 2 for warnings with --strict."""
     parser = _parser()
     known, overrides = parser.parse_known_args(arguments)
-    if bad := next((argument for argument in overrides if argument.startswith("-")), None):
-        parser.error(f"unknown option {bad}")
+    for argument in overrides:
+        if argument.startswith("-"):
+            parser.error(f"unknown option {argument}")
     console = Console()
     try:
         request = read_request(overrides, known.multirun, known.config_dir)
@@ -143,10 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not known.json:
                 _show(finding, console)
     if known.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
+        print(json.dumps(list(map(asdict, found)), indent=1))
     elif len(found) == 1 and found[0].check == "configuration":
         _show(found[0], console)
-    levels = [finding.level for finding in found]
+    levels = set(map(attrgetter("level"), found))
     if "failure" in levels:
         return EXIT_FAILS
     return EXIT_WARNINGS if known.strict and "warning" in levels else 0
@@ -156,7 +161,7 @@ def _show(finding: Finding, console: Console) -> None:
     console.print(
         f"{SIGNS[finding.level]} [bold]{finding.check}[/]: {escape(finding.what)}", soft_wrap=True, highlight=False
     )
-    for word, text in (("why", finding.why), ("mend", finding.remedy)):
+    for word, text in (("why", finding.why), ("fix", finding.remedy)):
         if text and finding.level != "ok":
             console.print(f"        {word}: {escape(text)}", soft_wrap=True, highlight=False)
 

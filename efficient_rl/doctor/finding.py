@@ -1,4 +1,4 @@
-"""What a check found: whether it is well, why it matters, and what mends it."""
+"""What a check found: whether it is well, why it matters, and what fixes it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,5 +18,12 @@ class Finding:
 
 
 def ok(check: str, what: str) -> Finding:
-    """Nothing to mend."""
+    """Nothing to fix."""
     return Finding("ok", check, what)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `3 processes`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
