@@ -25,7 +25,7 @@ from efficient_rl.tasks.problem import Problem, Task
 CONTROL = ["<pad>", "<eos>", "<unk>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 CHARACTERS = "0123456789+-*/()=,;:?. \nx<>%^"
-BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}  # how byte-level tokenizers write them
+BYTE_LEVEL = str.maketrans({" ": "Ġ", "\n": "Ċ"})  # how byte-level tokenizers write them
 FOLDER = Path(__file__).parent / "model"
 SHAPE = {
     "hidden_size": 64,
@@ -45,7 +45,7 @@ POOLS: dict[float, tuple[Task, int]] = {  # how often each source is drawn, and 
 
 def make_tokenizer() -> Qwen2Tokenizer:
     """One token a character and the four tags: Qwen2's own tokenizer class with no merges, so that AutoTokenizer agrees."""
-    letters = CHARACTERS.translate(str.maketrans(BYTE_LEVEL))
+    letters = CHARACTERS.translate(BYTE_LEVEL)
     tokens = [*CONTROL, *TAGS, *letters]
     tokenizer = Qwen2Tokenizer(
         vocab=dict(zip(tokens, range(len(tokens)), strict=True)),
