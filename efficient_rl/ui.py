@@ -8,25 +8,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.cli import command_line, parse_settings
+from efficient_rl.errors import ConfigError, did_you_mean, require
 from efficient_rl.tracking.collector import resolve_uri
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file")
-DEFAULTS = {"sweep": "", "port": "5000", "uri": "", "output": "outputs"}
+KEYS = ("sweep", "port", "uri", "output")
+DEFAULTS = {"port": "5000", "output": "outputs"}
 
 
+@command_line(usage=__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Print the address and become the server; 2 for a request that names nothing."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    try:
-        settings = _settings(arguments)
-        page = charts_page(Path(settings["output"]), settings["sweep"] or None)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    uri = resolve_uri(settings["uri"] or None)
+    settings = _settings(arguments)
+    page = charts_page(Path(settings["output"]), settings.get("sweep"))
+    uri = resolve_uri(settings.get("uri"))
     if uri is None or not uri.startswith(("http://", "https://")):
         print(f"open http://127.0.0.1:{settings['port']}{page}", flush=True)
         command = ["-m", "mlflow", "ui", "--backend-store-uri", str(uri), "--host", "127.0.0.1", "--port", settings["port"]]
@@ -47,18 +43,14 @@ def charts_page(outputs: Path, sweep: str | None) -> str:
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    for key in given:
-        if key not in DEFAULTS:
-            raise ConfigError(f"unknown key {key!r}; {did_you_mean(key, DEFAULTS)}")
-    settings = DEFAULTS | given
-    if not settings["port"].isdigit() or not 1 <= int(settings["port"]) <= 65535:
-        raise ConfigError(f"port={settings['port']!r} must be a whole number from 1 to 65535")
-    scheme = settings["uri"].partition("://")[0]
-    if "://" in settings["uri"] and scheme.partition("+")[0] not in SCHEMES:
-        raise ConfigError(f"uri={settings['uri']!r} is no tracking store; {did_you_mean(scheme, SCHEMES)}")
+    settings = DEFAULTS | parse_settings(arguments, KEYS)
+    port, uri = settings["port"], settings.get("uri", "")
+    require(port.isdigit() and 1 <= int(port) <= 65535, "port", port, "must be a whole number from 1 to 65535")
+    scheme = uri.partition("://")[0]
+    if "://" in uri and scheme.partition("+")[0] not in SCHEMES:
+        raise ConfigError(f"uri={uri!r} is no tracking store; {did_you_mean(scheme, SCHEMES)}")
     return settings
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

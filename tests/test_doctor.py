@@ -201,7 +201,7 @@ def test_a_sound_sweep_is_probed_and_passes(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_probe_that_fails_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = run_main(capsys, "model.prompt=plain")
-    assert code == 1
+    assert code == 2
     (probe,) = [finding for finding in found if finding["check"] == "probe"]
     assert "nano reads only its own notation" in probe["what"]
 
@@ -358,7 +358,7 @@ def test_the_doctor_refuses_the_batches_that_training_refuses_and_no_others() ->
 
 def test_warnings_count_only_where_they_are_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(capsys, "--no-probe")[0] == 0  # the tiny batch is a warning
-    assert run_main(capsys, "--no-probe", "--strict")[0] == 2
+    assert run_main(capsys, "--no-probe", "--strict")[0] == 1
     assert run_main(capsys, "--no-probe", "--strict", "grpo.gradient_accumulation_steps=2")[0] == 0
 
 

@@ -52,7 +52,7 @@ def test_bad_requests_are_answered_with_what_there_is(tmp_path: Path, capsys: py
     at = f"output={tmp_path}"
     for arguments, answer in (
         (["yours", at], "valid: mine"),
-        ([at, "mine", "yours"], "give one sweep and one output folder"),
+        ([at, "mine", "yours"], "'yours': sweep is given twice"),
         ([at, "outptu=x"], "did you mean 'output'"),
         ([at, "--logs", "x"], f"choose of {record.folder.name[:8]}"),
         ([at, "--logs", record.folder.name[:6]], "has written nothing yet"),

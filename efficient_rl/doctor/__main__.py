@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, ok
@@ -25,7 +26,6 @@ from efficient_rl.launch.local import LocalLauncher, visible_gpus
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.request import Request, read_request
 
-EXIT_FAILS, EXIT_WARNINGS = 1, 2
 SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "failure": "[bold red]FAILURE[/]"}
 MOST_PROBES = 3
 CHECKPOINTS = 3  # of a run at work: two that are kept, and the one being written
@@ -129,32 +129,31 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
         yield ok("probe", f"{len(kinds) - MOST_PROBES} more kinds of run were not tried; give their overrides alone")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks and print what they find; 0, 1 where something will fail, 2 for warnings with --strict."""
-    parser = _parser()
-    known, overrides = parser.parse_known_args(arguments)
-    for argument in overrides:
-        if argument.startswith("-"):
-            parser.error(f"unknown option {argument}")
-    console = Console()
+@command_line()
+def main(arguments: Sequence[str]) -> int:
+    """Run the checks and print what they find; 1 for a failure, with --strict for a warning too, 2 for a bad request."""
+    known, overrides = parse_overrides(_parser(), arguments)
+    console, found = Console(), list[Finding]()
+
+    def tell(finding: Finding) -> None:
+        found.append(finding)
+        if not known.json:
+            _show(finding, console)
+
+    status = DONE
     try:
         request = read_request(overrides, known.multirun, known.config_dir)
     except ConfigError as error:
-        found = [Finding("failure", "configuration", str(error), "nothing can start", "change what the message names")]
+        tell(Finding("failure", "configuration", str(error), "nothing can start", "change what the message names"))
+        status = BAD_REQUEST
     else:
-        found = []
         for finding in findings(request, not known.no_probe, known.probe_seconds):
-            found.append(finding)
-            if not known.json:
-                _show(finding, console)
+            tell(finding)
+            if finding.level == "failure" or (known.strict and finding.level == "warning"):
+                status = FAILED
     if known.json:
         print(json.dumps(list(map(asdict, found)), indent=1))
-    elif len(found) == 1 and found[0].check == "configuration":
-        _show(found[0], console)
-    levels = set(map(attrgetter("level"), found))
-    if "failure" in levels:
-        return EXIT_FAILS
-    return EXIT_WARNINGS if known.strict and "warning" in levels else 0
+    return status
 
 
 def _show(finding: Finding, console: Console) -> None:
@@ -173,9 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("-m", "--multirun", action="store_true", help="the overrides name several runs")
-    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
-    parser.add_argument("--strict", action="store_true", help="exit status 2 where there are warnings")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings too")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     parser.add_argument(
         "--no-probe", action="store_true", help="do not try one step on eight prompts (the only check that loads the model)"

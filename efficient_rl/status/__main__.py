@@ -24,9 +24,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.cli import DONE, FAILED, command_line, parse_settings
+from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm import commands as scheduler
-from efficient_rl.launch.slurm.commands import SchedulerError
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
@@ -34,8 +34,6 @@ from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_run, r
 from efficient_rl.sweep.display import STYLES, Row, run_table
 from efficient_rl.sweep.manifest import Manifest, find_manifest
 
-EXIT_FAILED, EXIT_BAD_REQUEST = 1, 2
-EXIT_NO_READER = 128 + signal.SIGPIPE
 WATCH_SECONDS = 5.0
 STOP_SECONDS = 60.0
 LOG_LINES = 100
@@ -132,47 +130,32 @@ def retry(status: Status, outputs: Path, console: Console) -> int:
     return sweep_main(retry_arguments(status.manifest, outputs))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command_line()
+def main(arguments: Sequence[str]) -> int:
     """Run the command line; 0, 1 where a run failed, 2 for a bad request."""
     given = _parser().parse_intermixed_args(arguments)
     console = Console()
-    try:
-        if given.cancel and "=" in given.cancel:  # the word after a --cancel without a run
-            given.words, given.cancel = [*given.words, given.cancel], ""
-        sweep, outputs = _words(given.words)
-        manifest = find_manifest(outputs, sweep)
-        if given.logs is not None:
-            print(log_text(outputs, find_run([run.hash for run in manifest.runs], given.logs)))
-            return 0
-        if given.cancel is not None:
-            found = read_status(outputs, manifest)
-            done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
-            console.print("\n".join(done or ["nothing goes on"]), soft_wrap=True, highlight=False, markup=False)
-            return 0
-        if given.retry:
-            return retry(read_status(outputs, manifest), outputs, console)
-        status = _watch(outputs, manifest, console) if given.watch else read_status(outputs, manifest)
-        if given.json:
-            print(json.dumps(status.as_json(), indent=1))
-        elif not given.watch:
-            console.print(_view(status, len(status.rows)))
-        return EXIT_FAILED if status.rows_in("failed") else 0
-    except (ConfigError, SchedulerError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        return EXIT_BAD_REQUEST
-
-
-def _words(words: Sequence[str]) -> tuple[str | None, Path]:
-    """Sweep and output folder, from `NAME` or `sweep=NAME` and `output=FOLDER`."""
-    values: dict[str, str] = {}
-    for word in words:
-        key, value = word.split("=", 1) if "=" in word else ("sweep", word)
-        if key not in ("sweep", "output"):
-            raise ConfigError(f"unknown key {key!r}; {did_you_mean(key, ('sweep', 'output'))}")
-        if key in values or not value:
-            raise ConfigError(f"{word!r}: give one sweep and one output folder")
-        values[key] = value
-    return values.get("sweep"), Path(values.get("output", "outputs")).resolve()
+    if given.cancel and "=" in given.cancel:  # the word after a --cancel without a run
+        given.words, given.cancel = [*given.words, given.cancel], ""
+    settings = parse_settings(given.words, ("sweep", "output"), bare="sweep")
+    outputs = Path(settings.get("output", "outputs")).resolve()
+    manifest = find_manifest(outputs, settings.get("sweep"))
+    if given.logs is not None:
+        print(log_text(outputs, find_run([run.hash for run in manifest.runs], given.logs)))
+        return DONE
+    if given.cancel is not None:
+        found = read_status(outputs, manifest)
+        done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
+        console.print("\n".join(done or ["nothing goes on"]), soft_wrap=True, highlight=False, markup=False)
+        return DONE
+    if given.retry:
+        return retry(read_status(outputs, manifest), outputs, console)
+    status = _watch(outputs, manifest, console) if given.watch else read_status(outputs, manifest)
+    if given.json:
+        print(json.dumps(status.as_json(), indent=1))
+    elif not given.watch:
+        console.print(_view(status, len(status.rows)))
+    return FAILED if status.rows_in("failed") else DONE
 
 
 def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
@@ -215,12 +198,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-        sys.stdout.flush()
-        sys.exit(status)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except BrokenPipeError:  # whoever read this has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it ends
-        sys.exit(EXIT_NO_READER)
+    sys.exit(main())

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from efficient_rl.cli import DONE, command_line, parse_overrides
 from efficient_rl.config.compose import expand
 from efficient_rl.config.options import config_folder, group_options
-from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.display import bytes_text, duration
@@ -25,7 +25,6 @@ from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan, read_plan
 from efficient_rl.sweep.request import Request, plan_request, read_overrides
 
-EXIT_BAD_REQUEST, EXIT_STOPPED = 2, 130
 DRY_RUN_ROWS = 50
 
 
@@ -64,36 +63,30 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command_line()
+def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status is 0, 1 (a run failed), 2 (bad request) or 130 (stopped)."""
-    parser = _parser()
-    known, overrides = parser.parse_known_args(arguments)
-    console, errors = Console(), Console(stderr=True)
-    if bad := next((argument for argument in overrides if argument.startswith("-")), None):
-        parser.error(f"unknown option {bad}")
-    try:
-        if known.cfg:
-            for point in expand(overrides, known.config_dir)[:1]:
-                print(yaml.safe_dump(dict(point.config), sort_keys=False), end="")
-            return 0
-        started = time.monotonic()
-        asked = read_overrides(overrides, known.multirun, known.config_dir)
-        if asked.searches:
-            from efficient_rl.search.request import do_search
+    known, overrides = parse_overrides(_parser(), arguments)
+    console = Console()
+    if known.cfg:
+        for point in expand(overrides, known.config_dir)[:1]:
+            print(yaml.safe_dump(dict(point.config), sort_keys=False), end="")
+        return DONE
+    started = time.monotonic()
+    asked = read_overrides(overrides, known.multirun, known.config_dir)
+    if asked.searches:
+        from efficient_rl.search.request import do_search
 
-            return do_search(asked, known.config_dir, console)
-        request = plan_request(asked, known.config_dir)
-        plan = read_plan(request)
-        if request.settings["dry_run"]:
-            show_plan(request, plan, console)
-            console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
-            return 0
-        from efficient_rl.sweep.execution import carry_out
+        return do_search(asked, known.config_dir, console)
+    request = plan_request(asked, known.config_dir)
+    plan = read_plan(request)
+    if request.settings["dry_run"]:
+        show_plan(request, plan, console)
+        console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
+        return DONE
+    from efficient_rl.sweep.execution import carry_out
 
-        return carry_out(request, plan, console)
-    except ConfigError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        return EXIT_BAD_REQUEST
+    return carry_out(request, plan, console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,14 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [-m] [override ...]",
         allow_abbrev=False,
     )
-    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
     return parser
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # before anything was started
-        sys.exit(EXIT_STOPPED)
+    sys.exit(main())

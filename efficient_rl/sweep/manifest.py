@@ -68,7 +68,7 @@ def find_manifest(outputs: Path, name: str | None) -> Manifest:
     if not names:
         raise ConfigError(f"there is no sweep in {outputs / 'sweeps'}; make one with: {EXAMPLE}")
     if name is not None and name not in names:
-        raise ConfigError(f"unknown sweep {name!r} in {outputs}; {did_you_mean(name, names)}")
+        raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, names)}")
     wanted = names if name is None else [name]
     found = [manifest for each in wanted if (manifest := read_manifest(outputs, each)) is not None]
     if not found:
