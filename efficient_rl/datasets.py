@@ -21,7 +21,7 @@ EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 
 @dataclass(frozen=True)
 class Problems:
-    """`eval_sets` has the run's own task first, under the task's name, then the further evaluation sets.
+    """`eval_sets` has the run's own task first, under its name, then further evaluation sets.
 
     With `eval.split=validation` they are not of the held-out sides but of the training sides, and
     not trained on. `contaminated` counts the training problems that were left out because an

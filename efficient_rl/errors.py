@@ -11,7 +11,7 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A request that names something unknown or out of range; says the value, its bound and a remedy."""
+    """A request with an unknown name or a value out of range; says value, bound and remedy."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -72,7 +72,7 @@ def first_line(error: Exception) -> str:
 
 
 def check_types(section: str, instance: Any) -> None:
-    """Hold every field of a dataclass to its annotation; a whole number becomes a float where one is meant."""
+    """Hold a dataclass to its annotations; a whole number becomes a float where one is meant."""
     for item in fields(instance):
         value = getattr(instance, item.name)
         kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)

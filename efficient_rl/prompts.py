@@ -1,4 +1,4 @@
-"""Writes a problem as the text that the model continues: in the model's own form, or by a template of conf/prompt."""
+"""Writes a problem as a prompt: in the model's own form, or by a template of conf/prompt."""
 
 import re
 import unicodedata
@@ -44,7 +44,7 @@ class Prompts:
         self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
 
     def write(self, problem: Problem) -> str:
-        """The text of one problem, with what the template already writes of the completion at its end."""
+        """The text of one problem, with the beginning of the completion that the template writes."""
         settings = self._settings
         if settings.template is None and self._model.prompt == "symbols":
             return problem.symbols
@@ -60,7 +60,10 @@ class Prompts:
         return text + settings.lead + settings.prefill
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; a chat template already wrote its special tokens. ConfigError for characters without a token."""
+        """Token ids; ConfigError for characters without a token.
+
+        A chat template has already written its special tokens.
+        """
         ids: list[int] = self._tokenizer(text, add_special_tokens=not self._is_chat)["input_ids"]
         kept = unicodedata.normalize("NFKC", self._tokenizer.decode(ids))
         wanted = "".join(unicodedata.normalize("NFKC", text).split())
@@ -72,7 +75,7 @@ class Prompts:
         return ids
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
-        """The tokens that end a completion: the model's, the tokenizer's, and all that contain the template's `stop`."""
+        """The tokens that end a completion: the model's, the tokenizer's, all that contain `stop`."""
         configured = model.generation_config.eos_token_id
         ids = {self._tokenizer.eos_token_id}
         ids.update(configured if isinstance(configured, list) else [configured])
@@ -88,7 +91,7 @@ class Prompts:
 
 
 def _filled(template: str, problem: Problem, examples: str = "") -> str:
-    """The template with its placeholders replaced once; braces in a problem's own text stay as they are."""
+    """The template with its placeholders replaced once; braces in a problem's text stay."""
     values = {
         "question": problem.question,
         "symbols": problem.symbols,

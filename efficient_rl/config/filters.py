@@ -1,4 +1,4 @@
-"""Rules that say which combinations of a sweep to keep: comparisons over configuration values, parsed and never executed."""
+"""Filters of sweeps: comparisons over configuration values, parsed and never executed."""
 
 import ast
 import operator
@@ -30,7 +30,7 @@ ALL_OF, ANY_OF = (False, None, True), (True, None, False)  # which truth of the 
 
 
 def keeps(rule: str, values: Mapping[str, Any], known: Collection[str]) -> bool:
-    """Whether a combination with the flat `values` fulfils the rule, e.g. `strategy.k < 3 or strategy.name == "lora"`.
+    """Whether a combination fulfils the rule, e.g. `strategy.k < 3 or strategy.name == "lora"`.
 
     What the rule says about a value that this combination lacks (k of LoRA) is neither true nor
     false, and only a false rule drops a combination. A name outside `known`, the names of all

@@ -39,7 +39,7 @@ def group_options(folder: str | None = None) -> dict[str, list[str]]:
 
 
 def items_of(node: Any) -> Iterable[tuple[Any, Any]]:
-    """The keys or positions of a dictionary or a list with their values; nothing of other values."""
+    """The items of a dictionary or a list, keys or positions first; none of other values."""
     if isinstance(node, list):
         return enumerate(node)
     return node.items() if isinstance(node, dict) else ()

@@ -32,7 +32,7 @@ SMALL_FILE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a run's result. Two equal ones are the same run, whatever the options were called."""
+    """All that decides a run's result: equal ones are one run, whatever its options are called."""
 
     model: ModelConfig
     prompt: PromptSettings
@@ -47,7 +47,7 @@ class RunConfig:
 
     @functools.cached_property
     def config_hash(self) -> str:
-        """16 hexadecimal digits over the content; what only serves display and estimates does not count."""
+        """16 hexadecimal digits over the content, without what serves display and estimates."""
         tree = asdict(self)
         if self.eval.split == "test":
             del tree["eval"]["split"]  # keeps the hashes from before there was a `split`
@@ -63,7 +63,7 @@ class RunConfig:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names; a component's arguments stand directly under its name."""
+    """Nested dictionaries as one with dotted names; arguments stand directly under their component."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if key == "reward":
@@ -96,7 +96,7 @@ def _content(tree: Any) -> Any:
 
 
 def parse_run(point: Point) -> RunConfig:
-    """The typed configuration of one composed point; ConfigError names value, bound and remedy of what is wrong."""
+    """The typed configuration of a point; ConfigError names value, bound and remedy."""
     tree, names = point.config, point.choices
     strategy, model, grpo = dict(tree["strategy"]), dict(tree["model"]), dict(tree["grpo"])
     factor, base_rate = strategy.pop("learning_rate_factor", 1), model.pop("learning_rate", 1e-6)
@@ -150,7 +150,7 @@ def _component(name: str, arguments: Mapping[str, Any]) -> Component:
 
 
 def _sets(named: Any) -> tuple[Component, ...]:
-    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks of their own."""
+    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks."""
     if isinstance(named, list):
         named = {str(name): load_option("task", str(name)) for name in named}
     require(named is None or isinstance(named, dict), "eval.sets", named, "must list tasks or map names to tasks")
@@ -158,7 +158,7 @@ def _sets(named: Any) -> tuple[Component, ...]:
 
 
 def _data_digest(tree: Any) -> str:
-    """A digest of every local file or folder that a `path` below the tree names; "" where there is none."""
+    """A digest of all local files that a `path` below the tree names; "" where there is none."""
     found = sorted(set(_paths(tree)))
     return _hash("".join(map(_digest, found))) if found else ""
 
@@ -203,7 +203,7 @@ def _built(key: str) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def fingerprint(path: str) -> str:
-    """A digest of a local model folder's files (of large ones their size and ends), "" for a hub name."""
+    """A digest of a local model folder's files, "" for a hub name."""
     folder = local_folder(path)
     if not path:
         raise ConfigError("model.path is empty; give a folder or a hub name")

@@ -20,7 +20,7 @@ LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vesp
 
 @dataclass(frozen=True)
 class Component:
-    """A variant that YAML names by class: `target` with its arguments. `name` is the option it came from, for display."""
+    """A class that YAML names, with its arguments; `name` is the option it came from."""
 
     name: str
     target: str
@@ -101,7 +101,7 @@ GRPO_CHOICES = {
 
 @dataclass(frozen=True)
 class GRPOSettings:
-    """The knobs of GRPO under TRL's names (trl.GRPOConfig); `per_device_train_batch_size` counts completions."""
+    """GRPO's settings under TRL's names; `per_device_train_batch_size` counts completions."""
 
     max_steps: int
     learning_rate: float
@@ -182,7 +182,7 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Held-out evaluation: `samples` completions for each of `problems` problems, also every `steps` training steps.
+    """Held-out evaluation: `samples` completions of `problems` problems, also every `steps` steps.
 
     `sets` are further tasks whose held-out problems are measured too, each under its name. `split`:
     the test problems, or validation problems that are neither tested nor trained on.
@@ -217,7 +217,7 @@ class RewardTerm:
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder that a model path names: in this package (`package:...`), on this machine, or None for a hub name."""
+    """The folder of a model path: of this package (`package:...`) or local; None for a hub name."""
     if path.startswith("package:"):
         return Path(__file__).resolve().parents[1] / path.removeprefix("package:")
     folder = Path(path).expanduser()

@@ -53,7 +53,7 @@ class LevelBandit(LevelMixture):
 
 
 class SEC(LevelBandit):
-    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of each level drawn, p by exp(Q / tau).
+    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of drawn levels.
 
     `rate` is alpha; `temperature` is tau, published as 1.0 for countdown, 0.4 for mathematics, 0.2
     with two dimensions of levels. Every Q starts at 0.
@@ -85,7 +85,7 @@ class SEC(LevelBandit):
 
 
 class DUMP(LevelBandit):
-    """DUMP (arXiv:2504.09710): value = mean |A| of the last `window` completions + sqrt(2 ln(N + 1) / (n + 1)).
+    """DUMP (arXiv:2504.09710): value = mean |A| of `window` completions + sqrt(2 ln(N+1) / (n+1)).
 
     p is proportional to exp(value / `temperature`). n counts all completions of the level, N those
     of all levels; the mean of a level without any is 0. It learns from training rewards alone; the

@@ -1,4 +1,4 @@
-"""The four schedules of E2H (arXiv:2506.06632): probabilities of K levels, 0 the easiest, by the step t of T."""
+"""The four schedules of E2H (arXiv:2506.06632): probabilities of K levels at step t of T."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,11 @@ class Balanced(LevelMixture):
 
 
 class Cosine(LevelMixture):
-    """E2H's cosine schedule: p_i = a (K - i) / S + (1 - a) (i + 1) / S, a = (1 + cos(pi t / T)) / 2, S = K (K + 1) / 2."""
+    """E2H's cosine schedule: from mostly easy to mostly hard.
+
+    p_i = a (K - i) / S + (1 - a) (i + 1) / S with a = (1 + cos(pi t / T)) / 2, S = K (K + 1) / 2,
+    and i = 0 the easiest level.
+    """
 
     def probabilities(self, step: int) -> list[float]:
         """Mostly easy at first, mostly hard at the end."""
@@ -39,7 +43,9 @@ class Cosine(LevelMixture):
 
 
 class Gaussian(LevelMixture):
-    """E2H's Gaussian schedule: p_i = p_min + (1 - K p_min) q_i, q_i proportional to exp(-(i - mu)^2 / (2 sigma^2)).
+    """E2H's Gaussian schedule: p_i = p_min + (1 - K p_min) q_i, a bell q around a moving centre.
+
+    q_i is proportional to exp(-(i - mu)^2 / (2 sigma^2)).
 
     The centre mu = (t / T)^`mu_exponent` (K - 1) moves from the easiest level to the hardest, fast
     at first where the exponent is below 1. `p_min` is what every level keeps, at most 1 / K; null

@@ -12,7 +12,7 @@ from efficient_rl.curricula.protocol import Curriculum
 
 
 class Levels:
-    """The pool by level, from easy to hard: distinct difficulties if there are at most `most`, else as many quantile bins.
+    """The pool by level, from easy to hard: distinct difficulties, or `most` quantile bins.
 
     `of[index]` is a problem's level, `members[level]` its problems, `names[level]` is for the log.
     Equal difficulties share a level, so there may be fewer bins than asked for; no level is empty.
@@ -39,7 +39,7 @@ class Levels:
 
 
 def _quantile_starts(counts: Mapping[float, int], most: int) -> list[float]:
-    """The lowest difficulty of every bin; a difficulty lies in the bin that the middle of its ranks belongs to."""
+    """The lowest difficulty of every bin; the middle of its ranks decides about a difficulty."""
     size, below = sum(counts.values()), 0
     starts: dict[int, float] = {}
     for difficulty, count in sorted(counts.items()):
@@ -55,7 +55,7 @@ def _name(lowest: float, highest: float) -> str:
 
 
 class LevelMixture(Curriculum):
-    """Draws a level for each problem by `probabilities`, then the level's next problem, all of a level before any again."""
+    """Draws a level for each problem by `probabilities`, then the level's next problem."""
 
     def __init__(self, levels: int = 8) -> None:
         check_whole("levels", levels, low=1)

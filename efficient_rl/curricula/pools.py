@@ -14,7 +14,7 @@ HARD, NORMAL, EASY, UNSEEN = "hard", "normal", "easy", "unseen"
 
 
 class DifficultyPools(Curriculum):
-    """prime-rl's pools (https://github.com/PrimeIntellect-ai/prime-rl): each draw picks a problem by the weight of its pool.
+    """prime-rl's pools (https://github.com/PrimeIntellect-ai/prime-rl): problems by pool weight.
 
     A problem is hard where the mean success of its latest group is at most `hard_until`, normal
     where it is at most `normal_until`, else easy; one without a group is unseen and weighs 1. The
@@ -90,7 +90,7 @@ class DifficultyPools(Curriculum):
         return {pool: size / self.size for pool, size in self.sizes().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many were drawn, how many of them for the first time, and the pools in their order."""
+        """How many were drawn, how many of them for the first time, and the pools."""
         pools, success = _copied(self.pools), self.success.state_dict()
         return {"drawn": self.drawn, "met": self.unseen.drawn, "pools": pools, "success": success}
 

@@ -16,7 +16,7 @@ Key = TypeVar("Key", int, str)
 
 
 class ADCL(Curriculum):
-    """ADCL (arXiv:2505.08364): K batches from easy to hard; once batch k is over, batch k + 1 alone is sorted anew.
+    """ADCL (arXiv:2505.08364): K batches from easy to hard; each is sorted anew before its turn.
 
     Every batch is an equal part of the pool and of the steps, and is gone through from its easy end
     to its hard end. The paper measures all of batch k + 1 with generations made for that; here
@@ -64,7 +64,7 @@ class ADCL(Curriculum):
         return [*map(self.order.__getitem__, places), *self.probes.take(probes)]
 
     def _stretch(self, count: int, step: int) -> tuple[int, int]:
-        """The part of the sorted batch whose turn it is: one of as many equal parts as the batch has steps."""
+        """The part of the sorted batch whose turn it is, one of as many as the batch has steps."""
         size, batches = len(self.order), len(self.batches)
         first, end = -(-self.batch * self.steps // batches), -(-(self.batch + 1) * self.steps // batches)
         turn, turns = min(step, end - 1) - first, end - first
@@ -79,7 +79,7 @@ class ADCL(Curriculum):
                 self.probed[index] = rate
 
     def beliefs(self) -> dict[str, float]:
-        """The batch, counted from 0, how many of the next one were probed, and how often those were solved."""
+        """The batch, from 0, how many of the next one were probed, and their success."""
         found = {"batch": float(self.batch), "probed": float(len(self.probed))}
         if self.probed:
             found["next_batch_success"] = statistics.fmean(self.probed.values())
@@ -109,7 +109,7 @@ def _with_keys(kind: Callable[[Any], Key], rates: Mapping[Any, float]) -> dict[K
 
 
 def resorted(members: Sequence[int], difficulties: Sequence[float], seen: dict[int, float], most_levels: int) -> list[int]:
-    """The members (easy first) from the most to the least successful, by their own or their level's rate."""
+    """The members (easy first) by falling success, their own or their level's."""
     if not seen:
         return list(members)
     levels = Levels(list(map(difficulties.__getitem__, members)), most_levels)

@@ -1,4 +1,4 @@
-"""What the rewards of a group say: how large its advantages are, and how often the problem was solved."""
+"""What a group's rewards say: the size of its advantages, the problem's success rate."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ def known(group: Sequence[float | None]) -> list[float]:
 
 
 def absolute_advantages(group: Sequence[float | None]) -> list[float]:
-    """|A| of each scored completion, A = (reward - mean) / (sample standard deviation + 1e-4) as TRL normalises a group."""
+    """|A| of each scored completion: (reward - mean) / (sample deviation + 1e-4), as in TRL."""
     rewards = known(group)
     if len(rewards) < 2:
         return [0.0] * len(rewards)
@@ -64,7 +64,7 @@ class Success:
         return statistics.fmean(scaled) if scaled else None
 
     def deviation(self, group: Sequence[float | None]) -> float | None:
-        """The (population) standard deviation of a group's successes, at most 1/2; None where nothing could be scored."""
+        """The (population) standard deviation of a group's successes, at most 1/2; None if unscored."""
         scaled = self.scaled(group)
         if not scaled:
             return None

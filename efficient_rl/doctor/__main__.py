@@ -1,4 +1,4 @@
-"""What would stop or ruin a sweep here, found in seconds: versions, GPUs, memory, host, folders, Slurm, model, reward.
+"""Finds in seconds what would stop or ruin a sweep here, from versions to the reward.
 
 python -m efficient_rl.doctor [-m] [overrides as for efficient_rl.sweep]
 """

@@ -1,4 +1,4 @@
-"""Counts the bytes of a training step without doing it: on tensors that have shapes and no contents."""
+"""Counts the bytes of a training step without doing it, on tensors without contents."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ FIRST_CHOICES = 8  # of a strategy whose choice changes, so many are looked at
 
 @dataclass(frozen=True)
 class Load:
-    """How much of a run one process does at a time: completions of a pass, passes, completions sampled together."""
+    """How much of a run one process does at a time: completions of a pass, passes, samples."""
 
     rows: int
     passes: int
@@ -72,7 +72,7 @@ class Step:
 
 
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make: bytes that live now, and the most that ever did."""
+    """Adds up the storages that operations make: the bytes that live, and their peak."""
 
     def __init__(self, held: Iterable[torch.Tensor]) -> None:
         """What is `held` already counts nothing: views of weights show up among the results too."""
@@ -184,7 +184,7 @@ def _made(run: RunConfig) -> PreTrainedModel:
 
 
 def _give_shapes_only(model: PreTrainedModel) -> None:
-    """Put the model on a CPU that has no memory: operations choose there what they would on a real one."""
+    """Put the model on a CPU without memory: operations choose there as on a real one."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -198,7 +198,7 @@ def _give_shapes_only(model: PreTrainedModel) -> None:
 
 
 def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainable: dict[str, Any]) -> dict[str, Any]:
-    """The largest of a strategy's first choices, all that trains where the choice never changes; only it has gradients."""
+    """The largest of a strategy's first choices, all that trains without a schedule."""
     schedule = strategy.schedule(model, run.seed, run.grpo.max_steps)
     if schedule is None:
         return trainable
@@ -219,7 +219,7 @@ def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainabl
 def _backward(
     model: PreTrainedModel, causal: PreTrainedModel, load: Load, active: set[str], tally: Tally
 ) -> tuple[int, int]:
-    """What the forward pass leaves for the backward pass, and the most that both add to what is held."""
+    """What forward leaves for backward, and the most that both add to what is held."""
     base = tally.now
     if load.passes > 1:  # what the passes before this one left
         for name, parameter in model.named_parameters():
@@ -260,7 +260,7 @@ def _only_completions(causal: PreTrainedModel, load: Load) -> Iterator[None]:
 
 
 def _sampling(model: PreTrainedModel, load: Load, rows: int, tally: Tally) -> tuple[int, int]:
-    """The full key-value cache of so many completions, and the most that drawing their last token adds to what is held."""
+    """The whole key-value cache, and the most that drawing the last token adds to what is held."""
     start = tally.now
     tokens = load.prompt + load.completion
     ids, mask = _tokens(rows, tokens)

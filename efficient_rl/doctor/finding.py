@@ -8,7 +8,7 @@ Level = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. A failure will stop the sweep, a warning may spoil it; `remedy` is a command or an override."""
+    """One finding: a failure stops the sweep, a warning may spoil it; `remedy` is a command."""
 
     level: Level
     check: str

@@ -1,4 +1,4 @@
-"""Checks the output folder: that it can be written, renamed in and locked, has room, and keeps the time."""
+"""Checks the output folder: writing, renaming, locking, free space, the server's clock."""
 
 import os
 import shutil

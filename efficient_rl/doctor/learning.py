@@ -1,4 +1,4 @@
-"""Checks that a run can learn: a right answer earns its reward, and the untrained model earns neither all nor nothing."""
+"""Checks that a run can learn: a right answer pays, and one step has groups that differ."""
 
 import json
 import tempfile
@@ -30,7 +30,7 @@ FORMS = {
 
 
 def check_golden(run: RunConfig) -> list[Finding]:
-    """Give the reward right and wrong answers in the form that the prompt asks for: the right ones must earn more."""
+    """Check that right answers in the form that the prompt asks for earn more than wrong ones."""
     try:
         drawn = run.task.build().problems("train", PROMPTS, HELD_OUT_SEED)
     except ValueError as error:
@@ -81,7 +81,7 @@ def _amount(value: Any) -> float:
 
 
 def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
-    """Do one step on eight prompts in a process of its own, and look at what the model wrote and earned."""
+    """Do one step on eight prompts in a process of its own, and judge what the model wrote."""
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
     from efficient_rl.rundir.directory import RunDirectory
@@ -148,7 +148,7 @@ def judge_probe(metrics: Mapping[str, float], completions: Sequence[str]) -> lis
 
 
 def repeated_share(text: str) -> float:
-    """The share of a text's characters that its most frequent character makes up; 0 for texts too short to say."""
+    """The share of the most frequent character in a text; 0 for texts too short to say."""
     letters = "".join(text.split())
     if len(letters) < 16:
         return 0.0

@@ -1,4 +1,4 @@
-"""Says whether a run fits into the memory there is, and finds the first change that makes it fit."""
+"""Says whether a run fits into memory, and finds the first change that makes it fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ def prompt_tokens(run: RunConfig) -> int:
 
 
 def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
-    """What each of the run's processes does at a time; ConfigError where the batch cannot be shared by them."""
+    """What each process does at a time; ConfigError where the batch cannot be shared."""
     from efficient_rl.doctor.dry_step import Load
     from efficient_rl.training.settings import split_batch
 
@@ -67,7 +67,7 @@ def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
 
 
 def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
-    """The bytes of one step of the run, in each of its processes; OSError where the model's configuration is not here."""
+    """The bytes of one step in each process; OSError without the model's configuration."""
     from efficient_rl.doctor.dry_step import dry_step
 
     step = dry_step(run, load_of(run, machine, prompt), machine.half and run.model.dtype != "float32")
@@ -79,7 +79,7 @@ def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
 
 
 def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple[str, "Step"] | None:
-    """The overrides of the fewest changes with which the run fits, in the order of `changes`, and what it needs then."""
+    """The first overrides, in the order of `changes`, with which the run fits, and its need then."""
     overrides = dict[str, object]()
     changed, before = run, measure(run)
     for values, changed in changes(run, also_evaluation=before.held + before.evaluating > available_bytes):
@@ -97,7 +97,7 @@ def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple
 
 
 def _scaled(before: "Step", run: RunConfig, changed: RunConfig) -> float | None:
-    """Where only the rows of a pass differ, the least that the run needs then: activations follow the rows."""
+    """The least that a run needs which differs in the rows of a pass alone; else None."""
     rows, passes = changed.grpo.per_device_train_batch_size, changed.grpo.gradient_accumulation_steps
     same = replace(run.grpo, per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
     if replace(run, grpo=same) != changed:
@@ -108,7 +108,7 @@ def _scaled(before: "Step", run: RunConfig, changed: RunConfig) -> float | None:
 
 
 def changes(run: RunConfig, also_evaluation: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
-    """Overrides, and the run with these and all before them: what costs only time comes first, another question last."""
+    """Overrides, and the run with these and all before them; those that cost only time first."""
 
     def grpo(**values: Any) -> tuple[dict[str, Any], RunConfig]:
         nonlocal run
@@ -158,7 +158,7 @@ def check_memory(run: RunConfig, machine: Machine) -> Verdict:
 
 
 def _smallest_gpu(what: str, step: "Step") -> Finding:
-    """For nodes that cannot be seen from here: the smallest GPU that is sold on which the run fits."""
+    """For nodes that cannot be seen from here: the smallest GPU that is sold on which it fits."""
     for size in GPU_GIB:
         if step.peak <= HEADROOM * size * 2**30:
             return ok("memory", f"{what}: fits a GPU of {size} GiB")

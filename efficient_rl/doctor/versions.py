@@ -29,7 +29,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def requirements() -> list[str]:
-    """What this package asks for, without its extras: as it was installed, or as the checkout says."""
+    """What this package requires without extras: as installed, or as the checkout says."""
     try:
         asked = importlib.metadata.requires("efficient_rl") or []
         return [text for text in asked if "extra ==" not in text]
@@ -69,7 +69,7 @@ def check_versions(
 
 
 def check_driver(driver: str | None, cuda: str | None) -> list[Finding]:
-    """Whether the GPU's driver is new enough for the CUDA that torch was built for; None: no GPU, or torch for CPUs."""
+    """Whether the driver is new enough for torch's CUDA; None: no GPU, or torch for CPUs."""
     if driver is None:
         return []
     if cuda is None:
