@@ -44,7 +44,7 @@ class Prompts:
         self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
 
     def write(self, problem: Problem) -> str:
-        """The text of one problem, with the beginning of the completion that the template writes."""
+        """The text of one problem, and what the template writes of the completion."""
         settings = self._settings
         if settings.template is None and self._model.prompt == "symbols":
             return problem.symbols
@@ -75,7 +75,7 @@ class Prompts:
         return ids
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
-        """The tokens that end a completion: the model's, the tokenizer's, all that contain `stop`."""
+        """The tokens that end a completion: the model's, the tokenizer's, those with `stop`."""
         configured = model.generation_config.eos_token_id
         ids = {self._tokenizer.eos_token_id}
         ids.update(configured if isinstance(configured, list) else [configured])

@@ -51,7 +51,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Axis:
-    """One override with all values it takes; `span` holds an interval, which has no list of them."""
+    """One override with all values it takes; those of an interval, in `span`, have no list."""
 
     key: str
     values: Sequence[Any]

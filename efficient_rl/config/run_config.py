@@ -63,7 +63,7 @@ class RunConfig:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted names; arguments stand directly under their component."""
+    """Nested dictionaries as one with dotted names; arguments stand directly below a component."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if key == "reward":

@@ -15,11 +15,11 @@ class Curriculum:
     refills: int = 0  # how often groups without a signal may be replaced by new ones within one step (DAPO)
 
     def begin(self, difficulties: Sequence[float], seed: int, steps: int) -> None:
-        """Take the pool's difficulties, in the order of its problems, and the training's `steps`."""
+        """Take the pool's difficulties, in the order of its problems, and the number of steps."""
         raise NotImplementedError
 
     def draw(self, count: int, step: int) -> list[int]:
-        """Indices of `count` problems for the step, from 0; the same for the same seed and history."""
+        """Indices of `count` problems for the step, from 0; decided by seed and history."""
         raise NotImplementedError
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:

@@ -64,7 +64,7 @@ class Success:
         return statistics.fmean(scaled) if scaled else None
 
     def deviation(self, group: Sequence[float | None]) -> float | None:
-        """The (population) standard deviation of a group's successes, at most 1/2; None if unscored."""
+        """The (population) standard deviation of a group's successes, at most 1/2; else None."""
         scaled = self.scaled(group)
         if not scaled:
             return None

@@ -79,7 +79,7 @@ def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
 
 
 def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple[str, "Step"] | None:
-    """The first overrides, in the order of `changes`, with which the run fits, and its need then."""
+    """The first overrides, in the order of `changes`, with which the run fits, and its need."""
     overrides = dict[str, object]()
     changed, before = run, measure(run)
     for values, changed in changes(run, also_evaluation=before.held + before.evaluating > available_bytes):

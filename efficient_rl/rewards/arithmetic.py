@@ -1,4 +1,4 @@
-"""Exact values of sums over + - * / and parentheses, with every operation on the way; bounded, and nothing is executed."""
+"""Exact values of sums over + - * / and parentheses, with their operations; nothing is executed."""
 
 import re
 from dataclasses import dataclass, field

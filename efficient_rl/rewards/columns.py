@@ -1,4 +1,4 @@
-"""What the rewards read from the columns that the trainer hands them, and from a completion's text."""
+"""What rewards read from the trainer's columns, and from a completion's text."""
 
 import json
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ def verdicts(
     place: Sequence[str] | None,
     prefill: Sequence[str] | None = None,
 ) -> list[bool]:
-    """Whether each completion's answer is right; `gold` is JSON, `place` says where the answer stands (None: default)."""
+    """Whether each completion's answer is right; `gold` is JSON, `place` None the default."""
     rows = zip(whole_texts(completions, prefill), check, gold, positions(place, len(completions)), strict=True)
     return list(starmap(_verdict, rows))
 
 
 def positions(place: Sequence[str] | None, count: int) -> Sequence[str]:
-    """Where each of `count` completions has its answer; the default place where the data do not say."""
+    """Where each of `count` completions has its answer: as the data say, or the default."""
     return [DEFAULT_PLACE] * count if place is None else place
 
 

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"-?[0-9]++(?:,[0-9]{3}(?![0-9]))*+(?:\.[0-9]++)?+(?:/[0-9]+
 
 @dataclass(frozen=True)
 class LogicalConsistency:
-    """The share of true equations in the reasoning, or 0 where the final answer does not follow from them.
+    """The share of true equations in the reasoning; 0 where the answer does not follow from them.
 
     Every different `a op b = c` counts once, by exact fractions (`10 / 3 = 3.33` is false). An
     answer follows if it is the value of the last equation's right side; an answer that is itself an
@@ -62,7 +62,7 @@ def _is_made_of(answer: str, equations: Sequence[Equation]) -> bool:
 
 
 def _is_last_value(answer: str, equations: Sequence[Equation]) -> bool:
-    """Whether the answer, or the only number in it, is the value that the last equation ends with."""
+    """Whether the answer, or the only number in it, is the value of the last equation."""
     plain = in_ascii(answer[:1000])
     numbers = NUMBER.findall(plain)
     written = evaluate(plain.strip())

@@ -19,7 +19,7 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
 @dataclass(frozen=True)
 class Imported:
-    """The reward function that `path` names: `package.module.function`, called as TRL would call it.
+    """The reward function that `path` names, `package.module.function`, called as by TRL.
 
     With `arguments` the path names a function that returns the reward function for them, such as
     TRL's `get_soft_overlong_punishment`. With `messages` completions become lists of one assistant
@@ -97,7 +97,7 @@ def _message(text: str) -> list[dict[str, str]]:
 
 @lru_cache(maxsize=64)
 def _resolved(path: str, arguments: str | None) -> Callable[..., Any]:
-    """The function that a path names, or that the function there returns for the arguments (JSON)."""
+    """The function that a path names, or that the function there returns for arguments (JSON)."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

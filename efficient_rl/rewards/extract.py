@@ -1,4 +1,4 @@
-"""Where in a completion the answer is: the last pair of answer tags, the last complete box, a line, or after the hashes."""
+"""Finds the answer in a completion: in the last tags or box, on a line, after the hashes."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Rewards for the form of a completion: think and answer tags, and steps that are marked as such."""
+"""Rewards for the form of a completion: think and answer tags, marked steps."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ STEP_WORD = re.compile(r"\b(first(?:ly)?|second(?:ly)?|third(?:ly)?|next|then|fi
 
 @dataclass(frozen=True)
 class ThinkFormat:
-    """1 where the whole completion is `<think>...</think><answer>...</answer>`, else 0 (DeepSeek-R1, arXiv:2501.12948).
+    """1 for exactly `<think>...</think><answer>...</answer>`, else 0 (R1, arXiv:2501.12948).
 
     Each tag stands once; only white space may stand between the two pairs and around them. What the
     prompt already wrote of the completion counts.
@@ -43,7 +43,7 @@ def _is_tagged(text: str) -> float:
 
 @dataclass(frozen=True)
 class TagCount:
-    """0.25 for each of the four think and answer tags that occurs exactly once (Open-R1's, without its line breaks)."""
+    """0.25 for each think or answer tag that occurs exactly once (as Open-R1, any line breaks)."""
 
     __name__ = "tag_count"
 
@@ -54,7 +54,7 @@ class TagCount:
 
 @dataclass(frozen=True)
 class ReasoningSteps:
-    """min(1, steps / `wanted`), after Open-R1: lines that begin `Step 2:`, `2.` or `-`, and `First,`, `Then,`, `Finally,`.
+    """min(1, steps / `wanted`), after Open-R1; steps begin `Step 2:`, `2.`, `-` or `First,`.
 
     Only steps that say something, and different things, count. It still pays for form alone: give
     it a small weight.
@@ -73,7 +73,7 @@ class ReasoningSteps:
 
 
 def _steps(text: str) -> set[str]:
-    """What the marked steps say; a line that is both numbered and begins with a word such as `First,` is one step."""
+    """What the marked steps say; a numbered line that begins with `First,` is one step."""
     lines = {match[1].strip() for match in STEP_LINE.finditer(text)}
     words = {match[2].strip() for match in STEP_WORD.finditer(STEP_LINE.sub("", text))}
     return (lines | words) - {""}

@@ -11,7 +11,7 @@ from efficient_rl.rewards.columns import groups, verdicts
 
 @dataclass(frozen=True)
 class KimiLength:
-    """Among the completions of one prompt, shorter is better; wrong ones are never paid for it (Kimi k1.5, 2501.12599).
+    """Shorter is better among one prompt's right completions (Kimi k1.5, arXiv:2501.12599).
 
     With lambda = 0.5 - (tokens - min) / (max - min) over the group: lambda where the answer is
     right, min(0, lambda) where it is wrong, 0 for all where all are equally long.
@@ -46,7 +46,7 @@ class KimiLength:
 
 @dataclass(frozen=True)
 class Cosine:
-    """A right answer is worth more when short, a wrong one less bad when long (arXiv:2502.03373, appendix C.1).
+    """Right answers pay more when short, wrong ones cost less when long (arXiv:2502.03373, C.1).
 
     long + (short - long) (1 + cos(pi t / T)) / 2 for t of at most T = `max_tokens` tokens, where
     short and long are the values at 0 and at T tokens; beyond T it stays at long. `exceeded`
@@ -97,7 +97,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """0 up to L - c tokens, then falling evenly to -1 at L tokens, and -1 beyond (DAPO, arXiv:2503.14476, equation 13).
+    """0 up to L - c tokens, then falling to -1 at L tokens (DAPO, arXiv:2503.14476, equation 13).
 
     L is `max_tokens`, c is `cache_tokens`; without one it is a fifth of L, as in the paper (4,096
     of 20,480).
@@ -131,7 +131,7 @@ class SoftOverlong:
 
 @dataclass(frozen=True)
 class Repetition:
-    """(1 - different / all) x `max_penalty` over n-grams of tokens; 0 below n tokens (arXiv:2502.03373, appendix C.2)."""
+    """(1 - different / all) x `max_penalty` over n-grams of tokens (arXiv:2502.03373, C.2)."""
 
     ngram: int = 3
     max_penalty: float = -1.0

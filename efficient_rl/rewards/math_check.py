@@ -1,4 +1,4 @@
-"""Judges an answer in LaTeX or text against a gold one: numbers exactly, lists item by item, the rest by sympy.
+"""Judges an answer in LaTeX or text: numbers exactly, lists item by item, the rest by sympy.
 
 What sympy sees is one expression each time, without words, integrals or large powers, in a bounded
 process (`judge`).
@@ -45,7 +45,7 @@ Equal = Callable[[str, str], bool]
 
 
 def math(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is `gold["answer"]`: a number, word, expression, equation, list, set, tuple or interval.
+    """Whether the answer is `gold["answer"]`: a number, word, expression, list or interval.
 
     A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is
     wanted. A list of another length than the gold one is wrong, whatever is in it; order counts
@@ -58,7 +58,7 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
 
 
 class Clock:
-    """Asks the judge until the CPU time for one answer is spent; every question after that is answered no."""
+    """Asks the judge until the CPU time for one answer is spent; then answers no."""
 
     def __init__(self) -> None:
         self.left = PAIR_SECONDS
@@ -73,7 +73,7 @@ class Clock:
 
 
 def equal(answer: str, gold: str, clock: Clock) -> bool:
-    """Whether two plain texts are the same answer; `clock` bounds what sympy may take for all their parts together."""
+    """Whether two plain texts are the same answer; `clock` bounds sympy's time in all."""
     wanted = read_quantity(gold)
     if wanted is not None:
         alone = BRACED.fullmatch(answer)
@@ -112,7 +112,7 @@ def paired(theirs: list[str], ours: list[str], clock: Clock) -> bool:
 
 
 def items(text: str) -> tuple[str, list[str]]:
-    """The brackets around a tuple or interval ("" for a bare list, a set or one expression) and the parts inside."""
+    """The brackets of a tuple or interval ("" for all else) and the parts inside."""
     member = MEMBER.match(text)
     text = text[member.end() :] if member else text
     bracketed = BRACKETED.fullmatch(text)
@@ -139,7 +139,7 @@ def both_signs(text: str) -> list[str]:
 
 
 def as_interval(text: str) -> str | None:
-    """The interval that an inequality in one letter describes, or all reals, as text; None for other text."""
+    """The interval that an inequality in one letter describes, or all reals; else None."""
     if REALS.fullmatch(text):
         return "(-\\infty, \\infty)"
     found = BETWEEN.fullmatch(text)

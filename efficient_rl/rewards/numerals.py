@@ -1,4 +1,4 @@
-"""Reads numbers the way people and LaTeX write them, exactly, and says when two of them are the same answer."""
+"""Reads numbers as people and LaTeX write them, exactly, and says when two agree."""
 
 import re
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ PRODUCT = re.compile(r"\\times|\\cdot|\u00d7")
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An exact value with what was written around it: 50% is 1/2 in percent; `unreduced` marks 84/2, a sum left undone."""
+    """An exact value with its unit: 50% is 1/2 in percent; `unreduced` marks 84/2, left undone."""
 
     value: Fraction
     unit: str = ""
@@ -102,7 +102,7 @@ def _scaled(part: dict[str, str]) -> Fraction | None:
 
 
 def answers(text: str, wanted: Quantity) -> bool:
-    """Whether a text gives exactly the wanted number, or is an equation with nothing else on any side: `x = 3 + 4 = 7`.
+    """Whether a text gives exactly the wanted number, also as an equation: `x = 3 + 4 = 7`.
 
     50% is 0.5 and, as questions that ask for a percentage have bare answers, also 50 (not 0.5% for
     0.5); a bare 50 is 50%. Units that contradict each other are wrong, and so is a division left

@@ -1,4 +1,4 @@
-"""Process supervision: a reward for every step of the reasoning, and the advantages of tokens that follow from them."""
+"""Process supervision: a reward for every step of the reasoning, advantages for tokens."""
 
 import json
 import re
@@ -20,7 +20,7 @@ PART_CHARACTERS = 40  # what looking at one costs beside its own
 
 @dataclass(frozen=True)
 class StepRewards:
-    """Rewards of steps for process supervision (DeepSeekMath, arXiv:2402.03300, section 4.1.3), judged by arithmetic.
+    """Rewards of steps, judged by arithmetic (DeepSeekMath, arXiv:2402.03300, section 4.1.3).
 
     A step is a line, or a part of one between semicolons, with at least one equation that no
     earlier step wrote: 1 if all its equations are true, else 0; the first 40,000 characters of such
@@ -34,7 +34,7 @@ class StepRewards:
     def steps(
         self, completion: str, check: str, gold: Mapping[str, Any], place: str | None = None
     ) -> list[tuple[int, float]]:
-        """(end in characters, reward) of every step in order; the answer's end is that of the completion."""
+        """(end in characters, reward) of each step; the answer ends with the completion."""
         right = is_correct(completion, check, gold, place or DEFAULT_PLACE)
         return [*_equation_steps(reasoning(completion)), (len(completion), float(right))]
 
@@ -84,7 +84,7 @@ def token_ends(ends: Sequence[int], pieces: Sequence[str], text: str | None = No
 
 
 def _aligned(pieces: Sequence[str], text: str) -> list[int]:
-    """How much of the text is written after each token; what cannot be found writes nothing by itself."""
+    """How much of the text is written after each token; what cannot be found writes nothing."""
     written, position = [], 0
     for piece in pieces:
         core = piece.strip()

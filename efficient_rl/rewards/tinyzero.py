@@ -1,4 +1,4 @@
-"""TinyZero's scorers for countdown and multiplication, mended, and countdown as published for comparison."""
+"""TinyZero's scorers for countdown and multiplication, fixed, and countdown as published."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ Number = int | float | complex
 
 @dataclass(frozen=True)
 class TinyZeroCountdown:
-    """TinyZero's reward for countdown: 0 without an answer, `format_score` for a wrong one, `score` for a right one.
+    """TinyZero's reward for countdown: 0, `format_score` for a wrong answer, `score` for right.
 
     By default it is strict: the last answer tags anywhere in the completion count, exact fractions
     over + - * / decide, and what is no expression gets 0, so that tags around junk earn nothing.
@@ -59,7 +59,7 @@ class TinyZeroCountdown:
         prefill: list[str] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """One value a completion, None for other checks than `countdown`; `gold` is JSON with numbers and target."""
+        """One value a completion, None for other checks than `countdown`; `gold` is JSON."""
         texts, value = whole_texts(completions, prefill), self._strict
         if self.tinyzero_compat:
             texts, value = list(completions), self._published
@@ -93,7 +93,7 @@ class TinyZeroCountdown:
 
 @dataclass(frozen=True)
 class TinyZeroMultiply:
-    """TinyZero's reward for a whole number: 0 without one in the answer tags, `format_score` if wrong, `score` if right.
+    """TinyZero's reward for whole numbers: 0, `format_score` for a wrong one, `score` for right.
 
     The last answer tags count; the published scorer also wants `Assistant:` in the prompt. Problems
     whose gold answer is no whole number get None.
@@ -135,7 +135,7 @@ def published_answer(text: str) -> str | None:
 
 
 def python_value(text: str) -> Number:
-    """The value that Python gives arithmetic over + - * / // ** and numbers, floats included, without executing it.
+    """Python's value of arithmetic over + - * / // ** and numbers, without executing it.
 
     ValueError for anything else and for values beyond 20,000 bits; else what Python raises.
     """

@@ -1,4 +1,4 @@
-"""Judges answers that a model wrote, without ever executing them: finds the answer, then asks the problem's checker.
+"""Judges answers that a model wrote, without executing them: finds and checks the answer.
 
 Every verdict is bounded in characters and time, is the same in threads and processes, and is wrong
 where it is in doubt.
@@ -39,7 +39,7 @@ def countdown(answer: str, gold: Mapping[str, Any]) -> bool:
 
 
 def number(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is exactly one number, equal to `gold["answer"]`; `parse_number` says what counts as one.
+    """Whether the answer is exactly one number (see `parse_number`), equal to `gold["answer"]`.
 
     With `gold["lowest"]` a fraction must be in lowest terms: 6/8 is no answer where 3/4 is wanted.
     """
@@ -53,7 +53,7 @@ def _can_be_reduced(answer: str) -> bool:
 
 
 def choice(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is the option letter `gold["answer"]` (A to E), alone, in brackets or not, of either case."""
+    """Whether the answer is the option letter `gold["answer"]` (A to E), of either case."""
     given = CHOICE.fullmatch(unwrap(answer)) if len(answer) <= MAX_CHARACTERS else None
     return given is not None and given[1].upper() == str(gold["answer"]).strip("() ").upper()
 
@@ -67,7 +67,7 @@ CHECKERS: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
 
 
 def is_correct(completion: str, check: str, gold: Mapping[str, Any], place: str = DEFAULT_PLACE) -> bool:
-    """Whether the answer at `place` in the completion passes the checker named `check`; no text makes it raise.
+    """Whether the answer at `place` passes the checker named `check`; no text makes it raise.
 
     ValueError for a checker or place that does not exist, before any text is read.
     """

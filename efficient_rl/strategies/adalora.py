@@ -1,4 +1,4 @@
-"""AdaLoRA: adapters in the form of a singular value decomposition, whose ranks shrink where they matter least."""
+"""AdaLoRA: adapters in the form of an SVD, whose ranks shrink where they matter least."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLora(LowRank):
-    """AdaLoRA (arXiv:2303.10512): W + (alpha / r) P E Q, E diagonal and 0 at the start; the least important entries go.
+    """AdaLoRA (arXiv:2303.10512): W + (alpha / r) P E Q, E diagonal; its least entries go.
 
     Starts with `initial_rank_factor` times `rank` (the mean at the end). The budget stays for the
     share `warmup` of the steps, falls by a cubic, and stays again for the share `final`.
@@ -78,7 +78,7 @@ class AdaLora(LowRank):
 
 
 class BudgetSchedule(Schedule):
-    """Drives PEFT's rank allocator. A step counts once it is done, so that the last of all has the final budget.
+    """Drives PEFT's rank allocator; a step counts when done, so the last has the final budget.
 
     The ranks stay out of PEFT's configuration: what it saves keeps its shapes, with zeros where a
     rank is lost, and loads into a new model as it is.
@@ -106,7 +106,7 @@ class BudgetSchedule(Schedule):
         self._done = step + 1
 
     def see_gradients(self) -> None:
-        """Add the gradient of the orthogonality penalty, which PEFT adds to a loss that GRPO does not use."""
+        """Add the gradient of the orthogonality penalty, which PEFT adds to another loss."""
         wanted = (f"lora_A.{ADAPTER}", f"lora_B.{ADAPTER}")
         factors = [(n, p) for n, p in self._model.named_parameters() if n.endswith(wanted)]
         for name, factor in factors:
@@ -146,7 +146,7 @@ class BudgetSchedule(Schedule):
 
 
 def orthogonality_gradient(factor: "Tensor", rows: bool) -> "Tensor":
-    """The gradient of |M|, M = F F^T - I over rows or F^T F - I over columns: 2 M F / |M| or 2 F M / |M|."""
+    """The gradient of |M|: 2 M F / |M| with M = F F^T - I over rows, else 2 F M / |M|."""
     import torch
 
     gram = factor @ factor.T if rows else factor.T @ factor

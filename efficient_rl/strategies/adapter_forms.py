@@ -1,4 +1,4 @@
-"""Strategies that train adapters of other forms than B A, through PEFT: vectors, sums and products, rotations."""
+"""Strategies with adapters of other forms than B A, through PEFT: vectors, sums, rotations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class RandomProjection(Adapters):
 
 @dataclass(frozen=True, kw_only=True)
 class Vera(RandomProjection):
-    """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A with random A and B frozen and shared; the vectors d and b = 0 train.
+    """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A; A and B random, only b = 0 and d train.
 
     Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the
     largest module.
@@ -58,7 +58,7 @@ class Vera(RandomProjection):
 
 @dataclass(frozen=True, kw_only=True)
 class RandLora(RandomProjection):
-    """RandLoRA (arXiv:2502.00987): a sum of random low-rank bases, enough for full rank, weighted by trained vectors.
+    """RandLoRA (arXiv:2502.00987): random low-rank bases, summed with trained weights.
 
     A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by
     default, so mind the rate.
@@ -86,7 +86,7 @@ class RandLora(RandomProjection):
 
 @dataclass(frozen=True, kw_only=True)
 class TinyLora(RandomProjection):
-    """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i, fixed random P_i; only the vectors v (length u) train.
+    """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i; only the vectors v train.
 
     `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers
     for the whole model. Meant for reinforcement learning; the authors need 100 to 1000 times more
@@ -120,7 +120,9 @@ class TinyLora(RandomProjection):
 
 @dataclass(frozen=True, kw_only=True)
 class LoHa(LowRank):
-    """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise, of rank up to rank^2; B2 = 0 at the start.
+    """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise.
+
+    The update has a rank of up to rank^2; B2 = 0 at the start.
 
     Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole
     update.
@@ -136,7 +138,7 @@ class LoHa(LowRank):
 
 @dataclass(frozen=True, kw_only=True)
 class LoKr(LoHa):
-    """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product; D is of low rank where that is smaller.
+    """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product.
 
     On small modules D stays whole, and the rank only scales. `factor` is the size of C; -1 makes it
     near the square root.
@@ -157,7 +159,7 @@ class LoKr(LoHa):
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Adapters):
-    """(IA)3 (arXiv:2205.05638): one trained factor for every key, value and inner activation of the MLPs, 1 at the start.
+    """(IA)3 (arXiv:2205.05638): one trained factor a key, value and inner activation, 1 at first.
 
     `feedforward_modules` is a regular expression for those targets whose inputs are scaled, and not
     their outputs.
@@ -178,7 +180,7 @@ class IA3(Adapters):
 
 @dataclass(frozen=True, kw_only=True)
 class Oft(Adapters):
-    """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices, the identity at the start.
+    """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices.
 
     The rotation is a Cayley transform whose inverse is a series of five terms: only nearly
     orthogonal for large angles.

@@ -63,7 +63,7 @@ def name_matches(pattern: str, name: str) -> bool:
 
 
 def is_conv1d(module: "nn.Module") -> bool:
-    """Whether it is GPT-2's form of a linear module, whose weight has the shape (inputs, outputs)."""
+    """Whether it is GPT-2's linear module, with a weight of shape (inputs, outputs)."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, Conv1D)

@@ -63,7 +63,7 @@ class Adapters(Strategy):
         """PEFT's configuration for the chosen modules, which `shared` names already."""
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model around the frozen one; only the adapters train. Raises ValueError where that cannot be."""
+        """A PEFT model around the frozen one, in which only the adapters train."""
         from peft import get_peft_model
 
         targets = find_targets(model, self.target_modules, self.layers)
@@ -126,7 +126,7 @@ class RsLora(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class Dora(Lora):
-    """DoRA (arXiv:2402.09353): m (W + s B A) / |W + s B A|, one norm an output, where the magnitudes m train too.
+    """DoRA (arXiv:2402.09353): m (W + s B A) / |W + s B A|, where the magnitudes m train too.
 
     Every forward pass computes the norm of the whole weight: slower than LoRA. Sample from merged
     weights.
@@ -137,7 +137,7 @@ class Dora(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class Pissa(Lora):
-    """PiSSA (arXiv:2404.02948): A and B start as the largest singular directions of W, and the frozen base is the rest of W.
+    """PiSSA (arXiv:2404.02948): A and B start as W's largest singular directions, out of the base.
 
     The base changes: without the adapter the model is not the original one, and a checkpoint fits
     only the base that the same weights and the same SVD routine give. What `save` writes is plain
@@ -162,7 +162,7 @@ class Pissa(Lora):
         return adapted
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
-        """W - s B0 A0 + s B A is W + s [B, -B0] [A; A0]: LoRA of twice the rank, and of twice alpha for the same s."""
+        """W - s B0 A0 + s B A is W + s [B, -B0] [A; A0]: LoRA of twice the rank and alpha."""
         import torch
 
         pairs = {}
@@ -174,7 +174,7 @@ class Pissa(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class LoraFA(Lora):
-    """LoRA-FA (arXiv:2308.03303): LoRA with A frozen as it was drawn, so that only the r numbers A x are kept for backward.
+    """LoRA-FA (arXiv:2308.03303): LoRA with A frozen; backward keeps only the r numbers A x.
 
     Its AdamW gets B's gradient as g (A A^T)^-1 / s^2, the step that comes closest to the full
     weight's gradient. PEFT's `create_lorafa_optimizer` computes the same in bfloat16, but its state
@@ -215,13 +215,13 @@ class LoraFA(Lora):
 
 
 def freeze_weights(layer: Any, *names: str) -> None:
-    """Freeze parts of an adapter so that PEFT keeps them frozen, also after adapters were switched off and on."""
+    """Freeze parts of an adapter, also for when PEFT switches adapters off and on."""
     layer.frozen_peft_weight_names = {ADAPTER: names}
     layer._freeze_non_trainable_peft_weights()
 
 
 def save_as_lora(model: "PeftModel", folder: Path, pairs: "Mapping[str, tuple[Tensor, Tensor]]", **changes: Any) -> None:
-    """Write a plain LoRA adapter with these (A, B) by layer, which PEFT loads on the original model."""
+    """Write these (A, B) by layer as plain LoRA, which PEFT loads on the original model."""
     from safetensors.torch import save_file
 
     config = copy.deepcopy(model.peft_config[ADAPTER])

@@ -1,4 +1,4 @@
-"""AutoFreeze: the first blocks freeze one after the other, once their gradients hardly change any more."""
+"""AutoFreeze: the first blocks freeze in order, once their gradients hardly change."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class AutoFreeze(Strategy):
-    """AutoFreeze (arXiv:2102.01386): after each of `intervals` equal parts of the run a longer prefix of blocks may freeze.
+    """AutoFreeze (arXiv:2102.01386): after each of `intervals` a longer prefix may freeze.
 
     With G_l the 1-norm of block l's gradients summed over the interval and eta_l = |G_l before -
     G_l| / G_l before, training now starts at the first block whose eta reaches the given percentile

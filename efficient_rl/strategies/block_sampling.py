@@ -17,7 +17,7 @@ ORDERS = ("random", "descending", "ascending")
 
 @dataclass(frozen=True)
 class Lisa(Strategy):
-    """LISA (arXiv:2403.17919): every `interval` steps `active_layers` blocks are drawn uniformly; only they train.
+    """LISA (arXiv:2403.17919): every `interval` steps other `active_layers` blocks train.
 
     Embeddings, final norm and head always train, so backward goes through every block: it saves
     memory, not time. The same blocks may be drawn twice in a row. The optimizer must own all
@@ -68,7 +68,7 @@ class LisaSchedule(Switching):
 
 @dataclass(frozen=True)
 class BAdam(Strategy):
-    """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps, with a new Adam each time.
+    """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps.
 
     A random order is drawn anew for every round through all blocks; the published code goes
     descending unless told. Embeddings, final norm and head never train. In a run of fewer than

@@ -1,4 +1,4 @@
-"""Finds the transformer blocks of any causal language model through its structure, and freezes all but named parts."""
+"""Finds the transformer blocks of a causal language model, and freezes all but named parts."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_blocks(model: "PreTrainedModel") -> "nn.ModuleList":
-    """The list of transformer blocks: the `ModuleList` as long as the configuration's `num_hidden_layers`.
+    """The list of blocks: the `ModuleList` as long as the configuration's `num_hidden_layers`.
 
     Raises ValueError where the model has no such list.
     """
@@ -75,7 +75,7 @@ def part_names(model: "PreTrainedModel") -> list[str]:
 
 
 def refuse_adapters(model: "PreTrainedModel", strategy: str) -> None:
-    """Raise ValueError for a model with PEFT's adapters, whose frozen weights this strategy would train or freeze."""
+    """Raise ValueError for a model with PEFT's adapters, whose base must stay frozen."""
     if hasattr(model, "peft_config"):
         raise ValueError(
             f"strategy={strategy} works on a model's own weights, not on {type(model).__name__} with its adapters; "

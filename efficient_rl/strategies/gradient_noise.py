@@ -15,7 +15,9 @@ VARIANCES = ("samples", "rows")
 
 @dataclass(frozen=True)
 class AutoSNR(Measuring):
-    """Auto-SNR (arXiv:2210.11466): tensors whose gradients' mean g^2 / (variance + `epsilon`) is below `threshold` freeze.
+    """Auto-SNR (arXiv:2210.11466): tensors whose gradients are mostly noise freeze.
+
+    A tensor trains while the mean of g^2 / (variance + `epsilon`) reaches `threshold`.
 
     Measured over the first `batches` steps of every `interval`, for which all tensors have
     gradients again; a frozen one whose ratio has risen returns. If none reaches the threshold, the
@@ -104,7 +106,7 @@ class RowSNRSchedule(SNRSchedule):
 
 
 class SampleSNRSchedule(SNRSchedule):
-    """The paper's reading: variance over the steps, by Welford's running mean and sum of squared deviations."""
+    """The paper's reading: variance over the steps, by Welford's algorithm."""
 
     least = 2
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraXS(Lora):
-    """LoRA-XS (arXiv:2405.17604): W + (alpha / rank) U S R V^T with the top singular directions of W; only R (r x r) trains.
+    """LoRA-XS (arXiv:2405.17604): W + (alpha / rank) U S R V^T, where only R (r x r) trains.
 
     R is drawn with a standard deviation of `init_std`, so the start is only almost the base model
     (0 makes it exact). PEFT has no such method: this is its LoRA with A = R V^T, and `save` writes

@@ -1,4 +1,4 @@
-"""What Auto-RGN and Auto-SNR share: gradients measured at the start of each interval decide about its rest."""
+"""What Auto-RGN and Auto-SNR share: the start of each interval decides about its rest."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Measuring(Strategy):
 
 
 class MeasuringSchedule(Switching):
-    """Measures in the first steps of every interval; in the first interval it also decides after each of them."""
+    """Measures in the first steps of every interval, and decides after them."""
 
     least = 1
 

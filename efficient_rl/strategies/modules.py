@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Modules(Strategy):
-    """Every parameter trains whose name one of the regular expressions finds, such as `v_proj` or `layers.[0-3].mlp`."""
+    """Parameters train whose names match an expression, such as `v_proj` or `layers.[0-3].mlp`."""
 
     patterns: Sequence[str]
     also_train: Sequence[str] = ()
@@ -49,7 +49,7 @@ class Modules(Strategy):
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the chosen parameters trainable. Raises ValueError for a pattern that finds none."""
+        """The same model with the chosen parameters trainable; ValueError without any."""
         train_only(model, (), self.also_train)
         for pattern in self.patterns:
             chosen = matching(model, pattern)
@@ -62,7 +62,7 @@ class Modules(Strategy):
 
 @dataclass(frozen=True)
 class Parts(Strategy):
-    """Every parameter of the named kinds trains, found by structure: attention, mlp, norms, biases, head.
+    """Parameters of the named kinds train: attention, mlp, norms, biases, head.
 
     Biases alone are BitFit (arXiv:2106.10199), and include those of norms; Llama has none, Qwen2
     only those of q, k and v. The head is what the model's `get_output_embeddings` returns: where it
@@ -80,7 +80,7 @@ class Parts(Strategy):
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with those kinds of parameters trainable. Raises ValueError for a kind that it does not have."""
+        """The same model with those kinds trainable; ValueError for a kind that it lacks."""
         train_only(model, (), self.also_train)
         for part in self.parts:
             chosen = _find(model, part)

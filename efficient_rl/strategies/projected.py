@@ -1,4 +1,4 @@
-"""GaLore and APOLLO: everything trains, with an optimizer that keeps its moments in a space of low rank."""
+"""GaLore and APOLLO: full training with the optimizer's moments in a low-rank space."""
 
 import importlib
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class _Projected(Strategy):
         require(positive, "strategy.scale", self.scale, "must be a number above 0")
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with every parameter trainable. Raises ValueError where the rank exceeds a matrix."""
+        """The same model, all trainable; ValueError where the rank exceeds a matrix."""
         refuse_adapters(model, "galore or apollo")
         self._by_rank(model)
         return model.requires_grad_(True)
@@ -52,7 +52,7 @@ class _Projected(Strategy):
         return matrices
 
     def _groups(self, model: "PreTrainedModel", **settings: Any) -> list[dict[str, Any]]:
-        """One parameter group a rank, and one without projection for all else; each parameter once."""
+        """One parameter group a rank, and one without projection for all else."""
         shared = {"update_proj_gap": self.gap, "scale": self.scale, "proj_type": "std", **settings}
         groups = [{"params": matrices, "rank": rank, **shared} for rank, matrices in self._by_rank(model).items()]
         projected = {id(parameter) for group in groups for parameter in group["params"]}
@@ -61,7 +61,7 @@ class _Projected(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class GaLore(_Projected):
-    """GaLore (arXiv:2403.03507): Adam's moments of attention and MLP matrices live in the gradient's top singular space.
+    """GaLore (arXiv:2403.03507): Adam's moments of matrices in the gradient's top singular space.
 
     `rank` is a number or a share of a matrix's shorter side (the paper's runs use about a quarter),
     `gap` the steps between two decompositions, `scale` a factor on the projected update.
@@ -82,7 +82,7 @@ class GaLore(_Projected):
 
 @dataclass(frozen=True, kw_only=True)
 class Apollo(_Projected):
-    """APOLLO (arXiv:2412.05270): every matrix follows its own gradient, scaled as Adam would in a random space of low rank.
+    """APOLLO (arXiv:2412.05270): gradients scaled as Adam would in a random low-rank space.
 
     The factor belongs to a channel or to the whole tensor (`scaling`), is multiplied by the root of
     `scale`, and may grow by 1 % a step at most. APOLLO-Mini is `rank=1 scaling=tensor scale=128`. A
@@ -119,7 +119,7 @@ def _make(kind: Any, groups: list[dict[str, Any]], settings: AdamSettings, **ext
 
 
 def _bring_projections_home(optimizer: "Optimizer") -> None:
-    """Move each projection to its parameter's device: torch moves loaded tensors, but not those inside other objects."""
+    """Move each projection to its parameter's device, as torch does for plain tensors only."""
     for parameter, state in optimizer.state.items():
         projection = getattr(state.get("projector"), "ortho_matrix", None)
         if projection is not None:

@@ -1,4 +1,4 @@
-"""Turns what a configuration says about layers (`last 25%`, `2:5`, `-1`, lists of them) into block numbers."""
+"""Turns a configuration's layers (`last 25%`, `2:5`, `-1`, lists of them) into block numbers."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _FORM = re.compile(rf"all|-?\d+|{_SLICE.pattern}|{_RATIO.pattern}")
 
 
 def resolve_layers(layers: Layers, blocks: int) -> list[int]:
-    """The sorted block numbers, each once, that `layers` names in a model of `blocks` blocks; never empty.
+    """The sorted numbers of the blocks that `layers` names, each once; never empty.
 
     Negative numbers count from the end, slices are Python's, and `last 25%` is rounded to the
     nearest number of blocks but at least one. Raises ValueError with value, bound and remedy for

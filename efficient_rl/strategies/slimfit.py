@@ -20,7 +20,7 @@ UNSEEN = 1e10
 
 @dataclass(frozen=True)
 class SlimFit(Strategy):
-    """SlimFit (arXiv:2305.18513): in each step floor(F T) of the T tensors are frozen, with F the `freezing_rate`.
+    """SlimFit (arXiv:2305.18513): floor(F T) of the T tensors are frozen, F the `freezing_rate`.
 
     Those with the smallest distance d = mean |W before - W| / |W before| of their last update
     freeze; biases always train. A frozen tensor keeps its d and returns when those of others fall
@@ -82,7 +82,7 @@ class SlimFitSchedule(Switching):
 
 
 def relative_distances(before: "list[torch.Tensor]", now: "list[torch.Tensor]") -> list[float]:
-    """Mean |before - now| / |before| over the numbers that were not 0, by pair; infinite where all were. Alters `before`."""
+    """Mean |before - now| / |before| over the numbers not 0, by pair; alters `before`."""
     import torch
 
     changes = torch._foreach_sub(now, before)

@@ -42,7 +42,7 @@ class _Consecutive(Strategy):
 
 @dataclass(frozen=True)
 class FirstK(_Consecutive):
-    """Only the first k transformer blocks train; embeddings, final norm and head stay frozen unless in `also_train`."""
+    """The first k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The same model with the first k blocks trainable."""
@@ -53,7 +53,7 @@ class FirstK(_Consecutive):
 
 @dataclass(frozen=True)
 class LastK(_Consecutive):
-    """Only the last k transformer blocks train; embeddings, final norm and head stay frozen unless in `also_train`."""
+    """The last k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The same model with the last k blocks trainable."""

@@ -1,4 +1,4 @@
-"""What the schedules of dynamic strategies share: parameters by name, and switching them on and off."""
+"""What schedules of dynamic strategies share: parameters by name, switched on and off."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Switching(Schedule):
         return {"active": sorted(self._active)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the saved parameters active again. Raises ValueError where the model lacks some of them."""
+        """Make the saved parameters active again; ValueError where the model lacks some."""
         if unknown := set(state["active"]) - set(self.parameters):
             raise ValueError(
                 f"the saved schedule names {len(unknown)} parameters that cannot train here, such as {min(unknown)}; "

@@ -1,4 +1,4 @@
-"""Arithmetic: sums, differences and products of two whole numbers with a chosen number of digits."""
+"""Arithmetic: sums, differences and products of two numbers with chosen digits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """`a operator b`, difficulty = digits of the longer number; `operators` is any of "+", "-", "*"."""
+    """`a operator b`, difficulty = digits of the longer number; operators are "+", "-", "*"."""
 
     digits: Sequence[int] = (1, 2)
     operators: Sequence[str] = ("+", "-", "*")
@@ -37,7 +37,7 @@ class Arithmetic:
 
 
 def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str = "arithmetic") -> Problem:
-    """The problem `a operator b`; its key is that of the same two numbers in any order, unless the order counts."""
+    """The problem `a operator b`; orders of the same numbers share a key where order is free."""
     answer = OPERATIONS[operator](a, b)
     first, second = (a, b) if operator == "-" else sorted((a, b))
     return Problem(
@@ -54,7 +54,7 @@ def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str =
 
 
 def _steps(a: int, operator: str, b: int, answer: int) -> tuple[str, ...]:
-    """Working that splits the second number into its decimal parts: 47*38 is 47*8, 47*30 and their sum."""
+    """Working by the second number's decimal parts: 47*38 is 47*8, 47*30 and their sum."""
     parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b))) if digit != "0"]
     if len(parts) < 2:
         return (f"{a}{operator}{b}={answer}",)

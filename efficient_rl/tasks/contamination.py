@@ -1,4 +1,4 @@
-"""Keeps evaluation problems, and questions that share a passage with one, out of the training data."""
+"""Keeps evaluation problems, and questions that share a passage with one, out of training."""
 
 import re
 import unicodedata
@@ -42,7 +42,7 @@ def decontaminated(
 
 
 def normalized(question: str) -> str:
-    """The question in lower case and compatibility form, without LaTeX spacing and with single spaces."""
+    """The question in lower case and NFKC, without LaTeX spacing, with single spaces."""
     text = unicodedata.normalize("NFKC", question).lower()
     return " ".join(LATEX_SPACING.sub(" ", text).split())
 

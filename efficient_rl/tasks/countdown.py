@@ -1,4 +1,4 @@
-"""Countdown: combine all given numbers with + - * / to reach a target; every problem is built from a solution."""
+"""Countdown: reach a target with all given numbers and + - * /, built from a solution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Countdown:
         require(self.max_target >= 2, "task.max_target", self.max_target, "must be at least 2")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the same numbers in another order are the same problem."""
+        """`count` distinct problems of one split; the numbers' order makes no other problem."""
         return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
@@ -45,7 +45,7 @@ class Countdown:
 
 
 def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
-    """Combine all numbers at random in the positive integers; the moves, and the target they lead to."""
+    """Combine all numbers at random in the positive integers: the moves, and the target."""
     values, moves = list(numbers), []
     while len(values) > 1:
         i = below(random, len(values))
@@ -63,7 +63,7 @@ def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
 
 
 def _written(numbers: Sequence[int], moves: Sequence[Move]) -> tuple[str, tuple[str, ...]]:
-    """The expression that the moves make, and its steps; a larger operand of a sum or product is written first."""
+    """The expression of the moves, and its steps; a larger operand of + and * comes first."""
     terms, steps = [(number, str(number), 3) for number in numbers], []
     for i, j, operator, value in moves:
         left = terms.pop(i)

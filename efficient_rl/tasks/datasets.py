@@ -34,7 +34,7 @@ class Table:
     values, that a row must have. `source` falls back to `label`.
 
     `held_out` says what is never trained on: `hash`, a tenth by content; `all`; `split:test`;
-    `path:<file or folder>`; or the fields of `rows.Location` for another data set with these columns.
+    `path:<file or folder>`; or the fields of `rows.Location` for another data set.
     Rows without a question, an answer that parses or a difficulty are left out and counted in the
     log, and so are repeated questions, and training rows that are held out.
     """
@@ -115,7 +115,7 @@ def _difficulty(given: Any) -> Difficulty:
 
 
 def _held_out(given: Any, train: Location) -> Location | str:
-    """The location of the held-out rows, or `hash` or `all` where they are among the training rows."""
+    """Where the held-out rows are; `hash` or `all` where they are among the training rows."""
     if given in ("hash", "all"):
         return str(given)
     if isinstance(given, Mapping):
@@ -144,7 +144,7 @@ def _held_out(given: Any, train: Location) -> Location | str:
 def _sides(
     layout: Layout, location: Location, held_out: Location | str, changed: tuple[tuple[int, int] | None, ...]
 ) -> Mapping[Split, Sequence[Problem]]:
-    """Both sides of the split, without a question on both; `changed` tells states of the same files apart."""
+    """Both sides, without a question on both; `changed` tells states of the files apart."""
     rows = _read(layout, location)
     if isinstance(held_out, Location):
         kept = _read(layout, held_out)

@@ -15,7 +15,7 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Generator:
-    """One generator of the library: its whole configuration, and how an item's metadata give content and difficulty.
+    """One generator of the library: its configuration, and content and difficulty of an item.
 
     `fixed` is the part of the configuration that is not to be changed. `content` identifies a
     problem whatever the order of its numbers and its wording; `symbols` is "" where the embedded
@@ -84,7 +84,7 @@ GENERATORS: Mapping[str, Generator] = {
 
 @dataclass(frozen=True)
 class ReasoningGym:
-    """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0) from our allow-list.
+    """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0).
 
     `config` overrides entries of the generator's explicit configuration in `GENERATORS`. Only those
     are allowed whose answer is exactly one number, which our `number` check judges: the library's
@@ -103,7 +103,7 @@ class ReasoningGym:
             raise ValueError(f"task.config of {self.generator} has no {', '.join(unknown)}; use {', '.join(known)}")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; ValueError without reasoning-gym, or for a configuration it refuses."""
+        """`count` distinct problems of one split; ValueError where reasoning-gym refuses."""
         return first_distinct(self._draws(seed, attempts(count)), split, count)
 
     def _draws(self, seed: int, number: int) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Several tasks as one: problems of each in fixed shares, with their difficulties on a common scale."""
+"""Several tasks as one, in fixed shares, with difficulties on a common scale."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Mixture:
         object.__setattr__(self, "sources", {name: _parsed(name, part) for name, part in sorted(self.sources.items())})
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in a random order, no key twice; ValueError where a source has too few."""
+        """`count` problems of one side in random order; ValueError where a source has too few."""
         if count < 1:
             raise ValueError(f"count={count} must be at least 1 for a mixture")
         parts = shares({name: part["weight"] for name, part in self.sources.items()}, count)
@@ -44,7 +44,7 @@ class Mixture:
 
 
 def shares(weights: Mapping[str, float], count: int) -> dict[str, int]:
-    """`count` split by weight into whole numbers: rounded down, the rest to the largest remainders, first name first."""
+    """`count` split by weight into whole numbers, by the largest remainder."""
     total = sum(weights.values())
     exact = {name: count * weight / total for name, weight in weights.items()}
     parts = dict(zip(exact, map(int, exact.values()), strict=True))

@@ -66,7 +66,7 @@ def group(key: str, pattern: str | None) -> None:
 
 
 def plain_number(text: str) -> str | None:
-    """`-1,234.50` as `-1234.5`, `$18` as `18`, `6/4` as `3/2`; None for what is not exactly one finite number."""
+    """`-1,234.50` as `-1234.5`, `$18` as `18`, `6/4` as `3/2`; None for anything else."""
     bare = THOUSANDS.sub("", text.replace("\N{MINUS SIGN}", "-").lstrip("$ \n\t").rstrip("$. \n\t"))
     if not NUMBER.fullmatch(bare):
         return None
@@ -79,7 +79,7 @@ def plain_number(text: str) -> str | None:
 
 
 def plain_math(text: str) -> str | None:
-    """The answer without the dollar signs around it; None where nothing is left or it is a long text."""
+    """The answer without dollar signs around it; None if empty or a long text."""
     bare = text.strip()
     while len(bare) > 1 and bare[0] == bare[-1] == "$":
         bare = bare[1:-1].strip()

@@ -43,7 +43,7 @@ class Location:
         return status.st_mtime_ns, status.st_size
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """All rows with those of the `columns` that there are; ValueError says what is missing and what to do about it."""
+        """All rows with those of the `columns` that there are; ValueError names what is missing."""
         if self.path is not None:
             return _local(Path(self.path).expanduser(), self.split, columns)
         return chain.from_iterable(self._from_hub(config, columns) for config in self.configs or (None,))

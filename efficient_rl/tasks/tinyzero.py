@@ -1,4 +1,4 @@
-"""The data of TinyZero (https://github.com/Jiayi-Pan/TinyZero): its published countdown problems, and multiplication."""
+"""TinyZero's data (https://github.com/Jiayi-Pan/TinyZero): countdown and multiplication."""
 
 import functools
 import logging
@@ -21,7 +21,7 @@ Numbers = tuple[tuple[int, ...], int]  # the numbers of a countdown problem and 
 
 @dataclass(frozen=True)
 class TinyZeroCountdown:
-    """Countdown with three and four numbers as TinyZero trains on it; difficulty = how many numbers.
+    """Countdown with three and four numbers as in TinyZero; difficulty = how many numbers.
 
     `source=published` reads rows of `nums` and `target` from the hub, or from a local file or
     folder `path`: the first `train_rows` train, the next `held_out_rows` are held out. The
@@ -47,7 +47,7 @@ class TinyZeroCountdown:
         self._generator()
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in an order that the seed decides; count=0 is all of the published ones."""
+        """`count` problems of one side, ordered by the seed; count=0 is all published ones."""
         if self.source == "generate":
             return self._generator().problems(split, count, seed)
         location = Location(dataset=self.dataset, path=self.path)
@@ -112,7 +112,7 @@ class Multiplication:
         require(1 <= self.pairs <= 1_000_000, "task.pairs", self.pairs, "must lie in 1 to 1000000")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in an order that the seed decides, all of them for count=0."""
+        """`count` problems of one side, ordered by the seed, all of them for count=0."""
         factors = _factors(self.pairs)[split]
         wanted = self.train_problems if split == "train" else self.held_out_problems
         if wanted > len(factors):
