@@ -131,7 +131,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
 
 @command_line()
 def main(arguments: Sequence[str]) -> int:
-    """Run the checks and print what they find; exit codes as in `cli`, warnings fail by --strict."""
+    """Run the checks and print the findings; exit codes as in `cli`, --strict fails warnings."""
     known, overrides = parse_overrides(_parser(), arguments)
     console, found = Console(), list[Finding]()
 
