@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
 
@@ -111,7 +111,7 @@ class Evaluator:
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
     completion, `place` where the answer stands. `between` is called after each batch, to stop early
-    by raising. The processes of a `team` share the problems; each gets the whole evaluation, the
+    by raising. The processes of a `group` share the problems; each gets the whole evaluation, the
     one that a single process makes.
     """
 
@@ -123,7 +123,7 @@ class Evaluator:
     place: str
     prefill: str = ""
     between: Callable[[], None] = lambda: None
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
         """Score `samples` completions and a greedy one of every problem; `seed` is only noted."""
@@ -164,17 +164,17 @@ class Evaluator:
         samples: int,
     ) -> tuple[list[list[Verdict]], int]:
         """The verdicts on every problem's completions, and the number of all tokens."""
-        width = max(1, ROWS_AT_ONCE // samples) * self.team.size
+        width = max(1, ROWS_AT_ONCE // samples) * self.group.size
         verdicts: list[list[Verdict]] = []
         tokens = 0
         for first in range(0, len(problems), width):
             some = min(width, len(problems) - first)
-            start = first + some * self.team.rank // self.team.size
-            end = first + some * (self.team.rank + 1) // self.team.size
+            start = first + some * self.group.rank // self.group.size
+            end = first + some * (self.group.rank + 1) // self.group.size
             own = self._completions(model, prompts[start:end], start, sampling, samples)
             texts = iter(self.tokenizer.batch_decode(own, skip_special_tokens=True))
             judged = [self._judged(problem, islice(texts, samples)) for problem in problems[start:end]]
-            for theirs, count in self.team.gather((judged, sum(map(len, own)))):
+            for theirs, count in self.group.all_gather((judged, sum(map(len, own)))):
                 verdicts += theirs
                 tokens += count
             self.between()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.datasets import Problems, evaluation_seed, load_splits
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
 from efficient_rl.libraries import ignore_warnings, quiet_libraries
@@ -48,9 +48,9 @@ class Stop:
         """Listen to SIGTERM; only the main thread of a process can."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def check(self, team: Team = ALONE) -> None:
+    def check(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Raise Interrupted if any process of the run was asked to stop."""
-        if team.any(self.wanted)[0]:
+        if group.all_reduce_any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -109,12 +109,12 @@ def train(*overrides: str) -> RunResult:
 
 @dataclass
 class Session:
-    """A run that is ready to train; all processes of a `team` call its methods alike."""
+    """A run that is ready to train; all processes of a `group` call its methods alike."""
 
     config: RunConfig
     attempt: Attempt
     stop: Stop
-    team: Team
+    group: ProcessGroup
     problems: Problems
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
@@ -135,7 +135,7 @@ class Session:
         with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
             for name, problems in self.problems.eval_sets.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
-        if self.team.is_main:
+        if self.group.is_main:
             constants = {
                 "params/trainable": float(self.trainable_params),
                 "params/total": float(self.total_params),
@@ -148,11 +148,11 @@ class Session:
         """Train to the last step, from the last checkpoint on; raises Interrupted after a stop."""
         for callback in callbacks:
             self.trainer.add_callback(callback)
-        checkpoint = self.team.share(RunDirectory(self.attempt.folder).checkpoint() if self.team.is_main else None)
+        checkpoint = self.group.broadcast(RunDirectory(self.attempt.folder).checkpoint() if self.group.is_main else None)
         if checkpoint:
             logger.info("resuming from %s", checkpoint)
         self.trainer.train_from(checkpoint)
-        self.stop.check(self.team)
+        self.stop.check(self.group)
 
     def save(self) -> None:
         """Write the trained model and the tokenizer into the run directory."""
@@ -164,7 +164,9 @@ class Session:
         self.tokenizer.save_pretrained(self.attempt.model_draft)
 
 
-def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> Session:
+def prepare(
+    config: RunConfig, attempt: Attempt, options: Options, stop: Stop, group: ProcessGroup = SINGLE_PROCESS
+) -> Session:
     """Load model and problems, apply the strategy, and build trainer and evaluator."""
     import torch
 
@@ -182,13 +184,13 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         model = load_model(config.model)
         stop_ids = prompts.stop_ids(model)
         rows = [prompts.row(problem) for problem in problems.train]
-        trainer = _make_trainer(config, attempt.checkpoints, options, team, model, tokenizer, rows, meter)
+        trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
         trainer.eos_token_ids = stop_ids
 
     def between_batches() -> None:
-        if team.is_main:
+        if group.is_main:
             attempt.heartbeat()
-        stop.check(team)
+        stop.check(group)
 
     grpo = config.grpo
     evaluator = Evaluator(
@@ -200,16 +202,16 @@ def prepare(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, t
         place=config.prompt.place,
         prefill=config.prompt.prefill,
         between=between_batches,
-        team=team,
+        group=group,
     )
-    return Session(config, attempt, stop, team, problems, tokenizer, trainer, evaluator)
+    return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator)
 
 
 def _make_trainer(
     config: RunConfig,
     folder: Path,
     options: Options,
-    team: Team,
+    group: ProcessGroup,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[dict[str, Any]],
@@ -224,7 +226,7 @@ def _make_trainer(
     return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, folder, options.checkpoint_steps, team.size, options.micro_batches),
+        args=grpo_arguments(config, folder, options.checkpoint_steps, group.size, options.micro_batches),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
         strategy=config.strategy.build(),
@@ -232,40 +234,42 @@ def _make_trainer(
         curriculum=config.curriculum.build(),
         meter=meter,
         optimizations=Optimizations(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
-        sharded=options.sharding == "fsdp" and team.size > 1,
+        sharded=options.sharding == "fsdp" and group.size > 1,
     )
 
 
-def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
+def execute(
+    config: RunConfig, attempt: Attempt, options: Options, stop: Stop, group: ProcessGroup = SINGLE_PROCESS
+) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish its result.
 
-    All processes of a `team` call it with the same attempt; rank 0 alone writes. Raises Interrupted
+    All processes of a `group` call it with the same attempt; rank 0 alone writes. Raises Interrupted
     when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
     """
     from efficient_rl.training.run_logger import EvaluateEvery, RunLogger, SavePolicy
 
     started = time.monotonic()
-    session = prepare(config, attempt, options, stop, team)
-    before = _load_or_evaluate(attempt, team, "evaluation_before.json", lambda: session.evaluate(0))
+    session = prepare(config, attempt, options, stop, group)
+    before = _load_or_evaluate(attempt, group, "evaluation_before.json", lambda: session.evaluate(0))
     policy = SavePolicy(config.grpo.num_iterations, 60 * options.checkpoint_minutes, lambda: stop.wanted)
-    run_logger = RunLogger(attempt, session.trainer, policy, team)
+    run_logger = RunLogger(attempt, session.trainer, policy, group)
     session.train(run_logger, EvaluateEvery(config.eval.steps, session.evaluate))
     after = session.evaluate(config.grpo.max_steps)
     session.save()
     seconds = time.monotonic() - started
-    result = _publish(session, options.code_version, before, after, seconds) if team.is_main else None
-    shared = team.share(result)
+    result = _publish(session, options.code_version, before, after, seconds) if group.is_main else None
+    shared = group.broadcast(result)
     assert shared is not None
     return shared
 
 
-def _load_or_evaluate(attempt: Attempt, team: Team, name: str, evaluate: Callable[[], Evaluations]) -> Evaluations:
+def _load_or_evaluate(attempt: Attempt, group: ProcessGroup, name: str, evaluate: Callable[[], Evaluations]) -> Evaluations:
     """The evaluations that an earlier attempt wrote, or new ones."""
-    known = team.share(read_evaluations(attempt.folder / name) if team.is_main else None)
+    known = group.broadcast(read_evaluations(attempt.folder / name) if group.is_main else None)
     if known is not None:
         return known
     found = evaluate()
-    if team.is_main:
+    if group.is_main:
         attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
     return found
 

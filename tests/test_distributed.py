@@ -17,7 +17,7 @@ from trl import GRPOConfig
 
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.config.schema import Component, RewardTerm
-from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.local import PRELOADED
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
@@ -144,12 +144,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = pytest.mark.slow
+FAST_CASES = ("full", "last_k_kl", "lisa")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST_CASES else SLOW) for case in CASES])
 def test_two_processes_train_what_one_does(case: str, start: Start, tmp_path: Path) -> None:
     config = tiny_run(*FAST, *CASES[case])
     assert_same(alone(tmp_path, config), together(start, tmp_path, config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [["strategy=full", "grpo.beta=0.04"], ["strategy=lora"]])
 def test_sharded_processes_train_what_one_does_and_hold_half_of_it(case: list[str], start: Start, tmp_path: Path) -> None:
     config = tiny_run(*FAST, *case)
@@ -160,6 +165,7 @@ def test_sharded_processes_train_what_one_does_and_hold_half_of_it(case: list[st
         assert half <= 0.6 * whole, name
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_undisturbed(
     start: Start, tmp_path: Path
 ) -> None:
@@ -194,7 +200,7 @@ def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: P
     assert "process 1 of 2: ArithmeticError: no reward today" in failure.error
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=SLOW)])
 def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_path: Path) -> None:
     one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
     processes = start(one)
@@ -204,7 +210,7 @@ def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_p
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == EXIT_FAILED, log(one)
     failure = RunDirectory(Path(one.folder)).failure()
-    assert victim == 0 or (failure is not None and "ended without a word" in failure.error)
+    assert victim == 0 or (failure is not None and "exited without reporting an error" in failure.error)
 
 
 def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: Start, tmp_path: Path) -> None:

@@ -216,10 +216,10 @@ def test_a_box_that_stays_open_and_other_forms_of_boxes_follow_the_flags(
 def test_a_bomb_costs_less_than_a_fifth_of_a_second() -> None:
     bombs = ["9**" * 60 + "9", "(" * 199, "-" * 199 + "1", "9" * 199, "9*" * 99 + "9", "<answer>" * 20_000, "1/" * 99 + "3"]
     for bomb in bombs:
-        started = time.perf_counter()
+        started = time.process_time()
         is_correct(f"<answer>{bomb}</answer>", "countdown", GOLD)
         is_correct(f"<answer>{bomb}</answer>", "number", {"answer": "1"})
-        assert time.perf_counter() - started < 0.2, bomb[:20]
+        assert time.process_time() - started < 0.2, bomb[:20]
 
 
 def test_the_page_names_every_place_and_checker() -> None:

@@ -12,7 +12,7 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number

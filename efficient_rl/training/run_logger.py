@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.training.block_activity import BlockActivity
 from efficient_rl.training.settings import rename_metrics
 
@@ -45,18 +45,18 @@ class SavePolicy:
 class RunLogger(TrainerCallback):
     """Writes a line of metrics a step and completions every ten, and seals every saved checkpoint.
 
-    Of a `team`, all processes stop and save at the same step, and rank 0 writes.
+    Of a `group`, all processes stop and save at the same step, and rank 0 writes.
     """
 
-    def __init__(self, record: RunRecord, trainer: Any, policy: SavePolicy, team: Team = ALONE) -> None:
-        self._record, self._trainer, self._policy, self._team = record, trainer, policy, team
+    def __init__(self, record: RunRecord, trainer: Any, policy: SavePolicy, group: ProcessGroup = SINGLE_PROCESS) -> None:
+        self._record, self._trainer, self._policy, self._group = record, trainer, policy, group
         self._blocks = BlockActivity()
         self._saved = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % self._policy.period == 0 and state.global_step < state.max_steps:
             overdue = time.monotonic() - self._saved > self._policy.seconds
-            stop, save = self._team.any(self._policy.wants_stop(), overdue)
+            stop, save = self._group.all_reduce_any(self._policy.wants_stop(), overdue)
             control.should_save |= stop or save
             control.should_training_stop |= stop
 
@@ -74,7 +74,7 @@ class RunLogger(TrainerCallback):
         meter = self._trainer.meter
         metrics |= {f"time/{name}_seconds": value for name, value in meter.take_seconds().items()}
         metrics |= {f"memory/{name}_bytes": float(size) for name, size in meter.take_bytes().items()}
-        if not self._team.is_main:
+        if not self._group.is_main:
             return
         metrics |= self._blocks.changes(self._trainer.model, self._trainer.parameters)
         self._record.append(state.global_step, metrics)
@@ -83,7 +83,7 @@ class RunLogger(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert args.output_dir is not None
-        if self._team.is_main:
+        if self._group.is_main:
             self._record.seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._saved = time.monotonic()
 
