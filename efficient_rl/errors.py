@@ -14,6 +14,10 @@ class ConfigError(ValueError):
     """A request with an unknown name or a value out of range; says value, bound and remedy."""
 
 
+class SchedulerError(RuntimeError):
+    """A command of the cluster's scheduler is missing, failed or did not answer; the message quotes it."""
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A half sentence with the nearest of the valid names, and all of them."""
     names = sorted(valid)

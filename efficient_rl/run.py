@@ -119,12 +119,15 @@ class Session:
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
     evaluator: Evaluator
-    trainable_params: int = field(init=False)
-    total_params: int = field(init=False)
+    sizes: dict[str, float] = field(init=False)  # before training; in every line of evaluation
 
     def __post_init__(self) -> None:
-        self.trainable_params = self.trainer.parameters.trainable_count
-        self.total_params = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+        parameters = self.trainer.model.parameters()
+        self.sizes = {
+            "params/trainable": float(self.trainer.parameters.trainable_count),
+            "params/total": float(sum(parameter.numel() for parameter in parameters)),
+            "data/contaminated": float(self.problems.contaminated),
+        }
 
     def evaluate(self, step: int) -> Evaluations:
         """Evaluate the model as it is now on all sets, and log the numbers for this step."""
@@ -136,12 +139,7 @@ class Session:
             for name, problems in self.problems.eval_sets.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
-            constants = {
-                "params/trainable": float(self.trainable_params),
-                "params/total": float(self.total_params),
-                "data/contaminated": float(self.problems.contaminated),
-            }
-            self.attempt.append(step, metrics_of(found) | constants)
+            self.attempt.append(step, metrics_of(found) | self.sizes)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
@@ -283,8 +281,8 @@ def _publish(session: Session, version: str, before: Evaluations, after: Evaluat
         model=config.model.name,
         strategy=config.strategy.name,
         seed=config.seed,
-        trainable_params=session.trainable_params,
-        total_params=session.total_params,
+        trainable_params=int(session.sizes["params/trainable"]),
+        total_params=int(session.sizes["params/total"]),
         accuracy=after[config.task.name].accuracy,
         accuracy_before=before[config.task.name].accuracy,
         evaluation=summary(after),

@@ -64,12 +64,12 @@ ALLOWED = {  # package or module -> what else of ours it may import
     },
     "launch": {"config", "distributed", "evaluate", "models", "rundir", "run", "training"},
     "tracking": {"config", "rundir"},
-    "sweep": {"config", "launch", "rundir", "search", "tracking"},
+    "sweep": {"config", "launch", "run", "rundir", "search", "tracking"},
     "search": {"config", "launch", "rundir", "sweep", "tracking"},
     "status": {"config", "launch", "rundir", "sweep"},
     "doctor": {
-        *("config", "datasets", "launch", "models", "prompts", "rundir", "strategies", "sweep", "tasks", "tracking"),
-        "training",
+        *("config", "datasets", "launch", "models", "prompts", "run", "rundir", "strategies", "sweep", "tasks"),
+        *("tracking", "training"),
     },
     "ui": {"tracking"},
 }

@@ -22,6 +22,7 @@ from efficient_rl.errors import ConfigError, did_you_mean
 
 EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
 OPEN = (*EXTENSIBLE, "search.sampler", "search.pruner")  # below these a command line may add arguments of the targets
+RENAMED = re.compile(r"^launcher\.(?=(notify|stall_minutes|requeue_stalled|retries|max_gpu_hours)=)")  # in 0.1
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 
@@ -142,7 +143,7 @@ def expand(arguments: Sequence[str], extra_folder: str | None = None) -> list[Po
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
     try:
-        return [OverridesParser.create().parse_override(argument) for argument in arguments]
+        return [OverridesParser.create().parse_override(RENAMED.sub("watch.", argument)) for argument in arguments]
     except HydraException as error:
         raise ConfigError(
             f"{' '.join(str(error).split())}; an override reads key=value, quoted where the shell needs it"

@@ -22,7 +22,8 @@ from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.doctor.machines import Machine
 from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.launch.base import Launcher, build_launcher
-from efficient_rl.launch.local import LocalLauncher, visible_gpus
+from efficient_rl.launch.gpus import visible_gpus
+from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.request import Request, read_request
 
@@ -36,7 +37,7 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     launcher = build_launcher(request.settings["launcher"])
     slurm = launcher if isinstance(launcher, SlurmLauncher) else None
     runs = request.runs
-    seen, here = gpus.usable(visible_gpus()), host.this_host()
+    seen, here = visible_gpus(), host.this_host()
     installed, cuda = versions.installed_versions(), versions.torch_cuda()
     yield from versions.check_versions(installed, versions.requirements())
     yield from versions.check_driver(seen[0].driver if seen else None, cuda)

@@ -84,22 +84,25 @@ def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
     """Do one step on eight prompts in a process of its own, and judge what the model wrote."""
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
+    from efficient_rl.run import Options
     from efficient_rl.rundir.directory import RunDirectory
+    from efficient_rl.rundir.state import RunState
 
     probe = _small(run)
     with tempfile.TemporaryDirectory(prefix="efficient-rl-doctor-") as name:
         folder = Path(name) / probe.config_hash
         launcher = LocalLauncher(workers=1)
-        (handle,) = launcher.launch([Job(str(folder), to_dict(probe), checkpoint_steps=10**6, code_version="doctor")])
+        job = Job(folder, to_dict(probe), Options(checkpoint_steps=10**6, code_version="doctor"))
+        (handle,) = launcher.launch([job])
         deadline = time.monotonic() + seconds
-        while not handle.ended and time.monotonic() < deadline:
+        while not handle.state.ended and time.monotonic() < deadline:
             launcher.poll(0.1)
-        if not handle.ended:
+        if not handle.state.ended:
             launcher.kill()
             what = f"one step on {PROMPTS} prompts took longer than {seconds:.0f} s"
             return [Finding("warning", "probe", what, "it could not be tried out", "--probe-seconds=600, or --no-probe")]
         record = RunDirectory(folder)
-        if handle.stage != "finished":
+        if handle.state is not RunState.FINISHED:
             error = handle.failure.error if handle.failure else f"exit code {handle.exit_code}"  # type: ignore[attr-defined]
             why = "the run would end the same way"
             return [Finding("failure", "probe", f"one step fails: {error}", why, "fix what the error names")]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from efficient_rl.doctor.gpus import Gpu
 from efficient_rl.doctor.host import Host
 from efficient_rl.launch.base import Launcher
+from efficient_rl.launch.gpus import Gpu
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 
 
