@@ -16,7 +16,7 @@ from analysis.data.load import BLOCKS, ReportError, Result, SweepData, load_swee
 from analysis.data.store import load_stored
 from analysis.report.__main__ import main
 from analysis.stats.aggregate import summarize
-from efficient_rl.tracking.collector import attach
+from efficient_rl.tracking.views import attach
 from tests.conftest import Sweep, environment
 
 

@@ -14,7 +14,7 @@ class ServerStore:
     """An MLflow server, through MLflow's client. Raises ReportError where it does not answer."""
 
     def __init__(self, uri: str) -> None:
-        from efficient_rl.tracking.collector import open_client
+        from efficient_rl.tracking.client import open_client
 
         self._uri = uri
         self._client = open_client(uri)

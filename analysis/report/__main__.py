@@ -19,7 +19,8 @@ from analysis.report.export import differences_csv, to_csv, to_json, to_latex, t
 from analysis.report.page import to_html
 from analysis.report.results import Answer, analyse
 from analysis.report.search_results import read_search
-from efficient_rl.tracking.collector import attach, resolve_uri
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.views import attach
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]
