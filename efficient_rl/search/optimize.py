@@ -88,7 +88,7 @@ class Optimize(Settings):
         launcher = build_launcher(request.settings["launcher"])
         limits = self.limits(launcher, self.trials, self.hours, self.count_repeats)
         fixed = [space.params(overrides) for overrides in self.fixed]
-        approve(_budget(space.example(), limits, launcher), launcher.max_gpu_hours, console)
+        approve(_budget(space.example(), limits, launcher), request.watch.max_gpu_hours, console)
         folder = request.outputs / "sweeps" / request.name
         with opened(folder, self.storage, request.name, self.objectives, search.question, self.pruner) as study:
             enqueue(study, fixed)

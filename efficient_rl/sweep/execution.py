@@ -9,6 +9,7 @@ from rich.markup import escape
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.budget import approve, make_budget
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row, failure_table
@@ -36,14 +37,15 @@ def carry_out(request: Request, plan: Plan, console: Console) -> int:
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
-        approve(budget, launcher.max_gpu_hours, console)
+        approve(budget, request.watch.max_gpu_hours, console)
     labels = label_runs(plan.runs)
     listed = sorted(plan.runs, key=_request_order(request))
     request.manifest(listed, labels, launcher.detaches).write(request.outputs)
     tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
+    states = {RunState.FINISHED: plan.finished, RunState.ELSEWHERE: plan.active, RunState.WAITING: plan.pending}
     rows = [
         Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
-        for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
+        for state, runs in states.items()
         for run in runs
     ]
     flight = Flight(request, launcher, console, rows)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from efficient_rl.errors import first_line
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 SQLITE, SERVER_SCHEMES = "sqlite:///", ("http://", "https://")
-FIRST_LINE_CHARACTERS = 200
+MESSAGE_CHARACTERS = 200
 LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -63,12 +65,6 @@ def store_trouble(uri: str) -> tuple[str, str] | None:
     return _schema_trouble(uri)
 
 
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:FIRST_LINE_CHARACTERS]
-
-
 def _server_trouble(uri: str) -> tuple[str, str] | None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -77,7 +73,7 @@ def _server_trouble(uri: str) -> tuple[str, str] | None:
         MlflowClient(uri).search_experiments(max_results=1)
     except MlflowException as error:
         remedy = "mlflow server --backend-store-uri ... on that host, or tracking.uri=..."
-        return first_line(error), remedy
+        return first_line(error)[:MESSAGE_CHARACTERS], remedy
     return None
 
 
@@ -93,9 +89,9 @@ def _schema_trouble(uri: str) -> tuple[str, str] | None:
         finally:
             engine.dispose()
     except MlflowException as error:
-        return first_line(error), f"mlflow db upgrade {uri}"
+        return first_line(error)[:MESSAGE_CHARACTERS], f"mlflow db upgrade {uri}"
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        return first_line(error), "tracking.uri=<a store that answers>, or tracking=none"
+        return first_line(error)[:MESSAGE_CHARACTERS], "tracking.uri=<a store that answers>, or tracking=none"
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from efficient_rl.tracking.client import first_line
+from efficient_rl.errors import first_line
 from efficient_rl.tracking.collector import Collector
 from efficient_rl.tracking.experiment import TrackedRun
 

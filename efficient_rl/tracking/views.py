@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.errors import ConfigError, did_you_mean, first_line
 from efficient_rl.files import write_atomic
-from efficient_rl.tracking.client import database_path, first_line, open_client
+from efficient_rl.tracking.client import database_path, open_client
 
 # An experiment's page of charts; sorted by a metric, because the UI folds nested runs away otherwise.
 CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
