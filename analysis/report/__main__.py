@@ -11,16 +11,11 @@ from analysis.figures.draw import draw_files
 from analysis.figures.style import styles
 from analysis.report.export import differences_csv, to_csv, to_json, to_latex, to_markdown
 from analysis.report.page import to_html
-<<<<<<< HEAD
-from analysis.report.results import Answer, analyse
-from analysis.report.search_results import read_search
-from efficient_rl.tracking.client import resolve_uri
-from efficient_rl.tracking.views import attach
-=======
 from analysis.report.results import compute_results
 from analysis.report.search_results import SearchResults, search_results
 from efficient_rl.errors import ConfigError, did_you_mean
->>>>>>> main
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.views import attach
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]
