@@ -46,9 +46,8 @@ class LoraXS(Lora):
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
         """Write plain LoRA with A = R V^T."""
-        pairs = {}
-        for name, layer in adapter_layers(model):
-            pairs[name] = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        layers = dict(adapter_layers(model))
+        pairs = {name: (each.lora_A[ADAPTER].weight, each.lora_B[ADAPTER].weight) for name, each in layers.items()}
         save_as_lora(model, folder, pairs)
 
 
