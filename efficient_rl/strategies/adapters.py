@@ -197,13 +197,7 @@ class LoraFA(Lora):
             down = layer.lora_A[ADAPTER].weight.detach()
             gram = down @ down.T + 1e-8 * torch.eye(len(down), device=down.device, dtype=down.dtype)
             factors[layer.lora_B[ADAPTER].weight] = torch.linalg.pinv(gram) / layer.scaling[ADAPTER] ** 2
-        optimizer = torch.optim.AdamW(
-            list(factors),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = torch.optim.AdamW(list(factors), **settings.arguments())
 
         def correct(*_: Any) -> None:
             for up, factor in factors.items():
