@@ -30,7 +30,6 @@ class LoraXS(Lora):
         require(self.init_std >= 0, "strategy.init_std", self.init_std, "must not be negative")
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the matrices R train."""
         import torch
 
         check_rank_fits(self.rank, find_targets(model, self.target_modules, self.layers))
