@@ -9,7 +9,7 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.errors import first_line
-from efficient_rl.tracking.collector import resolve_uri, store_trouble
+from efficient_rl.tracking.client import resolve_uri, store_trouble
 
 HUB = "https://huggingface.co"
 SECONDS = 10
