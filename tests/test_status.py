@@ -178,7 +178,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
     assert not (second.folder / "attempts").exists()  # it never began
     assert "nothing goes on" in status("--cancel").stdout
     assert "there is nothing to end" in status("--cancel", first.folder.name[:6]).stdout
-    assert "--retry does" in status().stdout
+    assert "use --retry to resume" in status().stdout
     (tmp_path / "outputs" / "jobs").mkdir()  # of another sweep, on a cluster
     again = status("--retry")
     assert again.returncode == 0, again.stdout + again.stderr

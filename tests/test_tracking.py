@@ -12,7 +12,10 @@ import pytest
 from mlflow import MlflowClient
 
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.collector import Collector
+from efficient_rl.tracking.experiment import TrackedRun
+from efficient_rl.tracking.sync import sync_until
 from tests.conftest import environment, execute_tiny, reserved_port, tiny_run
 
 
@@ -94,7 +97,7 @@ def sync_elsewhere(run: TrackedRun, uri: str, tmp_path: Path) -> subprocess.Pope
     """A sender in a process of its own."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom tests.test_tracking import collector\n"
-        "from efficient_rl.tracking.collector import TrackedRun, sync_until\n"
+        "from efficient_rl.tracking.experiment import TrackedRun\nfrom efficient_rl.tracking.sync import sync_until\n"
         "run = TrackedRun(Path(sys.argv[1]), 'r', {'strategy.k': 2})\n"
         "error = sync_until(collector(sys.argv[2], Path(sys.argv[3])), [run], 60)\nassert error is None, error\n"
     )

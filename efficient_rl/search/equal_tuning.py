@@ -61,7 +61,7 @@ class PerArm(Settings):
         launcher = build_launcher(request.settings["launcher"])
         trials = self.trials_per_arm * len(arms)
         runs = [arm.run for arm in arms for _ in range(self.trials_per_arm + self.test_seeds)]
-        approve(make_budget(runs, [], launcher.gpus_per_run), launcher.max_gpu_hours, console)
+        approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
         folder = request.outputs / "sweeps" / tuning.name
         named = {arm.name: arm for arm in arms}

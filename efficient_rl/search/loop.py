@@ -18,6 +18,7 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.state import RunState
 from efficient_rl.search.figures import Constraint
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.space import Asked, UnfitError
@@ -25,7 +26,7 @@ from efficient_rl.search.study import MakeSampler, concluded, open_trials, seede
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.request import Request
-from efficient_rl.tracking.collector import TrackedRun
+from efficient_rl.tracking.experiment import TrackedRun
 
 STALE_PROPOSALS = 10  # in a row without a new run: the sampler is stuck, chance takes over
 MOST_PROPOSALS = 200  # in a row without a new run, with nothing to wait for: there is no new run
@@ -87,7 +88,7 @@ class Loop:
             self._runs[run.config_hash] = run
             self._labels[run.config_hash] = _label(trial)
             if trial.state != TrialState.FAIL:
-                self._know(run, trial, "pruned" if trial.state == TrialState.PRUNED else "finished")
+                self._know(run, trial, RunState.PRUNED if trial.state == TrialState.PRUNED else RunState.FINISHED)
                 self._told.setdefault(run.config_hash, trial.number)
                 self._count(trial.user_attrs)
 
@@ -162,7 +163,7 @@ class Loop:
             return None
         self._in_a_row = 0
         self._count(trial.user_attrs)
-        self._know(run, trial, "waiting")
+        self._know(run, trial, RunState.WAITING)
         self._open[key] = [trial]
         if RunDirectory(self._folder(key)).result() is not None:
             self._end(key)  # done before, by another sweep
@@ -173,7 +174,8 @@ class Loop:
         if runs:
             manifest = self.request.manifest(self._runs.values(), self._labels, self.flight.launcher.detaches)
             manifest.write(self.request.outputs)
-            active = [run.config_hash for run in runs if RunDirectory(self._folder(run.config_hash)).state() == "running"]
+            states = {run.config_hash: RunDirectory(self._folder(run.config_hash)).state() for run in runs}
+            active = [key for key, state in states.items() if state is RunState.RUNNING]
             self.flight.start(runs, active)
 
     def _end(self, key: str) -> None:
@@ -194,9 +196,9 @@ class Loop:
             else:
                 state = TrialState.PRUNED if key in self._pruned else TrialState.FAIL
                 self.study.tell(trial, state=state)
-                row.state = "pruned" if state == TrialState.PRUNED else "failed"
+                row.state = RunState.PRUNED if state == TrialState.PRUNED else RunState.FAILED
         if result is not None:
-            row.state = "finished"
+            row.state = RunState.FINISHED
         self._told[key] = trials[0].number
 
     def _tell_again(self, trial: optuna.Trial, number: int) -> None:
@@ -218,7 +220,7 @@ class Loop:
     def _count(self, attributes: dict[str, Any]) -> None:
         self._counted += self.limits.count_repeats or REPEAT not in attributes
 
-    def _know(self, run: RunConfig, trial: optuna.Trial | FrozenTrial, state: str) -> None:
+    def _know(self, run: RunConfig, trial: optuna.Trial | FrozenTrial, state: RunState) -> None:
         """Show, track and list a run from now on."""
         key = run.config_hash
         self._runs[key] = run

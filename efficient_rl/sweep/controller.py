@@ -4,22 +4,21 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.console import Console
 
 from efficient_rl.config.run_config import RunConfig, to_dict
-from efficient_rl.launch.base import Launcher
+from efficient_rl.launch.base import Handle, Launcher
 from efficient_rl.launch.worker import Job
+from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
+from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Display, Row
 from efficient_rl.sweep.lock import watching
 from efficient_rl.sweep.notify import Supervisor
 from efficient_rl.sweep.request import Request
-
-if TYPE_CHECKING:
-    from efficient_rl.launch.handle import Handle
 
 POLL_SECONDS = 0.2
 How = Literal["ended", "stopped", "left"]
@@ -38,7 +37,7 @@ class Flight:
         self._shown = list(rows)
         self._request = request
         self._console = console
-        self._supervisor = Supervisor(launcher, request.name, console)
+        self._supervisor = Supervisor(launcher, request.watch, request.name, console)
         self._version: str | None = None  # of the code, from when the first run is started
         self._jobs: dict[str, Job] = {}
         self._handles: dict[str, Handle] = {}
@@ -106,7 +105,7 @@ class Flight:
             key = handle.job.key
             self._handles.pop(key, None)
             _show(self.rows[key], handle)
-            if handle.stage == "elsewhere":
+            if handle.state is RunState.ELSEWHERE:
                 self._elsewhere.add(key)
             else:
                 ended.append(key)
@@ -122,37 +121,33 @@ class Flight:
         ended = []
         for key in sorted(self._elsewhere):
             state = RunDirectory(self.rows[key].folder).state()
-            if state == "running":
+            if state is RunState.RUNNING:
                 continue
             self._elsewhere.discard(key)
-            if state in ("finished", "failed"):
+            if state in (RunState.FINISHED, RunState.FAILED):
                 self.rows[key].state = state
                 ended.append(key)
             else:
-                self.rows[key].state = "waiting"
+                self.rows[key].state = RunState.WAITING
                 (self._handles[key],) = self.launcher.launch([self._jobs[key]])
         return ended
 
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)
         newest = RunDirectory(folder).newest_attempt() or 0
-        return Job(
-            str(folder),
-            to_dict(run),
-            settings["checkpoint_steps"],
-            version,
-            settings["checkpoint_minutes"],
-            newest if settings["force"] else None,
-            sharding=self.launcher.sharding,
+        options = Options(
+            settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding
         )
+        redo = newest if settings["force"] else None
+        return Job(folder, to_dict(run), options, redo, retries=self._request.watch.retries)
 
 
-def _show(row: Row, handle: "Handle") -> None:
+def _show(row: Row, handle: Handle) -> None:
     """Take over where a job stands."""
-    row.state = "waiting" if handle.stage == "stopped" else handle.stage
+    row.state = RunState.WAITING if handle.state is RunState.STOPPED else handle.state
     row.note = handle.note
     row.failure = handle.failure
-    if handle.ended:
+    if handle.state.ended:
         row.refresh()
 
 

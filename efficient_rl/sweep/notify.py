@@ -1,4 +1,4 @@
-"""Looks after a sweep that nobody looks at: reports stalled runs, tells a command or a URL of failures and of the end."""
+"""Unattended sweeps: detects stalled runs, notifies a shell command or URL of failures and of the end."""
 
 import http.client
 import json
@@ -8,16 +8,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from efficient_rl.launch.base import Handle, Launcher
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Row, duration
-
-if TYPE_CHECKING:
-    from efficient_rl.launch.base import Launcher
-    from efficient_rl.launch.handle import Handle
+from efficient_rl.sweep.watch import Watch
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
@@ -25,33 +24,34 @@ NOTIFY_SECONDS = 30
 
 
 class Supervisor:
-    """Watches over the runs of one sweep as its launcher's settings say."""
+    """Watches the runs of one sweep as `watch` says."""
 
-    def __init__(self, launcher: "Launcher", sweep: str, console: Console) -> None:
+    def __init__(self, launcher: Launcher, watch: Watch, sweep: str, console: Console) -> None:
         self._launcher = launcher
+        self._watch = watch
         self._sweep = sweep
         self._console = console
         self._looked = 0.0
         self._stalled: dict[str, float] = {}  # the sign of life at which a run was last reported
 
-    def look(self, rows: Mapping[str, Row], handles: Mapping[str, "Handle"]) -> None:
+    def look(self, rows: Mapping[str, Row], handles: Mapping[str, Handle]) -> None:
         """Report, and restart if asked, every run whose last sign of life is older than the bound."""
-        minutes = self._launcher.stall_minutes
+        minutes = self._watch.stall_minutes
         if minutes is None or time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         for key, handle in handles.items():
             sign = RunDirectory(rows[key].folder).last_heartbeat()
-            if handle.stage != "running" or sign is None or sign == self._stalled.get(key):
+            if handle.state is not RunState.RUNNING or sign is None or sign == self._stalled.get(key):
                 continue
             if time.time() - sign > 60 * minutes:
                 self._stalled[key] = sign
                 self._report(rows[key], handle, time.time() - sign)
 
-    def _report(self, row: Row, handle: "Handle", seconds: float) -> None:
+    def _report(self, row: Row, handle: Handle, seconds: float) -> None:
         why = f"stalled: no new step for {duration(seconds)}"
         self._tell("stalled", run=row.folder.name, what=row.label, quiet_seconds=round(seconds))
-        again = self._launcher.requeue_stalled and self._launcher.requeue(handle, why)
+        again = self._watch.requeue_stalled and self._launcher.requeue(handle, why)
         text = f"{row.folder.name[:8]} {row.label}: {why}{'; it starts again' if again else ''}"
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
@@ -67,8 +67,8 @@ class Supervisor:
         self._tell("sweep_ended", runs=counts)
 
     def _tell(self, event: str, **details: Any) -> None:
-        if self._launcher.notify is not None:
-            notify(self._launcher.notify, {"event": event, "sweep": self._sweep, **details})
+        if self._watch.notify is not None:
+            notify(self._watch.notify, {"event": event, "sweep": self._sweep, **details})
 
 
 def notify(target: str, message: Mapping[str, Any]) -> None:
@@ -84,4 +84,4 @@ def notify(target: str, message: Mapping[str, Any]) -> None:
         else:
             subprocess.run(target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, subprocess.SubprocessError) as error:
-        logger.warning("launcher.notify could not be told of %s: %s", message["event"], error)
+        logger.warning("watch.notify could not be told of %s: %s", message["event"], error)

@@ -18,9 +18,11 @@ from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.sweep.manifest import ListedRun, Manifest
+from efficient_rl.sweep.watch import Watch, split_launcher
 
 SHARED_KEYS = (
     "launcher",
+    "watch",
     "tracking",
     "search",
     "output",
@@ -50,6 +52,11 @@ class Request:
     def outputs(self) -> Path:
         """The absolute output folder."""
         return Path(str(self.settings["output"])).resolve()
+
+    @property
+    def watch(self) -> Watch:
+        """How the command watches the runs."""
+        return Watch.parse(self.settings["watch"])
 
     def folder(self, run: RunConfig) -> Path:
         """The directory of one run."""
@@ -121,6 +128,8 @@ def plan_request(asked: Overrides, extra_folder: str | None = None) -> Request:
 def make_request(asked: Overrides, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
     """The request for these runs, with the settings of the composed tree, checked."""
     settings = {key: tree[key] for key in SHARED_KEYS}
+    given = map(override_key, asked.arguments)
+    settings["launcher"], settings["watch"] = split_launcher(tree["launcher"], tree["watch"], given)
     if not asked.searches and (unread := set(settings["search"] or {}) - {"_target_"}):
         raise ConfigError(f"search.{min(unread)} is read with search=<method> only, e.g. search=pareto")
     _check_settings(settings)
@@ -218,6 +227,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     if uri is not None and not isinstance(uri, str):
         raise ConfigError(f"tracking.uri={uri!r} must be a text such as sqlite:///mlflow.db, or null")
     build_launcher(settings["launcher"])
+    Watch.parse(settings["watch"])
     name = settings["name"]
     if name is not None and (not isinstance(name, str) or not name or set(name) & set("/\\'\"\n") or name.startswith(".")):
         raise ConfigError(f"name={name!r} must be a text without slashes and quotes")

@@ -72,8 +72,8 @@ def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path:
     heard = tmp_path / "heard"
     sweep = Sweep(
         tmp_path, "strategy=last_k", "+reward.trouble={_target_:tests.slurm.troubles.Hangs,weight:1.0}",
-        "grpo.max_steps=6", "checkpoint_steps=2", "launcher.stall_minutes=0.2", "launcher.requeue_stalled=true",
-        f"launcher.notify='cat >> {heard}; echo >> {heard}'",
+        "grpo.max_steps=6", "checkpoint_steps=2", "watch.stall_minutes=0.2", "watch.requeue_stalled=true",
+        f"watch.notify='cat >> {heard}; echo >> {heard}'",
     ).start()  # fmt: skip
     assert sweep.end() == 0, sweep.output()
     events = [json.loads(line) for line in heard.read_text().splitlines()]
