@@ -216,15 +216,9 @@ def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: S
     one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
     processes = start(one)
     wait_for_step(one, 1)
-<<<<<<< HEAD
-    (Path(one.folder) / "attempts" / "000002.json").write_text("{}")
-    assert ended(processes) == [EXIT_NOT_MINE] * 2, log(one)
-    assert RunDirectory(Path(one.folder)).failure() is None
-=======
     (one.folder / "attempts" / "000002.json").write_text("{}")
-    assert ended(processes, seconds=40) == [EXIT_NOT_MINE] * 2, log(one)
+    assert ended(processes) == [EXIT_NOT_MINE] * 2, log(one)
     assert RunDirectory(one.folder).failure() is None
->>>>>>> main
 
 
 def test_a_run_that_another_process_works_on_is_refused_by_both(start: Start, tmp_path: Path) -> None:
