@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.datasets import Problems, evaluation_seed, load_problems
+from efficient_rl.datasets import Problems, evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
@@ -136,7 +136,7 @@ class Session:
         trainer, seed = self.trainer, evaluation_seed(self.config.eval.split)
         found = {}
         with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
-            for name, problems in self.problems.held_out.items():
+            for name, problems in self.problems.eval_sets.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
             self.attempt.append(step, metrics_of(found) | self.sizes)
@@ -175,7 +175,7 @@ def prepare(
 
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
-    problems = load_problems(config)
+    problems = load_splits(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
     with meter.phase("load"):
         torch.manual_seed(config.seed)
