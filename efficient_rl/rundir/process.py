@@ -14,7 +14,7 @@ CLOCK_TOLERANCE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """One start of a Slurm job: `id` is `123` or `123_4`, `restart` how often Slurm had requeued it."""
+    """A start of a Slurm job: `id` is `123` or `123_4`, `restart` counts the starts before it."""
 
     id: str
     restart: int
@@ -35,7 +35,7 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that claimed something: pid and creation time identify it on `host`; times in Unix seconds."""
+    """A process that claimed something; pid and creation time identify it on `host`."""
 
     host: str
     pid: int
@@ -53,7 +53,8 @@ class Owner:
                 created, started = plain.get("created", 0.0), plain.get("started", 0.0)
                 if isinstance(created, int | float) and isinstance(started, int | float):
                     job = plain.get("job")
-                    return cls(host, pid, created, SlurmJob.parse(job) if job is not None else None, started)
+                    parsed = None if job is None else SlurmJob.parse(job)
+                    return cls(host, pid, created, parsed, started)
         raise ValueError(f"{plain!r} is no owner")
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Owner:
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether the process still runs on this machine: a process that reuses its pid is another one."""
+        """Whether the process still runs on this machine, and its pid is not another one's now."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < CLOCK_TOLERANCE_SECONDS
@@ -87,8 +88,8 @@ class Owner:
 
 def this_process() -> Owner:
     """This process as the owner of what it claims now."""
-    process = psutil.Process()
-    return Owner(socket.gethostname(), process.pid, process.create_time(), cluster_job(), time.time())
+    process, host = psutil.Process(), socket.gethostname()
+    return Owner(host, process.pid, process.create_time(), cluster_job(), time.time())
 
 
 def cluster_job(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
