@@ -4,7 +4,6 @@ The directory is the truth: a run is finished when its `result.json` is valid, a
 owner of the newest attempt works on it; an attempt is alive while its process is.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +106,7 @@ class RunDirectory:
                 raise AlreadyFinished(f"run {self.folder.name} is finished")
             number = newest + 1
             # This file fences the older attempt off, so it comes before anything of it is moved.
-            write_atomic(attempt_path(self.folder, number), json.dumps(this_process().to_json()))
+            write_atomic(attempt_path(self.folder, number), this_process().to_json())
             if redo:
                 self._archive(number)
             elif not finished and (self.folder / "result.json").exists():
@@ -139,8 +138,8 @@ class RunDirectory:
 
     def _owner(self, number: int) -> Owner | None:
         try:
-            return Owner.parse(json.loads(attempt_path(self.folder, number).read_text()))
-        except (*MISSING, ValueError):
+            return Owner.parse(attempt_path(self.folder, number).read_text())
+        except (*MISSING, UnicodeDecodeError):
             return None
 
     def _heartbeat(self, number: int) -> float | None:

@@ -1,13 +1,16 @@
 """Identifies the process that works on a run, and the Slurm job that it belongs to."""
 
+import json
 import os
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import psutil
+
+from efficient_rl.errors import check_types
 
 CLOCK_TOLERANCE_SECONDS = 2.0
 
@@ -20,13 +23,8 @@ class SlurmJob:
     restart: int
     node: str
 
-    @classmethod
-    def parse(cls, plain: Any) -> Self:
-        """The job as JSON has it; ValueError where it is none."""
-        match plain:
-            case {"id": str(job), "restart": int(restart), "node": str(node)}:
-                return cls(job, restart, node)
-        raise ValueError(f"{plain!r} is no Slurm job")
+    def __post_init__(self) -> None:
+        check_types("job", self)
 
     def is_earlier_start_of(self, other: "SlurmJob | None") -> bool:
         """Whether Slurm has given this start of the job up and started it again as the other."""
@@ -39,27 +37,26 @@ class Owner:
 
     host: str
     pid: int
-    created: float
-    job: SlurmJob | None
-    started: float
+    created: float = 0.0
+    job: SlurmJob | None = None
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types("owner", self)
 
     @classmethod
-    def parse(cls, plain: Any) -> Self:
-        """The owner as JSON has it; ValueError where it is none, as after a release."""
-        match plain:
-            case {"released": _}:
-                raise ValueError("released")
-            case {"host": str(host), "pid": int(pid)}:
-                created, started = plain.get("created", 0.0), plain.get("started", 0.0)
-                if isinstance(created, int | float) and isinstance(started, int | float):
-                    job = plain.get("job")
-                    parsed = None if job is None else SlurmJob.parse(job)
-                    return cls(host, pid, created, parsed, started)
-        raise ValueError(f"{plain!r} is no owner")
+    def parse(cls, text: str) -> Self | None:
+        """The owner that `to_json` wrote; None for anything else, such as what a release leaves."""
+        try:
+            plain = json.loads(text)
+            job = plain.pop("job", None)
+            return cls(**plain, job=None if job is None else SlurmJob(**job))
+        except (ValueError, TypeError, AttributeError):
+            return None
 
-    def to_json(self) -> dict[str, Any]:
-        """What `parse` reads."""
-        return asdict(self)
+    def to_json(self) -> str:
+        """The text that `parse` reads."""
+        return json.dumps(asdict(self))
 
     @property
     def job_id(self) -> str | None:

@@ -18,16 +18,9 @@ PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # its page for training, not agents
 SENT_AT_THE_END = (  # metrics of a result that one sorts runs by; the others are in the log already
-    "accuracy",
-    "accuracy_before",
-    "accuracy_gain",
-    "greedy_accuracy",
-    "problems",
-    "samples",
-    "memory/total_peak_bytes",
-    "time/train_seconds",
-    "time/total_seconds",
-)
+    "accuracy", "accuracy_before", "accuracy_gain", "greedy_accuracy", "problems", "samples",
+    "memory/total_peak_bytes", "time/train_seconds", "time/total_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
