@@ -61,7 +61,7 @@ print(searched, time.perf_counter() - started, len(runs), points)
 """
 READ = """
 import sys, time
-from analysis.data.store import load_stored
+from analysis.data.stored import load_stored
 started = time.perf_counter()
 sweep = load_stored(sys.argv[1], "big")
 print(time.perf_counter() - started, len(sweep.finished), sum(len(s.steps) for r in sweep.runs for s in r.series.values()))

@@ -1,4 +1,4 @@
-"""The doctor finds, before a start, what makes starts fail, and says what mends it."""
+"""The doctor finds, before a start, what makes starts fail, and says what fixes it."""
 
 import errno
 import itertools
@@ -146,7 +146,7 @@ def test_only_the_gpus_that_this_process_may_use_count(monkeypatch: pytest.Monke
     [
         (["grpo.num_generations=7"], "does not divide the batch"),
         (["grpo.learning_rate=1e-6x"], "learning_rate"),
-        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "divide neither"),
+        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "cannot be shared by 3 processes"),
         (["strategy=last_k", "strategy.k=99"], "k=99"),
         (["grpo.per_device_train_batch_size='16'"], "must be of type int"),
         (["output=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
@@ -266,14 +266,16 @@ def test_a_shared_folder_whose_clock_is_off_or_that_does_not_lock_is_found(
 
 def test_a_model_that_cannot_be_had_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     hub = tiny_run("model=qwen2.5_0.5b", "model.path=nobody/nothing").model
     assert levels(services.check_model(hub)) == ["failure"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in services.check_model(hub)[0].what
-    snapshot = tmp_path / "hub" / "models--nobody--nothing" / "snapshots" / "1"
+    cache = tmp_path / "hub" / "models--nobody--nothing"
+    snapshot = cache / "snapshots" / "1"
     snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1")
     (snapshot / "config.json").write_text("{}")
     assert levels(services.check_model(hub)) == ["failure"]  # the weights are still missing
     (snapshot / "model.safetensors").write_text("")
@@ -304,7 +306,7 @@ def test_what_the_hub_says_of_a_model_is_told(
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         (found,) = services.check_model(tiny_run("model=qwen2.5_0.5b").model)
         server.shutdown()
@@ -318,7 +320,7 @@ def test_without_a_way_to_the_hub_nothing_waits_for_it(
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "0")  # so that what the command sets goes with this test
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     code, found = run_main(capsys, "model=qwen2.5_0.5b")
     assert code == 1
     assert [finding["check"] for finding in found if finding["level"] == "failure"] == ["model"]

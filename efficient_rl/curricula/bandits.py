@@ -49,12 +49,11 @@ class LevelBandit(LevelMixture):
 
     def beliefs(self) -> dict[str, float]:
         """Probability and value of every level."""
-        named = zip(self.levels.names, self.values(), strict=True)
-        return super().beliefs() | {f"value_{name}": value for name, value in named}
+        return super().beliefs() | self.levels.named("value", self.values())
 
 
 class SEC(LevelBandit):
-    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of each level drawn, p by exp(Q / tau).
+    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of drawn levels.
 
     `rate` is alpha; `temperature` is tau, published as 1.0 for countdown, 0.4 for mathematics, 0.2
     with two dimensions of levels. Every Q starts at 0.
@@ -86,7 +85,7 @@ class SEC(LevelBandit):
 
 
 class DUMP(LevelBandit):
-    """DUMP (arXiv:2504.09710): value = mean |A| of the last `window` completions + sqrt(2 ln(N + 1) / (n + 1)).
+    """DUMP (arXiv:2504.09710): value = mean |A| of `window` completions + sqrt(2 ln(N+1) / (n+1)).
 
     p is proportional to exp(value / `temperature`). n counts all completions of the level, N those
     of all levels; the mean of a level without any is 0. It learns from training rewards alone; the
@@ -107,7 +106,7 @@ class DUMP(LevelBandit):
         """The upper confidence bounds."""
         spread = 2 * math.log(sum(self.seen) + 1)
         return [
-            (statistics.fmean(recent) if recent else 0.0) + math.sqrt(spread / (seen + 1))
+            statistics.fmean(recent or [0.0]) + math.sqrt(spread / (seen + 1))
             for recent, seen in zip(self.recent, self.seen, strict=True)
         ]
 
@@ -117,7 +116,7 @@ class DUMP(LevelBandit):
 
     def state_dict(self) -> dict[str, Any]:
         """What every level mixture keeps, the windows, and how many completions each level had."""
-        return super().state_dict() | {"recent": [list(recent) for recent in self.recent], "seen": list(self.seen)}
+        return super().state_dict() | {"recent": list(map(list, self.recent)), "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

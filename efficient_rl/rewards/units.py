@@ -1,4 +1,4 @@
-"""Which words after a number are a unit, and when two units are the same; everything else after a number is no number."""
+"""Which words after a number are a unit, and when two units are the same."""
 
 import re
 
@@ -47,7 +47,7 @@ NOT_UNITS = frozenset(
 
 
 def unit_of(text: str, attached: bool) -> str | None:
-    """The unit that a text after a number names, in a common form; "" for none, None where the text is no unit.
+    """The unit after a number, in a common form; "" for none, None for text that is no unit.
 
     `attached` says that no space parts it from the number: `7cm` and `7apples` carry a unit, `7x`
     and `7ab` do not.
@@ -83,7 +83,7 @@ def _common(words: str) -> str:
 
 
 def same_unit(given: str, wanted: str) -> bool:
-    """Whether two units do not contradict each other: one is missing, or they are the same; percent is not judged here."""
+    """Whether two units are the same or one is missing; percent is not judged here."""
     if "" in (given, wanted) or PERCENT in (given, wanted):
         return True
     short, long = sorted((given.split(), wanted.split()), key=len)

@@ -16,7 +16,7 @@ from efficient_rl.search.figures import Constraint, parse_constraints, parse_obj
 from efficient_rl.search.loop import Limits, Loop
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
-from efficient_rl.search.summary import show_summary, summarize, write_summary
+from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
 from efficient_rl.sweep.budget import Budget, approve, make_budget
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.execution import collected
@@ -101,7 +101,8 @@ class Optimize(Settings):
 
             def watch() -> How:
                 how = loop.fly()
-                write_summary(folder, summarize(study, request.outputs / "runs"))
+                summary = summarize(study, request.outputs / "runs")
+                write_summary(folder, summary | {"importances": importances(study)})
                 return how
 
             status = collected(request, loop.tracked, flight, console, watch)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import add, mul, sub
 from random import Random
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
 
 OPERATIONS = {"+": add, "-": sub, "*": mul}
@@ -29,8 +30,8 @@ class Chain:
         object.__setattr__(self, "operations", ranges("operations", self.operations, 1, 20))
         object.__setattr__(self, "operators", subset("operators", self.operators, OPERATIONS))
         for key in ("max_number", "max_factor"):
-            if getattr(self, key) < 2:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 2")
+            value = getattr(self, key)
+            require(value >= 2, f"task.{key}", value, "must be at least 2")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` distinct problems of one split."""

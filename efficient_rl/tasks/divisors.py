@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from random import Random
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
 
 
@@ -22,11 +23,10 @@ class _OfNumbers(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", ranges("sizes", self.sizes, 12, 1_000_000))
-        if not 2 <= self.numbers <= 6:
-            raise ValueError(f"task.numbers={self.numbers} must lie in 2 to 6")
+        require(2 <= self.numbers <= 6, "task.numbers", self.numbers, "must lie in 2 to 6")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the same numbers in another order are the same problem."""
+        """`count` distinct problems of one split; the numbers' order makes no other problem."""
         return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
@@ -43,7 +43,7 @@ class _OfNumbers(ABC):
 
 @dataclass(frozen=True)
 class GCD(_OfNumbers):
-    """The greatest common divisor of numbers; `a,b<:` in symbols, the largest number that lies below all in divisibility."""
+    """The greatest common divisor; `a,b<:` in symbols, as it lies below all in divisibility."""
 
     def _problem(self, size: int, numbers: list[int]) -> Problem:
         steps, value = [], numbers[0]
@@ -57,7 +57,7 @@ class GCD(_OfNumbers):
 
 @dataclass(frozen=True)
 class LCM(_OfNumbers):
-    """The least common multiple of numbers; `a,b>:` in symbols, the smallest number that lies above all in divisibility."""
+    """The least common multiple; `a,b>:` in symbols, as it lies above all in divisibility."""
 
     def _problem(self, size: int, numbers: list[int]) -> Problem:
         values = [numbers[0]]

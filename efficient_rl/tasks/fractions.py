@@ -14,7 +14,7 @@ WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
 @dataclass(frozen=True)
 class Fractions:
-    """Two proper fractions in lowest terms and an operator; difficulty = the largest denominator that was allowed.
+    """Two fractions and an operator; difficulty = the largest denominator that was allowed.
 
     `denominators` lists these bounds, drawn evenly. The answer is in lowest terms, a whole number
     where it is one.
@@ -28,7 +28,7 @@ class Fractions:
         object.__setattr__(self, "operators", subset("operators", self.operators, OPERATIONS))
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; a+b and b+a are the same problem, and so are products."""
+        """`count` distinct problems of one split; a+b and b+a are one problem, as are products."""
         return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
