@@ -14,7 +14,8 @@ from analysis.report.page import to_html
 from analysis.report.results import compute_results
 from analysis.report.search_results import SearchResults, search_results
 from efficient_rl.errors import ConfigError, did_you_mean
-from efficient_rl.tracking.collector import attach, resolve_uri
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.views import attach
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]
