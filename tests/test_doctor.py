@@ -282,6 +282,7 @@ def test_a_model_that_cannot_be_had_is_found(monkeypatch: pytest.MonkeyPatch, tm
     (snapshot / "model.safetensors").write_text("")
     assert levels(services.check_model(hub)) == ["ok"]
     assert levels(services.check_model(tiny_run().model)) == ["ok"]
+    assert not services.is_here(replace(hub, path="no name/of the hub/at all"))
 
 
 @pytest.mark.parametrize(
