@@ -212,7 +212,7 @@ def test_a_sound_sweep_is_probed_and_passes(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_probe_that_fails_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = run_main(capsys, "model.prompt=plain")
-    assert code == 2
+    assert code == FAILED
     (probe,) = [finding for finding in found if finding["check"] == "probe"]
     assert "nano reads only its own notation" in probe["what"]
 
