@@ -85,7 +85,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.data.server.POINTS_A_REQUEST", 5)  # so that answers are cut off and asked for in halves
+    monkeypatch.setattr(
+        "efficient_rl.tracking.server.POINTS_A_REQUEST", 5
+    )  # so that answers are cut off and asked for in halves
     assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
 
 

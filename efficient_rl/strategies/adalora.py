@@ -73,7 +73,6 @@ class AdaLora(LowRank):
         )
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BudgetSchedule":
-        """Falling ranks over so many steps."""
         return BudgetSchedule(model, steps, int(self.warmup * steps), int(self.final * steps))
 
 

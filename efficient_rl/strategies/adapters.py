@@ -63,7 +63,6 @@ class Adapters(Strategy):
         """PEFT's configuration for the chosen modules, which `shared` names already."""
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model around the frozen one, in which only the adapters train."""
         from peft import get_peft_model
 
         targets = find_targets(model, self.target_modules, self.layers)
@@ -147,7 +146,6 @@ class Pissa(Lora):
     variant = {"init_lora_weights": "pissa"}  # noqa: RUF012
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model whose layers also keep the adapters that they start from."""
         targets = find_targets(model, self.target_modules, self.layers)
         check_rank_fits(self.rank, targets)
         head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -182,7 +180,6 @@ class LoraFA(Lora):
     """
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the B matrices train."""
         adapted = super().apply(model)
         for _, layer in adapter_layers(adapted):
             freeze_weights(layer, "lora_A")
@@ -197,13 +194,7 @@ class LoraFA(Lora):
             down = layer.lora_A[ADAPTER].weight.detach()
             gram = down @ down.T + 1e-8 * torch.eye(len(down), device=down.device, dtype=down.dtype)
             factors[layer.lora_B[ADAPTER].weight] = torch.linalg.pinv(gram) / layer.scaling[ADAPTER] ** 2
-        optimizer = torch.optim.AdamW(
-            list(factors),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = torch.optim.AdamW(list(factors), **settings.arguments())
 
         def correct(*_: Any) -> None:
             for up, factor in factors.items():

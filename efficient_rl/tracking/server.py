@@ -1,10 +1,11 @@
-"""Asks a tracking server, one metric of 100 runs a request."""
+"""Reads sweeps back from a tracking server, one metric of 100 runs a request."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.data.store import StoredRun, StoredSweep
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, first_line
+from efficient_rl.tracking.client import open_client
+from efficient_rl.tracking.database import StoredRun, StoredSweep
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
 ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -14,8 +15,6 @@ class ServerStore:
     """An MLflow server, through MLflow's client. Raises ConfigError where it does not answer."""
 
     def __init__(self, uri: str) -> None:
-        from efficient_rl.tracking.client import open_client
-
         self._uri = uri
         self._client = open_client(uri)
 
@@ -69,8 +68,7 @@ class ServerStore:
         try:
             found = _pages(self._client.search_experiments)
         except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{self._uri} cannot be read: {reason}") from error
+            raise ConfigError(f"{self._uri} cannot be read: {first_line(error)}") from error
         return [experiment.experiment_id for experiment in found]
 
     def _search(self, experiment: str, condition: str) -> list[Any]:

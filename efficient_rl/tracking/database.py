@@ -1,6 +1,6 @@
-"""Asks the tracking store's own database, with SQL on its tables, and says what any store must answer.
+"""Reads sweeps back from a store's database, with SQL on MLflow's tables; `Store` is what any store answers.
 
-Two million points take seconds so, where MLflow's client takes minutes.
+Two million points take seconds this way, and minutes through MLflow's client.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,8 +73,8 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class SqlStore:
-    """The store's own tables."""
+class DatabaseStore:
+    """MLflow's tables in a database."""
 
     connection: Connection
 
