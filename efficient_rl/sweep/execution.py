@@ -26,57 +26,59 @@ LAST_SYNC_SECONDS = 20.0
 EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
-def carry_out(request: Request, plan: Plan, console: Console) -> int:
-    """Do the plan; the exit status is 0, 1 where a run failed, or 130 where it was stopped.
+def execute_plan(request: Request, plan: Plan, console: Console) -> int:
+    """Launch what is pending and wait for it; the exit status is 0, 1 where a run failed, or 130 where it was stopped.
 
-    Jobs of a cluster are left to go on where the command is stopped or told to detach.
+    Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
     if plan.pending:
-        known = [
-            (run, result) for run in plan.finished if (result := RunDirectory(request.folder(run)).result()) is not None
-        ]
-        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
+        budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
         approve(budget, launcher.max_gpu_hours, console)
     labels = label_runs(plan.runs)
-    listed = sorted(plan.runs, key=_request_order(request))
-    request.manifest(listed, labels, launcher.detaches).write(request.outputs)
-    tracked = [TrackedRun(request.folder(run), labels[run.config_hash], run.flat()) for run in plan.runs]
-    rows = [
-        Row(request.folder(run), labels[run.config_hash], run.grpo.max_steps, state)
-        for state, runs in (("finished", plan.finished), ("elsewhere", plan.active), ("waiting", plan.pending))
-        for run in runs
-    ]
-    flight = Flight(request, launcher, console, rows)
+    listed = {run.config_hash: run for run in request.runs}
+    request.write_manifest(listed.values(), labels, launcher.detaches)
+    controller = Controller(request, launcher, console)
+    tracked = []
+    for state, runs in _initial_states(plan):
+        for run in runs:
+            label, folder = labels[run.config_hash], request.folder(run)
+            controller.add_row(Row(folder, label, run.grpo.max_steps, state))
+            tracked.append(TrackedRun(folder, label, run.flat()))
     active = [run.config_hash for run in plan.active]
 
-    def watch() -> How:
+    def run_all() -> Outcome:
         if not plan.pending and not plan.active:
             return "ended"
-        return flight.fly(lambda: flight.start([*plan.active, *plan.pending], active), lambda ended: flight.busy)
+        start = partial(controller.start, [*plan.active, *plan.pending], active)
+        return controller.run(start, lambda ended: controller.busy)
 
-    return collected(request, tracked, flight, console, watch)
+    return run_with_tracking(request, tracked, controller, console, run_all)
 
 
-def collected(
-    request: Request, tracked: Sequence[TrackedRun], flight: Flight, console: Console, watch: Callable[[], How]
+def run_with_tracking(
+    request: Request, tracked: Sequence[TrackedRun], controller: Controller, console: Console, run: Callable[[], Outcome]
 ) -> int:
-    """Call `watch` while the tracking store gets the news of `tracked`, which may grow; say the outcome; the exit status."""
+    """Call `run` while the metrics of `tracked`, which may grow, are sent to the store; print the outcome; the exit status."""
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
     with _background_sync(collector, tracked):
-        how = watch()
-    failed = [row for row in flight.rows.values() if row.state == "failed"]
-    _last_sync(collector, tracked, console, complete=None if how == "left" else how == "ended" and not failed)
-    _say_outcome(request, flight.rows, failed, how, uri, console)
-    return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
+        outcome = run()
+    failed = [row for row in controller.rows.values() if row.state == "failed"]
+    complete = None if outcome == "left" else outcome == "ended" and not failed
+    _last_sync(collector, tracked, console, complete)
+    _print_outcome(request, controller.rows, outcome, console)
+    if uri:
+        _print(console, f"compare:  python -m efficient_rl.ui {shlex.quote(f'sweep={request.name}')}")
+    if outcome == "stopped":
+        return STOPPED
+    return FAILED if failed else DONE
 
 
-def _request_order(request: Request) -> Callable[[RunConfig], int]:
-    order = {run.config_hash: index for index, run in reversed(list(enumerate(request.runs)))}
-    return lambda run: order[run.config_hash]
+def _initial_states(plan: Plan) -> tuple[tuple[RunState, Sequence[RunConfig]], ...]:
+    return (RunState.FINISHED, plan.finished), (RunState.ELSEWHERE, plan.active), (RunState.WAITING, plan.pending)
 
 
 @contextmanager
@@ -115,26 +117,24 @@ def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], conso
         )
 
 
-def _say_outcome(
-    request: Request, rows: dict[str, Row], failed: Sequence[Row], how: How, uri: str | None, console: Console
-) -> None:
-    finished = sum(row.state == "finished" for row in rows.values())
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-    named = shlex.quote(f"sweep={request.name}")
-    say(f"{finished} of {len(rows)} runs of sweep {request.name} finished")
+def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, console: Console) -> None:
+    """How many runs are finished, why runs failed, and the commands that come next."""
+    failed = [row for row in rows.values() if row.state == RunState.FAILED]
+    finished = sum(row.state == RunState.FINISHED for row in rows.values())
+    _print(console, f"{finished} of {len(rows)} runs of sweep {request.name} finished")
     if failed:
         console.print(failure_table(failed))
-    if how == "left":
-        words = [request.name] + (
-            [] if request.settings["output"] == "outputs" else [f"output={request.settings['output']}"]
-        )
-        say(f"the jobs go on without this command; python -m efficient_rl.status {shlex.join(words)} shows them")
-    if how != "ended" or failed:
-        say(f"to go on: {request.command}")
+    if outcome == "left":
+        words = [request.name]
+        if request.settings["output"] != "outputs":
+            words.append(f"output={request.settings['output']}")
+        shown = shlex.join(["python", "-m", "efficient_rl.status", *words])
+        _print(console, f"the jobs go on without this command; {shown} shows them")
+    if outcome != "ended" or failed:
+        _print(console, f"to go on: {request.command}")
     if finished:
-        say(f"report:   python -m analysis.report {named}")
-    if uri:
-        say(f"compare:  python -m efficient_rl.ui {named}")
+        _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
