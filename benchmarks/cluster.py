@@ -46,8 +46,9 @@ import hydra
 def main(config):
     from efficient_rl.config.compose import expand
     from efficient_rl.config.run_config import parse_run
+    from efficient_rl.libraries import quiet_libraries
+    from efficient_rl.run import Options, Stop, execute
     from efficient_rl.rundir.directory import RunDirectory
-    from efficient_rl.run import Options, Stop, execute, quiet_libraries
 
     quiet_libraries()
     run = parse_run(expand([*config.overrides, f"seed={config.number}"])[0])

@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
 from efficient_rl.launch import local
 from efficient_rl.launch.worker import Job
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 from efficient_rl.sweep.controller import POLL_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ from benchmarks.steps import Case, compare, nano_case, nano_tokenizer, ours, ran
 from efficient_rl.config.compose import expand
 from efficient_rl.config.options import group_options
 from efficient_rl.config.run_config import parse_run
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.blocks import find_blocks
 from efficient_rl.strategies.protocol import Strategy

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, Qwen2Config
 from benchmarks.machine import write_result
 from benchmarks.steps import Case, Ours, Stock, ours, random_case, stock
 from benchmarks.training import build, last_blocks, with_lora
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 from efficient_rl.training.memory import PhaseMeter
 
 QWEN_05B = {

@@ -1,13 +1,19 @@
-"""Measures accuracy on held-out problems: avg@k at the training temperature, maj@k, unbiased pass@k, greedy beside them."""
+"""Measures accuracy on held-out problems: avg@k, maj@k and unbiased pass@k of samples, and greedy."""
 
+import json
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from math import comb, sqrt
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
 
@@ -20,6 +26,9 @@ ROWS_AT_ONCE = 512  # in each process
 EVALUATION_SEED = 0
 MOST_LEVELS, FIFTHS = 10, 5
 Z = 1.959964  # of a two-sided 95% interval
+
+Verdict = tuple[bool, str | None]  # whether a completion is right, and its answer
+IS_RIGHT = itemgetter(0)
 
 
 @dataclass(frozen=True)
@@ -59,21 +68,50 @@ class Evaluation:
             "greedy_accuracy": self.greedy_accuracy,
             "majority_accuracy": self.majority_accuracy,
             "pass_at_k": self.pass_at_k,
-            **{f"pass_at_{k}": value for k, value in self.pass_at.items()},
-            **{f"accuracy_difficulty_{level}": value for level, value in self.by_difficulty.items()},
         }
+        named |= _prefixed("pass_at_", self.pass_at) | _prefixed("accuracy_difficulty_", self.by_difficulty)
         if len(self.by_source) > 1:
-            named |= {f"accuracy_source_{name}": value for name, value in self.by_source.items()}
-        return {prefix + name: value for name, value in named.items()}
+            named |= _prefixed("accuracy_source_", self.by_source)
+        return _prefixed(prefix, named)
+
+
+def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in values.items()}
+
+
+Evaluations = dict[str, Evaluation]  # by evaluation set; the run's own task first
+
+
+def metrics_of(found: Evaluations) -> dict[str, float]:
+    """The run's own task as eval/..., further sets as eval/<set>/..."""
+    own, *others = found.items()
+    metrics = own[1].metrics()
+    for name, evaluation in others:
+        metrics |= evaluation.metrics(f"eval/{name}/")
+    return metrics
+
+
+def summary(found: Evaluations) -> dict[str, Any]:
+    """The own task's evaluation, with those of further sets under `sets`."""
+    own, *others = found.items()
+    return asdict(own[1]) | {"sets": {name: asdict(evaluation) for name, evaluation in others}}
+
+
+def read_evaluations(path: Path) -> Evaluations | None:
+    """Evaluations from a file; None where it is missing or damaged."""
+    try:
+        return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True)
-class Examiner:
-    """Puts problems to a model and judges its answers, the same random draws in every call.
+class Evaluator:
+    """Evaluates a model on held-out problems, with the same random draws in every call.
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
     completion, `place` where the answer stands. `between` is called after each batch, to stop early
-    by raising. The processes of a `team` share the problems; each gets the whole evaluation, the
+    by raising. The processes of a `group` share the problems; each gets the whole evaluation, the
     one that a single process makes.
     """
 
@@ -85,29 +123,29 @@ class Examiner:
     place: str
     prefill: str = ""
     between: Callable[[], None] = lambda: None
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def evaluate(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> Evaluation:
-        """Score `samples` completions and a greedy one for every problem; `seed` is only written down."""
-        prompts = [self.encode(problem) for problem in problems]
+        """Score `samples` completions and a greedy one of every problem; `seed` is only noted."""
+        prompts = list(map(self.encode, problems))
         greedy, greedy_tokens = self._verdicts(model, problems, prompts, replace(self.sampling, temperature=0.0), 1)
         drawn, tokens = self._verdicts(model, problems, prompts, self.sampling, self.samples)
-        right = [sum(verdict for verdict, _ in each) for each in drawn]
+        right = [sum(map(IS_RIGHT, each)) for each in drawn]
         shares = [count / self.samples for count in right]
-        error = standard_error(shares)
-        low, high = interval(_mean(shares), error, len(shares))
+        accuracy, error = fmean(shares), standard_error(shares)
+        low, high = interval(accuracy, error, len(shares))
         order, levels = difficulty_levels([problem.difficulty for problem in problems])
         sources = [problem.source for problem in problems]
-        ks = [2**power for power in range(self.samples.bit_length()) if 2**power <= self.samples]
+        ks = [2**power for power in range(self.samples.bit_length())]
         return Evaluation(
-            accuracy=_mean(shares),
+            accuracy=accuracy,
             low=low,
             high=high,
             standard_error=error,
-            greedy_accuracy=_mean([each[0][0] for each in greedy]),
-            majority_accuracy=_mean([majority(each) for each in drawn]),
-            pass_at_k=_mean([count > 0 for count in right]),
-            pass_at={str(k): _mean([pass_at(k, self.samples, count) for count in right]) for k in ks},
+            greedy_accuracy=fmean(each[0][0] for each in greedy),
+            majority_accuracy=fmean(map(majority, drawn)),
+            pass_at_k=fmean(map(bool, right)),
+            pass_at={str(k): fmean(map(partial(pass_at, k, self.samples), right)) for k in ks},
             by_difficulty=_by(order, levels, shares),
             by_source=_by(sorted(set(sources)), sources, shares),
             problems=len(problems),
@@ -124,21 +162,19 @@ class Examiner:
         prompts: Sequence[list[int]],
         sampling: "SamplingSettings",
         samples: int,
-    ) -> tuple[list[list[tuple[bool, str | None]]], int]:
-        """For every problem whether each of its completions is right, and its answer; and the number of all tokens."""
-        width = max(1, ROWS_AT_ONCE // samples) * self.team.size
-        verdicts: list[list[tuple[bool, str | None]]] = []
+    ) -> tuple[list[list[Verdict]], int]:
+        """The verdicts on every problem's completions, and the number of all tokens."""
+        width = max(1, ROWS_AT_ONCE // samples) * self.group.size
+        verdicts: list[list[Verdict]] = []
         tokens = 0
         for first in range(0, len(problems), width):
             some = min(width, len(problems) - first)
-            start, end = (first + some * rank // self.team.size for rank in (self.team.rank, self.team.rank + 1))
+            start = first + some * self.group.rank // self.group.size
+            end = first + some * (self.group.rank + 1) // self.group.size
             own = self._completions(model, prompts[start:end], start, sampling, samples)
-            texts = [self.prefill + text for text in self.tokenizer.batch_decode(own, skip_special_tokens=True)]
-            judged = [
-                [self._judge(text, problem) for text in texts[index * samples : (index + 1) * samples]]
-                for index, problem in enumerate(problems[start:end])
-            ]
-            for theirs, count in self.team.gather((judged, sum(map(len, own)))):
+            texts = iter(self.tokenizer.batch_decode(own, skip_special_tokens=True))
+            judged = [self._judged(problem, islice(texts, samples)) for problem in problems[start:end]]
+            for theirs, count in self.group.all_gather((judged, sum(map(len, own)))):
                 verdicts += theirs
                 tokens += count
             self.between()
@@ -157,61 +193,61 @@ class Examiner:
         batch = [ids for ids in prompts for _ in range(samples)]
         return sample(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, uniform)
 
-    def _judge(self, text: str, problem: Problem) -> tuple[bool, str | None]:
-        return is_correct(text, problem.check, problem.gold, self.place), extract_answer(text, self.place)
+    def _judged(self, problem: Problem, completions: Iterable[str]) -> list[Verdict]:
+        verdicts = []
+        for completion in completions:
+            text = self.prefill + completion
+            right = is_correct(text, problem.check, problem.gold, self.place)
+            verdicts.append((right, extract_answer(text, self.place)))
+        return verdicts
 
 
 def pass_at(k: int, samples: int, right: int) -> float:
-    """Chance that one of k completions is right, estimated without bias from `right` of `samples` (arXiv:2107.03374)."""
+    """Chance that one of k is right, without bias from `right` of `samples` (arXiv:2107.03374)."""
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
-def majority(verdicts: Sequence[tuple[bool, str | None]]) -> bool:
-    """Whether the most frequent answer is right; equal numbers count together, a tie goes to the answer given first."""
-    answers = [(right, _vote(answer)) for right, answer in verdicts if answer is not None]
-    if not answers:
+def majority(verdicts: Sequence[Verdict]) -> bool:
+    """Whether the most frequent answer is right; equal numbers count together, the first wins a tie."""
+    votes = {_vote(answer): right for right, answer in reversed(verdicts) if answer is not None}
+    if not votes:
         return False
-    winner = Counter(answer for _, answer in answers).most_common(1)[0][0]
-    return next(right for right, answer in answers if answer == winner)
+    counts = Counter(_vote(answer) for _, answer in verdicts if answer is not None)
+    return votes[counts.most_common(1)[0][0]]
 
 
 def _vote(answer: str) -> str:
     number = parse_number(answer)
-    return str(number) if number is not None else "".join(answer.split()).lower()
+    return "".join(answer.split()).lower() if number is None else str(number)
 
 
 def standard_error(shares: Sequence[float]) -> float:
     """Error of the mean over problems, each with its share of right completions."""
-    mean = _mean(shares)
-    return sqrt(sum((share - mean) ** 2 for share in shares) / max(1, len(shares) - 1) / len(shares))
+    return stdev(shares) / sqrt(len(shares)) if len(shares) > 1 else 0.0
 
 
 def interval(mean: float, error: float, problems: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share with this standard error; where the error is 0, as if each problem were one draw."""
+    """Wilson's 95% interval of a share with this standard error; if it is 0, of one draw a problem."""
     draws = mean * (1 - mean) / error**2 if error > 0 else problems
     centre = (mean + Z**2 / (2 * draws)) / (1 + Z**2 / draws)
     half = Z / (1 + Z**2 / draws) * sqrt(mean * (1 - mean) / draws + Z**2 / (4 * draws**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def difficulty_levels(difficulties: Sequence[float]) -> tuple[list[str], list[str]]:
-    """Names of all levels from easy to hard, and each problem's: its difficulty, or a fifth of them where there are many."""
+    """Names of all levels from easy to hard, and each problem's: its difficulty, or its fifth."""
     distinct = sorted(set(difficulties))
     if len(distinct) <= MOST_LEVELS:
-        return [f"{value:g}" for value in distinct], [f"{value:g}" for value in difficulties]
+        return list(map("{:g}".format, distinct)), list(map("{:g}".format, difficulties))
     ordered = sorted(difficulties)
     tops = sorted({ordered[(part * len(ordered) - 1) // FIFTHS] for part in range(1, FIFTHS + 1)})
-    names = [f"up_to_{top:.6g}" for top in tops]
+    names = list(map("up_to_{:.6g}".format, tops))
     return names, [names[bisect_left(tops, value)] for value in difficulties]
 
 
 def _by(order: Sequence[str], parts: Sequence[str], shares: Sequence[float]) -> dict[str, float]:
     """Mean share of each part of the problems, in the order given."""
-    members: dict[str, list[float]] = {part: [] for part in order}
+    members: dict[str, list[float]] = defaultdict(list)
     for part, share in zip(parts, shares, strict=True):
         members[part].append(share)
-    return {part: _mean(of) for part, of in members.items()}
+    return {part: fmean(members[part]) for part in order}

@@ -1,9 +1,10 @@
 """Writes a problem as the text that the model continues: in the model's own form, or by a template of conf/prompt."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.schema import ModelConfig, PromptSettings
 from efficient_rl.errors import ConfigError
@@ -66,6 +67,20 @@ class Prompts:
                 "its own notation: use prompt=model with task=countdown or task=arithmetic, or another model"
             )
         return ids
+
+    def row(self, problem: Problem) -> dict[str, Any]:
+        """One row of training data: what the trainer, the curriculum and the rewards read."""
+        text = self.write(problem)
+        return {
+            "prompt": text,
+            "prompt_ids": self.encode(text),
+            "difficulty": problem.difficulty,
+            "source": problem.source,
+            "check": problem.check,
+            "gold": json.dumps(problem.gold),
+            "place": self._settings.place,
+            "prefill": self._settings.prefill,
+        }
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
         """The tokens that end a completion: the model's, the tokenizer's, and all that contain the template's `stop`."""

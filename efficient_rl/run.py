@@ -2,44 +2,40 @@
 
 import json
 import logging
-import os
 import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.config.schema import PromptSettings
-from efficient_rl.datasets import evaluation_seed, load_problems
-from efficient_rl.distributed.process_group import ALONE, Team
+from efficient_rl.datasets import Problems, evaluation_seed, load_problems
+from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError, require, require_known
-from efficient_rl.evaluate import Evaluation, Examiner
+from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
+from efficient_rl.libraries import ignore_warnings, quiet_libraries
 from efficient_rl.rundir.attempt import Attempt
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.result import RunResult
-from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.tasks.problem import Problem
+from efficient_rl.rundir.totals import totals
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-    from efficient_rl.prompts import Prompts
     from efficient_rl.training.grpo import EfficientGRPOTrainer
-    from efficient_rl.training.memory import PhaseMeter
 
 logger = logging.getLogger(__name__)
 SHARDINGS = ("ddp", "fsdp")
-Evaluations = dict[str, Evaluation]  # by evaluation set; the run's own task first
+__all__ = ["Interrupted", "Options", "Session", "Stop", "execute", "prepare", "quiet_libraries", "train"]
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop; its checkpoint is written and a later attempt goes on from there."""
+    """The run was asked to stop; a later attempt resumes from its checkpoint."""
 
 
 class Stop:
@@ -52,9 +48,9 @@ class Stop:
         """Listen to SIGTERM; only the main thread of a process can."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def check(self, team: Team = ALONE) -> None:
+    def check(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Raise Interrupted if any process of the run was asked to stop."""
-        if team.any(self.wanted)[0]:
+        if group.all_reduce_any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -63,7 +59,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Options:
-    """What does not change a run's result: how often it is saved (in steps, and in minutes), and which code it ran.
+    """What does not change a run's result: how often it is saved (steps, minutes), and the code's version.
 
     `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
     what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
@@ -105,255 +101,200 @@ def train(*overrides: str) -> RunResult:
         return finished
     redo = (directory.newest_attempt() or 0) if settings["force"] else None
     with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of TRL and PEFT, not of us
-        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
+        ignore_warnings()
         version = snapshot(directory.folder.parents[1])
         options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
         return execute(config, attempt, options, Stop())
 
 
-def execute(config: RunConfig, attempt: Attempt, options: Options, stop: Stop, team: Team = ALONE) -> RunResult:
-    """Do the run, or what is left of it after its last checkpoint, and publish the result in its directory.
+@dataclass
+class Session:
+    """A run that is ready to train; all processes of a `group` call its methods alike."""
 
-    All processes of a `team` call it with the same attempt; rank 0 alone writes. Raises Interrupted
-    when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
-    """
+    config: RunConfig
+    attempt: Attempt
+    stop: Stop
+    group: ProcessGroup
+    problems: Problems
+    tokenizer: "PreTrainedTokenizerBase"
+    trainer: "EfficientGRPOTrainer"
+    evaluator: Evaluator
+    trainable_params: int = field(init=False)
+    total_params: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trainable_params = self.trainer.parameters.trainable_count
+        self.total_params = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+
+    def evaluate(self, step: int) -> Evaluations:
+        """Evaluate the model as it is now on all sets, and log the numbers for this step."""
+        from efficient_rl.training.merging import merged
+
+        trainer, seed = self.trainer, evaluation_seed(self.config.eval.split)
+        found = {}
+        with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
+            for name, problems in self.problems.held_out.items():
+                found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
+        if self.group.is_main:
+            constants = {
+                "params/trainable": float(self.trainable_params),
+                "params/total": float(self.total_params),
+                "data/contaminated": float(self.problems.contaminated),
+            }
+            self.attempt.append(step, metrics_of(found) | constants)
+        return found
+
+    def train(self, *callbacks: "TrainerCallback") -> None:
+        """Train to the last step, from the last checkpoint on; raises Interrupted after a stop."""
+        for callback in callbacks:
+            self.trainer.add_callback(callback)
+        checkpoint = self.group.broadcast(RunDirectory(self.attempt.folder).checkpoint() if self.group.is_main else None)
+        if checkpoint:
+            logger.info("resuming from %s", checkpoint)
+        self.trainer.train_from(checkpoint)
+        self.stop.check(self.group)
+
+    def save(self) -> None:
+        """Write the trained model and the tokenizer into the run directory."""
+        self.trainer.save_by(self._write_model)
+
+    def _write_model(self) -> None:
+        assert self.trainer.strategy is not None
+        self.trainer.strategy.save(self.trainer.model, self.attempt.model_draft)
+        self.tokenizer.save_pretrained(self.attempt.model_draft)
+
+
+def prepare(
+    config: RunConfig, attempt: Attempt, options: Options, stop: Stop, group: ProcessGroup = SINGLE_PROCESS
+) -> Session:
+    """Load model and problems, apply the strategy, and build trainer and evaluator."""
     import torch
 
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
     from efficient_rl.training.memory import PhaseMeter
-    from efficient_rl.training.merging import merged
-    from efficient_rl.training.run_logger import RunLogger
     from efficient_rl.training.sampler import SamplingSettings
-    from efficient_rl.training.settings import rename_metrics
 
-    started = time.monotonic()
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
     problems = load_problems(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
-    strategy: Strategy = config.strategy.build()
     with meter.phase("load"):
         torch.manual_seed(config.seed)
-        base = load_model(config.model)
-        stop_ids = prompts.stop_ids(base)
-        rows = [_row(problem, prompts, config.prompt) for problem in problems.train]
-        trainer = _make_trainer(config, attempt, options, team, meter, base, strategy, tokenizer, rows)
+        model = load_model(config.model)
+        stop_ids = prompts.stop_ids(model)
+        rows = [prompts.row(problem) for problem in problems.train]
+        trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
         trainer.eos_token_ids = stop_ids
-    trainable, total = trainer.parameters.trainable_count, sum(p.numel() for p in trainer.model.parameters())
 
     def between_batches() -> None:
-        if team.is_main:
+        if group.is_main:
             attempt.heartbeat()
-        stop.check(team)
+        stop.check(group)
 
-    examiner = Examiner(
+    grpo = config.grpo
+    evaluator = Evaluator(
         tokenizer=tokenizer,
         encode=lambda problem: prompts.encode(prompts.write(problem)),
         stop_ids=stop_ids,
-        sampling=SamplingSettings(
-            config.grpo.max_completion_length, config.grpo.temperature, config.grpo.top_p, config.grpo.top_k
-        ),
+        sampling=SamplingSettings(grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.top_k),
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=config.prompt.prefill,
         between=between_batches,
-        team=team,
+        group=group,
     )
-
-    problems_seed = evaluation_seed(config.eval.split)
-
-    def measure(step: int) -> Evaluations:
-        with meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
-            found = {
-                n: examiner.evaluate(trainer.model, measured, problems_seed) for n, measured in problems.held_out.items()
-            }
-        sizes = {"params/trainable": trainable, "params/total": total, "data/contaminated": problems.contaminated}
-        if team.is_main:
-            attempt.append(step, _evaluation_metrics(found) | {name: float(size) for name, size in sizes.items()})
-        return found
-
-    before = _remembered(attempt, team, "evaluation_before.json", lambda: measure(0))
-    run_logger = RunLogger(
-        record=attempt,
-        rename=rename_metrics,
-        meter=meter,
-        trainer=trainer,
-        wants_stop=lambda: stop.wanted,
-        measure=measure,
-        measure_steps=config.eval.steps,
-        period=config.grpo.num_iterations,
-        save_seconds=60 * options.checkpoint_minutes,
-        team=team,
-    )
-    trainer.add_callback(run_logger)
-    checkpoint = team.share(RunDirectory(attempt.folder).checkpoint() if team.is_main else None)
-    if checkpoint:
-        logger.info("resuming from %s", checkpoint)
-    trainer.train_from(checkpoint)
-    stop.check(team)
-    after = measure(config.grpo.max_steps)
-
-    def write_model() -> None:
-        strategy.save(trainer.model, attempt.model_draft)
-        tokenizer.save_pretrained(attempt.model_draft)
-
-    trainer.save_by(write_model)
-    seconds, sizes = time.monotonic() - started, (trainable, total)
-    result = _publish(config, attempt, options, before, after, sizes, seconds) if team.is_main else None
-    shared = team.share(result)
-    assert shared is not None
-    return shared
-
-
-def _remembered(attempt: Attempt, team: Team, name: str, compute: Callable[[], Evaluations]) -> Evaluations:
-    """The evaluations that an earlier attempt wrote, or new ones."""
-    known = team.share(_read_evaluations(attempt.folder / name) if team.is_main else None)
-    if known is not None:
-        return known
-    found = compute()
-    if team.is_main:
-        attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
-    return found
-
-
-def _read_evaluations(path: Path) -> Evaluations | None:
-    """Evaluations from a file; None where it is not there, or damaged, so that they are measured again."""
-    try:
-        return {each: Evaluation(**values) for each, values in json.loads(path.read_text()).items()}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _row(problem: Problem, prompts: "Prompts", settings: PromptSettings) -> dict[str, Any]:
-    """One row of training data: what the trainer, the curriculum and the rewards read."""
-    text = prompts.write(problem)
-    return {
-        "prompt": text,
-        "prompt_ids": prompts.encode(text),
-        "difficulty": problem.difficulty,
-        "source": problem.source,
-        "check": problem.check,
-        "gold": json.dumps(problem.gold),
-        "place": settings.place,
-        "prefill": settings.prefill,
-    }
+    return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator)
 
 
 def _make_trainer(
     config: RunConfig,
-    attempt: Attempt,
+    folder: Path,
     options: Options,
-    team: Team,
-    meter: "PhaseMeter",
+    group: ProcessGroup,
     model: "PreTrainedModel",
-    strategy: Strategy,
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[dict[str, Any]],
+    meter: Any,
 ) -> "EfficientGRPOTrainer":
     from datasets import Dataset
 
-    from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
+    from efficient_rl.training.grpo import Optimizations
+    from efficient_rl.training.run_trainer import RunTrainer
     from efficient_rl.training.settings import grpo_arguments
 
-    sharded = options.sharding == "fsdp" and team.size > 1
-    return EfficientGRPOTrainer(
+    return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
-        args=grpo_arguments(config, attempt.checkpoints, options.checkpoint_steps, team.size, options.micro_batches),
+        args=grpo_arguments(config, folder, options.checkpoint_steps, group.size, options.micro_batches),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=tokenizer,
-        strategy=strategy,
+        strategy=config.strategy.build(),
         problems=rows,
         curriculum=config.curriculum.build(),
         meter=meter,
         optimizations=Optimizations(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
-        sharded=sharded,
+        sharded=options.sharding == "fsdp" and group.size > 1,
     )
 
 
-def _evaluation_metrics(found: Evaluations) -> dict[str, float]:
-    """The run's own task as eval/..., further sets as eval/<set>/..."""
-    own, *others = found.items()
-    metrics = own[1].metrics()
-    for name, evaluation in others:
-        metrics |= evaluation.metrics(f"eval/{name}/")
-    return metrics
-
-
-def _summary(found: Evaluations) -> dict[str, Any]:
-    """The own task's evaluation, with those of further sets under `sets`."""
-    own, *others = found.items()
-    return asdict(own[1]) | {"sets": {name: asdict(evaluation) for name, evaluation in others}}
-
-
-def _publish(
-    config: RunConfig,
-    attempt: Attempt,
-    options: Options,
-    before: Evaluations,
-    after: Evaluations,
-    parameters: tuple[int, int],
-    seconds: float,
+def execute(
+    config: RunConfig, attempt: Attempt, options: Options, stop: Stop, group: ProcessGroup = SINGLE_PROCESS
 ) -> RunResult:
-    """Write the result. What spans attempts (reward, seconds, bytes, tokens) is read back from the metrics."""
-    lines = [row["metrics"] for row in RunDirectory(attempt.folder).metrics()]
-    rewards = [line["train/reward"] for line in lines if "train/reward" in line]
-    active = [line["params/active"] for line in lines if "params/active" in line]
-    phase_seconds = {name: sum(values) for name, values in _columns(lines, "time/", "_seconds").items() if name != "step"}
-    bytes_by_name = {name: int(max(values)) for name, values in _columns(lines, "memory/", "_bytes").items()}
-    tail = rewards[-max(1, len(rewards) // 10) :]
+    """Do the run, or what is left of it after its last checkpoint, and publish its result.
+
+    All processes of a `group` call it with the same attempt; rank 0 alone writes. Raises Interrupted
+    when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
+    """
+    from efficient_rl.training.run_logger import EvaluateEvery, RunLogger, SavePolicy
+
+    started = time.monotonic()
+    session = prepare(config, attempt, options, stop, group)
+    before = _load_or_evaluate(attempt, group, "evaluation_before.json", lambda: session.evaluate(0))
+    policy = SavePolicy(config.grpo.num_iterations, 60 * options.checkpoint_minutes, lambda: stop.wanted)
+    run_logger = RunLogger(attempt, session.trainer, policy, group)
+    session.train(run_logger, EvaluateEvery(config.eval.steps, session.evaluate))
+    after = session.evaluate(config.grpo.max_steps)
+    session.save()
+    seconds = time.monotonic() - started
+    result = _publish(session, options.code_version, before, after, seconds) if group.is_main else None
+    shared = group.broadcast(result)
+    assert shared is not None
+    return shared
+
+
+def _load_or_evaluate(attempt: Attempt, group: ProcessGroup, name: str, evaluate: Callable[[], Evaluations]) -> Evaluations:
+    """The evaluations that an earlier attempt wrote, or new ones."""
+    known = group.broadcast(read_evaluations(attempt.folder / name) if group.is_main else None)
+    if known is not None:
+        return known
+    found = evaluate()
+    if group.is_main:
+        attempt.write(name, json.dumps({each: asdict(evaluation) for each, evaluation in found.items()}))
+    return found
+
+
+def _publish(session: Session, version: str, before: Evaluations, after: Evaluations, seconds: float) -> RunResult:
+    """Write the result; what spans attempts is read back from the metrics."""
+    config, attempt = session.config, session.attempt
+    lines = RunDirectory(attempt.folder).metrics()
     result = RunResult(
         config_hash=config.config_hash,
         model=config.model.name,
         strategy=config.strategy.name,
         seed=config.seed,
-        trainable_params=parameters[0],
-        mean_active_params=sum(active) / max(1, len(active)),
-        total_params=parameters[1],
+        trainable_params=session.trainable_params,
+        total_params=session.total_params,
         accuracy=after[config.task.name].accuracy,
         accuracy_before=before[config.task.name].accuracy,
-        evaluation=_summary(after),
-        evaluation_before=_summary(before),
-        final_reward=sum(tail) / max(1, len(tail)),
-        peak_memory_bytes={n.removesuffix("_peak"): size for n, size in bytes_by_name.items() if n.endswith("_peak")},
-        memory_parts_bytes={n: size for n, size in bytes_by_name.items() if not n.endswith("_peak")},
-        phase_seconds=phase_seconds,
-        train_seconds=sum(line.get("time/step_seconds", 0.0) for line in lines),
+        evaluation=summary(after),
+        evaluation_before=summary(before),
         total_seconds=seconds,
         steps=config.grpo.max_steps,
-        tokens=int(max((line.get("train/tokens", 0.0) for line in lines), default=0.0)),
-        code_version=options.code_version,
+        code_version=version,
         attempt=attempt.number,
         finished_at=time.time(),
+        **asdict(totals(row["metrics"] for row in lines)),
     )
     attempt.finish(result)
     return result
-
-
-def _columns(lines: list[dict[str, float]], prefix: str, suffix: str) -> dict[str, list[float]]:
-    """The values of all metrics that have both, under the name between them."""
-    columns: dict[str, list[float]] = {}
-    for line in lines:
-        for name, value in line.items():
-            if name.startswith(prefix) and name.endswith(suffix):
-                columns.setdefault(name[len(prefix) : -len(suffix)], []).append(value)
-    return columns
-
-
-def quiet_libraries() -> None:
-    """One thread, no telemetry, no progress bars, no fork warnings: what every run wants from its libraries."""
-    for name, value in {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TRL_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "KINETO_LOG_LEVEL": "99",
-    }.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

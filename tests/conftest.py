@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.run import Options, Stop, quiet_libraries
+from efficient_rl.libraries import quiet_libraries
+from efficient_rl.run import Options, Stop
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep import __main__ as sweep_command

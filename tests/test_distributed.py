@@ -17,7 +17,7 @@ from trl import GRPOConfig
 
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.config.schema import Component, RewardTerm
-from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.local import PRELOADED
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
@@ -204,7 +204,7 @@ def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_p
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == EXIT_FAILED, log(one)
     failure = RunDirectory(Path(one.folder)).failure()
-    assert victim == 0 or (failure is not None and "ended without a word" in failure.error)
+    assert victim == 0 or (failure is not None and "exited without reporting an error" in failure.error)
 
 
 def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: Start, tmp_path: Path) -> None:

@@ -66,13 +66,13 @@ def work(folder: Path, option: str, kl: str, stop_after_lines: int | None = None
     def make(*arguments: Any) -> Any:
         trainer = watched.trainer = original(*arguments)
         watched.before = {name: p.detach().clone() for p, name in trainer.parameters.names.items()}
-        update = trainer.before_update
+        update = trainer.parameters.before_update
 
-        def note() -> None:
+        def note(optimizer: Any) -> None:
             watched.active.append(trainer.parameters.active)
-            update()
+            update(optimizer)
 
-        trainer.before_update = note
+        trainer.parameters.before_update = note
         return trainer
 
     with patch.object(efficient_rl.run, "_make_trainer", make):

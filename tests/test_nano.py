@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from efficient_rl.datasets import HELD_OUT_SEED
-from efficient_rl.evaluate import Examiner
+from efficient_rl.evaluate import Evaluator
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.nano.make import (
     BYTE_LEVEL,
@@ -38,7 +38,7 @@ def accuracy(task: Task, count: int = 200) -> tuple[float, float]:
     tokenizer, model = load_tokenizer(config), load_model(config)
     problems = task.problems("held_out", count, HELD_OUT_SEED)
     prompts = Prompts(config, tiny_run().prompt, tokenizer)
-    examiner = Examiner(
+    evaluator = Evaluator(
         tokenizer=tokenizer,
         encode=lambda problem: prompts.encode(problem.symbols),
         stop_ids=prompts.stop_ids(model),
@@ -46,7 +46,7 @@ def accuracy(task: Task, count: int = 200) -> tuple[float, float]:
         samples=4,
         place="tags_or_boxed",
     )
-    found = examiner.evaluate(model, problems, seed=0)
+    found = evaluator.evaluate(model, problems, seed=0)
     return found.accuracy, found.greedy_accuracy
 
 

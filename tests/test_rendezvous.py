@@ -6,8 +6,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from efficient_rl.distributed.environment import FIRST_PORT, LAST_PORT, distributed_environment, master_port
-from efficient_rl.distributed.rendezvous import PORTS_TRIED, NoMeeting, meet
+from efficient_rl.distributed.rendezvous import (
+    FIRST_PORT,
+    LAST_PORT,
+    PORTS_TRIED,
+    RendezvousError,
+    connect_store,
+    distributed_environment,
+    master_port,
+)
 from efficient_rl.errors import ConfigError
 
 JOB = "4711_3.0"
@@ -36,8 +43,8 @@ def port() -> int:
 def met(port: int) -> bool:
     """Whether both processes of the job meet, starting from that port."""
     with ThreadPoolExecutor() as pool:
-        second = pool.submit(meet, environment(1, port), 20.0)
-        server, _ = meet(environment(0, port))
+        second = pool.submit(connect_store, environment(1, port), 20.0)
+        server, _ = connect_store(environment(0, port))
         client, connect = second.result()
         client.set("word", "heard")
         return bool(server.get("word") == connect().get("word") == b"heard")
@@ -86,18 +93,18 @@ def test_they_meet_at_the_next_port_where_something_else_listens(port: int) -> N
 
 
 def test_they_meet_each_other_and_not_another_job_at_their_port(port: int) -> None:
-    server, _ = meet(environment(0, port, "another job"))
+    server, _ = connect_store(environment(0, port, "another job"))
     assert met(port)
     assert server.num_keys() <= 2  # its own name, and nothing of ours
 
 
 def test_without_a_free_port_or_a_process_0_they_say_so(port: int) -> None:
-    with pytest.raises(NoMeeting, match="did not answer at localhost"):
-        meet(environment(1, port), seconds=0.5)
+    with pytest.raises(RendezvousError, match="did not answer at localhost"):
+        connect_store(environment(1, port), seconds=0.5)
     with ExitStack() as stack:
         for offset in range(PORTS_TRIED):
             other = stack.enter_context(socket.socket())
             other.bind(("", port + offset))
             other.listen()
-        with pytest.raises(NoMeeting, match="all taken"):
-            meet(environment(0, port))
+        with pytest.raises(RendezvousError, match="all taken"):
+            connect_store(environment(0, port))

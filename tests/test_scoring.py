@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.training.scoring import PASS_COST_TOKENS, completion_lengths, length_buckets, score
+from efficient_rl.training.scoring import PASS_COST_TOKENS, Tokens, completion_lengths, length_buckets, score
 
 
 def test_a_bucket_is_cut_where_that_saves_more_than_a_pass_costs() -> None:
@@ -38,12 +38,13 @@ def test_scores_stay_with_their_rows_however_they_are_bucketed(order: list[int],
     mask[::2, 4] = 0
     rows = torch.tensor(sorted(order[:kept]))
 
-    def compute(some: torch.Tensor, their: torch.Tensor, width: int) -> tuple[torch.Tensor, Any, Any]:
-        return (some * their)[:, -width:].float(), -(some * their)[:, -width:].float(), None
+    def compute(part: Tokens) -> tuple[torch.Tensor, Any, Any]:
+        found = (part.ids * part.mask)[:, -part.width :].float()
+        return found, -found, None
 
     positions = [position for position in order if position < kept]
     buckets = [positions[:2], positions[2:]] if len(positions) > 2 else [positions]
-    logps, entropies = score(compute, ids, mask, 3, rows, buckets, lambda *_: nullcontext())
+    logps, entropies = score(compute, Tokens(ids, mask, 3), rows, buckets, lambda *_: nullcontext())
     assert torch.equal(logps, (ids * mask)[rows, 2:].float())
     assert entropies is not None
     assert torch.equal(entropies, -logps)

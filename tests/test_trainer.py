@@ -80,13 +80,13 @@ def test_checkpointing_leaves_no_hook_behind(tmp_path: Path, strategy: Strategy)
 
 def gradients(trainer: EfficientGRPOTrainer) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    original = trainer.before_update
+    original = trainer.parameters.before_update
 
-    def keep() -> None:
+    def keep(optimizer: torch.optim.Optimizer) -> None:
         found.update({n: p.grad.clone() for p, n in trainer.parameters.names.items() if p.grad is not None})
-        original()
+        original(optimizer)
 
-    trainer.before_update = keep  # type: ignore[method-assign]
+    trainer.parameters.before_update = keep  # type: ignore[method-assign]
     trainer.train()
     return found
 

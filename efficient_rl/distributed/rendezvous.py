@@ -1,6 +1,7 @@
-"""Where the processes of one run meet: a small store that rank 0 serves at a port of their job."""
+"""How the processes of one run find each other: their environment, and a store that rank 0 serves at a port of the job."""
 
 import functools
+import hashlib
 import socket
 import threading
 import time
@@ -9,25 +10,65 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from efficient_rl.errors import ConfigError
+
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store, TCPStore
+    from torch.distributed import Store, TCPStore
 
 JOB_VARIABLE = "EFFICIENT_RL_JOB"
 JOB_KEY = "job"
+FIRST_PORT, LAST_PORT = 20000, 59999
 PORTS_TRIED = 4
 JOIN_SECONDS = 600.0  # nodes of a job start at different times, and cold file systems take minutes to import
 ANSWER_SECONDS = 3.0
 
 
-class NoMeeting(RuntimeError):
+class RendezvousError(RuntimeError):
     """The processes of a run did not find each other."""
 
 
-def meet(environment: Mapping[str, str], seconds: float = JOIN_SECONDS) -> "tuple[Store, Callable[[], Store]]":
-    """The store that all processes of the job share, served by rank 0, and a way to make further connections to it.
+def master_port(job_key: str) -> int:
+    """The port at which the processes of a job meet: the same for the same key, different ones for different jobs.
 
-    It stands at MASTER_PORT or, where something else listens there, at the next port that is free;
-    the others try the same ones and take the one where their own job answers. Raises NoMeeting with
+    Two jobs of one machine get the same one in 1 of 40,000 cases, and something else may listen
+    there: `connect_store` tries the next ones too, and recognizes its own job by the key.
+    """
+    digest = hashlib.sha256(job_key.encode()).digest()
+    return FIRST_PORT + int.from_bytes(digest[:8]) % (LAST_PORT + 1 - FIRST_PORT)
+
+
+def distributed_environment(
+    rank: int, world_size: int, local_rank: int, local_world_size: int, address: str, job_key: str
+) -> dict[str, str]:
+    """The environment variables of process `rank` of `world_size`, as torch.distributed reads them.
+
+    `local_rank` counts the `local_world_size` processes on its machine; `address` is that of the
+    machine of rank 0; `job_key` names the start of the run (cluster job, index, attempt), so that
+    another start meets elsewhere.
+    """
+    for name, value, size in (("rank", rank, world_size), ("local_rank", local_rank, local_world_size)):
+        if not 0 <= value < size:
+            raise ConfigError(f"{name}={value} must lie in 0 to {size - 1}; there are {size} processes")
+    if local_world_size > world_size:
+        raise ConfigError(f"local_world_size={local_world_size} exceeds world_size={world_size}; it is a part of it")
+    if not job_key:
+        raise ConfigError("job_key='' names no job; give the cluster's job id, or the run's hash and its attempt")
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(local_rank),
+        "LOCAL_WORLD_SIZE": str(local_world_size),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(master_port(job_key)),
+        JOB_VARIABLE: job_key,
+    }
+
+
+def connect_store(environment: Mapping[str, str], seconds: float = JOIN_SECONDS) -> "tuple[Store, Callable[[], Store]]":
+    """The store that all processes of the job share, served by rank 0, and a function that connects to it anew.
+
+    It listens at MASTER_PORT or, where something else listens there, at the next port that is free;
+    the others try the same ones and take the one where their own job answers. Raises RendezvousError with
     what was tried.
     """
     first, job = int(environment["MASTER_PORT"]), environment.get(JOB_VARIABLE, "")
@@ -41,14 +82,13 @@ def meet(environment: Mapping[str, str], seconds: float = JOIN_SECONDS) -> "tupl
 
 
 def _serve(ports: range) -> "TCPStore":
-    from torch._C._distributed_c10d import TCPStore
-    from torch.distributed import DistNetworkError
+    from torch.distributed import DistNetworkError, TCPStore
 
     for port in ports:
         if not _listens("localhost", port):
             with suppress(DistNetworkError):  # somebody was faster
                 return TCPStore("localhost", port, is_master=True, wait_for_workers=False)
-    raise NoMeeting(
+    raise RendezvousError(
         f"ports {ports.start} to {ports.stop - 1} of this machine are all taken; start the run again, which gives its job "
         "other ones"
     )
@@ -62,8 +102,8 @@ def _find(address: str, ports: range, job: str, seconds: float) -> "TCPStore":
             if store is not None:
                 return store
         time.sleep(0.2)
-    raise NoMeeting(
-        f"process 0 of this run did not answer at {address}, ports {ports.start} to {ports.stop - 1}, within {seconds:.0f} "
+    raise RendezvousError(
+        f"rank 0 did not answer at {address}, ports {ports.start} to {ports.stop - 1}, within {seconds:.0f} "
         "s; its log says whether it started, and a firewall may stand between the machines"
     )
 
@@ -98,6 +138,6 @@ def _answering(address: str, port: int, job: str) -> "TCPStore | None":
 
 
 def _connect(address: str, port: int, seconds: float = JOIN_SECONDS) -> "TCPStore":
-    from torch._C._distributed_c10d import TCPStore
+    from torch.distributed import TCPStore
 
     return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision
 from efficient_rl.launch.worker import Job, do
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 
 
 @dataclass

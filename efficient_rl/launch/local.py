@@ -12,12 +12,12 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from efficient_rl.distributed.environment import distributed_environment
+from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.handle import Handle, settle
 from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
-from efficient_rl.run import quiet_libraries
+from efficient_rl.libraries import quiet_libraries
 from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork of whose end the lost server could not tell

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.config.run_config import RunConfig, from_dict
-from efficient_rl.distributed.process_group import MateLost, Team
+from efficient_rl.distributed.failure_watch import PeerFailed
+from efficient_rl.distributed.process_group import ProcessGroup
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
@@ -71,27 +72,27 @@ def do(job: Job, release: bool = False) -> int:
     if threading.current_thread() is threading.main_thread():
         stop.listen()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
-    team = Team.join()
-    claimed = team.share(_claim(job, config) if team.is_main else None)
+    group = ProcessGroup.join()
+    claimed = group.broadcast(_claim(job, config) if group.is_main else None)
     if not isinstance(claimed, Attempt):
-        team.leave()
+        group.close()
         return claimed or 0
-    team.watch(lambda loss: os._exit(_failed(loss, team, claimed)))
+    group.watch(lambda loss: os._exit(_failed(loss, group, claimed)))
     options = Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version, job.micro_batches, job.sharding)
     try:
-        execute(config, claimed, options, stop, team)
-        team.leave()
+        execute(config, claimed, options, stop, group)
+        group.close()
     except Interrupted:
         logger.warning("stopped; the same command goes on from the last checkpoint")
-        team.leave()
+        group.close()
         return EXIT_INTERRUPTED
     except AttemptLost as error:
         logger.warning("%s", error)
-        team.tell(error, EXIT_NOT_MINE)
+        group.report_failure(error, EXIT_NOT_MINE)
         return EXIT_NOT_MINE
     except Exception as error:
         logger.exception("the run failed")
-        return _failed(team.explain(error), team, claimed)
+        return _failed(group.root_cause(error), group, claimed)
     finally:
         if release:
             claimed.release()
@@ -109,13 +110,13 @@ def _claim(job: Job, config: RunConfig) -> Attempt | int:
         return EXIT_NOT_MINE
 
 
-def _failed(error: Exception, team: Team, attempt: Attempt) -> int:
+def _failed(error: Exception, group: ProcessGroup, attempt: Attempt) -> int:
     """Tell the other processes, and note the error in the run directory; the exit code."""
-    code = error.exit_code if isinstance(error, MateLost) and error.exit_code is not None else EXIT_FAILED
-    if isinstance(error, MateLost):
+    code = error.exit_code if isinstance(error, PeerFailed) and error.exit_code is not None else EXIT_FAILED
+    if isinstance(error, PeerFailed):
         logger.error("%s", error)
-    team.tell(error, code)
-    if team.is_main and code == EXIT_FAILED:
+    group.report_failure(error, code)
+    if group.is_main and code == EXIT_FAILED:
         attempt.fail(error)  # where even this fails, on a full disk, the launcher names the cause
     return code
 

@@ -1,5 +1,6 @@
-"""Notes which transformer blocks a schedule trains, in the steps where that changes: a few numbers instead of one a step."""
+"""Notes which transformer blocks a schedule trains, in the steps where that changes."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from efficient_rl.strategies.blocks import names_by_block
@@ -18,22 +19,21 @@ class BlockActivity:
         self._said: dict[str, float] = {}
 
     def changes(self, model: "PreTrainedModel", parameters: TrainedParameters) -> dict[str, float]:
-        """`blocks/<number>` and `blocks/other`: which share of what may ever train there trains now, where it is new.
+        """`blocks/<number>` and `blocks/other`: the share of what may ever train that trains now.
 
-        Empty without a schedule, whose choice never changes.
+        Only what changed; empty without a schedule, whose choice never changes.
         """
         if parameters.schedule is None:
             return {}
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in parameters.trainable}
-        blocks = {f"{index:02d}": set(names) & set(sizes) for index, names in enumerate(_names(model))}
-        blocks[REST] = set(sizes) - set().union(*blocks.values())
-        active = parameters.active
-        now = {
-            f"blocks/{name}": sum(sizes[each] for each in own & active) / sum(sizes[each] for each in own)
-            for name, own in blocks.items()
-            if own
-        }
-        new = {name: share for name, share in now.items() if self._said.get(name) != share}
+        block_of = {name: f"{index:02d}" for index, names in enumerate(_names(model)) for name in names}
+        sizes, active, active_sizes = Counter[str](), parameters.active, Counter[str]()
+        for name, parameter in model.named_parameters():
+            if name in parameters.trainable:
+                block = f"blocks/{block_of.get(name, REST)}"
+                sizes[block] += parameter.numel()
+                active_sizes[block] += parameter.numel() * (name in active)
+        now = {block: active_sizes[block] / size for block, size in sizes.items()}
+        new = dict(sorted(now.items() - self._said.items()))
         self._said = now
         return new
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from efficient_rl.strategies.protocol import Strategy, has_own
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.sharding import Shards, part_like, whole_tensor
+from efficient_rl.training.sharding import NoShards, Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
 CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
@@ -38,8 +38,8 @@ class CheckpointedTrainer(GRPOTrainer):
     parameters: TrainedParameters
     strategy: Strategy | None
     _bare: PreTrainedModel
-    _curriculum_sampler: CurriculumSampler | None
-    _shards: Shards | None
+    _problems: CurriculumSampler | None
+    _shards: Shards | NoShards
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -48,20 +48,24 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Inside, every process has all weights, to sample or to save; for all to enter together."""
-        return self._shards.whole() if self._shards is not None else nullcontext()
-
-    def _gathered_state(self) -> AbstractContextManager[None]:
-        return self._shards.gathered() if self._shards is not None else nullcontext()
+        return self._shards.whole()
 
     def save_by(self, write: Callable[[], None]) -> None:
         """Let process 0 write the model, with all its weights; for all processes to call."""
-        with self._gathered_state(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights():
             if self.accelerator.is_main_process:
                 write()
 
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the start or from a checkpoint; one of the last step only gives its weights."""
+        if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= self.args.max_steps:
+            self._load_from_checkpoint(str(checkpoint))  # the Trainer itself would do one more step
+        else:
+            self.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write model and tokenizer as TRL does, the model by the strategy's `save`."""
-        with self._gathered_state(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights():
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -84,30 +88,25 @@ class CheckpointedTrainer(GRPOTrainer):
         }
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self._gathered_state():
+        with self._shards.gathered():
             if self.args.should_save:
                 folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
                 folder.mkdir(parents=True, exist_ok=True)
-                if self._curriculum_sampler is not None:
-                    (folder / CURRICULUM_FILE).write_text(json.dumps(self._curriculum_sampler.curriculum.state_dict()))
+                if self._problems is not None:
+                    (folder / CURRICULUM_FILE).write_text(json.dumps(self._problems.curriculum.state_dict()))
                 if self.parameters.schedule is not None:
                     torch.save(self.parameters.schedule.state_dict(), folder / SCHEDULE_FILE)
                 if has_own(self.strategy, "save"):  # which is not what trains, as with LoRA-XS and PiSSA
                     torch.save(self._trained_tensors(), folder / TRAINED_FILE)
             super()._save_checkpoint(model, trial)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """By one process: all that a step draws follows from seed and step, so that any number of them may resume."""
-        if self.args.should_save:
-            super()._save_rng_state(output_dir)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **keywords: Any) -> None:
-        with self._shards.spreading() if self._shards is not None else nullcontext():
+        with self._shards.spreading():
             if not self._load_trained_tensors(Path(resume_from_checkpoint)):
                 super()._load_from_checkpoint(resume_from_checkpoint, *arguments, **keywords)
 
     def _load_best_model(self) -> None:
-        with self._shards.spreading() if self._shards is not None else nullcontext():
+        with self._shards.spreading():
             if not self._load_trained_tensors(Path(str(self.state.best_model_checkpoint))):
                 super()._load_best_model()
 
@@ -142,15 +141,15 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             self._load_optimizer(Path(checkpoint))
-        if self._curriculum_sampler is not None:
-            self._curriculum_sampler.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
+        if self._problems is not None:
+            self._problems.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _from_stock(self, checkpoint: Path, saved: dict[str, Any]) -> dict[str, Any]:
         """The optimizer's state of TRL's own trainer, by name; ValueError where it cannot go on here."""
         try:
             if self.parameters.schedule is not None or has_own(self.strategy, "optimizer"):
                 raise ValueError(f"it knows nothing of {type(self.strategy).__name__}")
-            if self._curriculum_sampler is not None:
+            if self._problems is not None:
                 raise ValueError("it knows nothing of a curriculum")
             return named(self._optimizer, self.parameters.names, saved)
         except ValueError as reason:

@@ -1,4 +1,4 @@
-"""What the processes of a run exchange: the weights at the start, and at every update the mean of their gradients.
+"""Keeps the weights of several processes equal: sent once, then moved by averaged gradients.
 
 In place of DistributedDataParallel, which reduces every tensor that trained when it was wrapped,
 keeps a second copy of all gradients, and waits for those that a schedule has frozen since. Here
@@ -6,17 +6,27 @@ only gradients that exist are sent.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import compress
 
 import torch
+from accelerate import Accelerator
 from torch import distributed, nn
 
 BUCKET_BYTES = 64 << 20
 
 
+def begin_sync(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give all processes the weights of process 0, and keep accelerate from wrapping the model."""
+    take_weights_of_the_first(model)
+    prepare = accelerator.prepare_model
+    accelerator.prepare_model = partial(prepare, evaluation_mode=True)  # all but wrapping
+
+
 @torch.no_grad()
 def take_weights_of_the_first(model: nn.Module) -> None:
     """All parameters, and buffers of floating point, as they are in process 0."""
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]  # gloo sends no masks
+    buffers = filter(torch.is_floating_point, model.buffers())  # gloo sends no masks
     for tensor in (*model.parameters(), *buffers):
         whole = tensor.detach().contiguous()
         distributed.broadcast(whole, src=0)
@@ -26,24 +36,26 @@ def take_weights_of_the_first(model: nn.Module) -> None:
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Every gradient becomes its mean over the processes; one that is missing in some of them counts there as zeros.
+    """Every gradient becomes its mean over the processes; a missing one counts as zeros.
 
     One that all lack stays missing, so that its optimizer state and weight decay rest as they would
     in one process. `parameters` are the same in every process, in the same order.
     """
     if not parameters:
         return
-    held = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
+    exists = [parameter.grad is not None for parameter in parameters]
+    held = torch.tensor(exists, dtype=torch.int32, device=parameters[0].device)
     distributed.all_reduce(held, distributed.ReduceOp.MAX)
-    sent = [parameter for parameter, anywhere in zip(parameters, held.tolist(), strict=True) if anywhere]
+    sent = list(compress(parameters, held.tolist()))
     for parameter in sent:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     for bucket in _buckets([parameter.grad for parameter in sent if parameter.grad is not None]):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        sizes = list(map(torch.numel, bucket))
+        flat = torch.cat(list(map(torch.flatten, bucket)))
         distributed.all_reduce(flat)
         flat /= distributed.get_world_size()
-        for gradient, mean in zip(bucket, torch.split(flat, [gradient.numel() for gradient in bucket]), strict=True):
+        for gradient, mean in zip(bucket, torch.split(flat, sizes), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
 

@@ -1,6 +1,7 @@
-"""Which parameters train, by name: those that ever may, those that do now, and whether they move at all."""
+"""Which parameters train, by name: those that ever may, those that do now, and whether they move."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 
 import torch
 from torch import nn
@@ -14,9 +15,9 @@ STILL_STEPS = 3  # so many steps with a gradient and a learning rate may leave e
 
 
 class TrainedParameters:
-    """The trainable parameters of a model under a schedule, step by step. Raises ValueError where there are none.
+    """The trainable parameters of a model under a schedule, step by step.
 
-    Counts are of numbers, not of tensors.
+    Raises ValueError where there are none. Counts are of numbers, not of tensors.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -37,22 +38,22 @@ class TrainedParameters:
 
     @property
     def with_gradients(self) -> frozenset[str]:
-        """The names of those whose gradients are computed: what trains now, and what a schedule only measures."""
+        """The names of those with gradients: what trains now, and what a schedule only measures."""
         return self.active | {name for parameter, name in self.names.items() if parameter.requires_grad}
 
     @property
     def active_count(self) -> int:
         """How many numbers train now."""
-        return sum(self._sizes[name] for name in self.active)
+        return sum(map(self._sizes.__getitem__, self.active))
 
     @property
     def trainable_count(self) -> int:
         """How many numbers may ever train."""
-        return sum(self._sizes[name] for name in self.trainable)
+        return sum(map(self._sizes.__getitem__, self.trainable))
 
     def keep_to(self, owned: Iterable[nn.Parameter]) -> None:
         """Only these may ever train: what a method's own optimizer took."""
-        self.trainable = frozenset(self.names[parameter] for parameter in owned)
+        self.trainable = frozenset(map(self.names.__getitem__, owned))
         self.restore()
 
     def restore(self) -> None:
@@ -67,13 +68,13 @@ class TrainedParameters:
             drop_frozen(optimizer, self.names, self.active)
 
     def finish_gradients(self, optimizer: Optimizer) -> None:
-        """All gradients of a step are there: the schedule sees them, and only those of what trains now stay."""
+        """The schedule sees the gradients of a step; only those of what trains now stay."""
         if self.schedule is not None:
             self.schedule.see_gradients()
             drop_frozen(optimizer, self.names, self.active)
 
     def fill_missing_gradients(self) -> None:
-        """Zeros, as TRL's loss gives them where no completion has an advantage; so Adam's averages decay as they would."""
+        """Zeros, as in TRL where no completion has an advantage, so that Adam's averages decay."""
         if not any(parameter.grad is not None for parameter in self.names):
             for parameter in self.names:
                 if parameter.requires_grad:
@@ -84,9 +85,9 @@ class TrainedParameters:
         if self.schedule is not None:
             scale_learning_rates(optimizer, self.names, self.schedule.learning_rate_factors())
         if self._still_steps is not None:
-            moved_by = max(group["lr"] for group in optimizer.param_groups)
-            watched = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
-            self._watched = watched if moved_by > 0 else []
+            self._watched = []
+            if any(map(itemgetter("lr"), optimizer.param_groups)):
+                self._watched = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
             self._before = _fingerprint(self._watched)
 
     def after_update(self, learning_rate: float, skipped: bool) -> None:

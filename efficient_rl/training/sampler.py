@@ -1,16 +1,28 @@
-"""Samples completions with a key-value cache: one prefill a prompt for its whole group, finished rows leave the batch."""
+"""Samples completions with a key-value cache: one prefill a group, and finished rows leave the batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
+from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
+
+GENERATIONS_A_STEP = 10_000  # no step has as many
+
+GENERATION = ("generate", "_sample", "prepare_inputs_for_generation")  # what `sample` does in their place
+GENERATE = (GenerationMixin.generate, PeftModelForCausalLM.generate)
+SHAPING = (  # settings of a model's own that TRL's do not replace
+    "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "no_repeat_ngram_size", "min_length",
+    "min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "typical_p",
+    "epsilon_cutoff", "eta_cutoff", "top_h", "guidance_scale", "watermarking_config", "stop_strings", "max_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,20 +41,59 @@ def has_trained_prompt(model: PreTrainedModel) -> bool:
 
 
 def can_sample(model: PreTrainedModel) -> bool:
-    """Whether finished rows can leave the model's cache; not where layers carry a state of another kind (Mamba, LFM2)."""
+    """Whether finished rows can leave the model's cache; not where layers carry a state (Mamba, LFM2)."""
     if getattr(model, "_is_stateful", False) or has_trained_prompt(model):
         return False
-    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
+    layers = DynamicCache(config=model.config).layers
+    return all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def own_generation(model: PreTrainedModel) -> str | None:
+    """What a model does differently when it generates, which only its `generate` follows; None for most."""
+    parts: list[Any] = [model]
+    if isinstance(model, PeftModel):
+        parts += [model.base_model, model.get_base_model()]
+    for part, name in product(parts, GENERATION):
+        method = getattr(part, name)
+        function = getattr(method, "__func__", method)
+        standard = str(getattr(function, "__module__", "")).startswith(("transformers.", "peft."))
+        if not standard or (name == "generate" and function not in GENERATE):
+            return f"{type(part).__name__}.{name} is not that of transformers"
+    shaped = [name for name in SHAPING if getattr(model.generation_config, name, None)]
+    return f"generation_config.{shaped[0]} shapes what it draws" if shaped else None
 
 
 def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> torch.Tensor:
-    """Uniform numbers in [0, 1), shape (rows, tokens): rows `first_row` and on of the endless table that `seed` names.
+    """Uniform numbers in [0, 1), shape (rows, tokens): rows of the endless table that `seed` names.
 
     Several processes that each take their rows so draw what one alone would.
     """
     bits = np.random.PCG64(np.random.SeedSequence(list(seed)))
     bits.advance(first_row * tokens)  # a number in double precision takes one step of it
     return torch.from_numpy(np.random.Generator(bits).random((rows, tokens)))
+
+
+class Draws:
+    """The random numbers of a training; they follow from seed, step, its generation, and process or row."""
+
+    def __init__(self, seed: int, process: int = 0, processes: int = 1) -> None:
+        self._seed, self._process, self._processes = seed, process, processes
+        self._generation = 0
+
+    def begin_step(self) -> None:
+        """The next generation is the first of its step."""
+        self._generation = 0
+
+    def uniform(self, step: int, rows: int, tokens: int) -> torch.Tensor:
+        """For the next generation's completions in this process, (rows, tokens); see `draws`."""
+        seed = (self._seed, step, self._generation)
+        self._generation += 1
+        return draws(seed, rows, tokens, self._process * rows)
+
+    def seed(self, step: int) -> int:
+        """For all that this process draws beside completions until the next generation."""
+        generation = step * GENERATIONS_A_STEP + self._generation
+        return self._seed * 1_000_000_007 + generation * self._processes + self._process
 
 
 @torch.no_grad()
@@ -54,17 +105,12 @@ def sample(
     pad_id: int,
     uniform: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """One completion for every prompt (token ids), the stop token included; equal neighbours share their prefill.
+    """One completion for every prompt (token ids), with its stop token; equal neighbours share a prefill.
 
     `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
     at temperature 0.
     """
     device = model.device
-    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
-    longest = max(len(ids) for ids, _ in groups)
-    tokens = torch.tensor([[pad_id] * (longest - len(ids)) + ids for ids, _ in groups], device=device)
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in groups], device=device)
-    copies = torch.tensor([count for _, count in groups], device=device)
     stop = torch.tensor(list(stop_ids), device=device)
     uniform = uniform.to(device) if uniform is not None else None
     drawn = torch.full((len(prompts), settings.max_new_tokens), pad_id, device=device)
@@ -72,11 +118,7 @@ def sample(
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     with evaluating(model):
         cache = DynamicCache(config=model.config)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = _last_logits(model, tokens, mask, positions, cache)
-        spread = torch.arange(len(groups), device=device).repeat_interleave(copies)
-        cache.batch_select_indices(spread)
-        logits, mask, position = logits[spread], mask[spread], positions[spread, -1:]
+        logits, mask, position = _prefill(model, prompts, pad_id, cache)
         for step in range(settings.max_new_tokens):
             chosen = _choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
@@ -85,6 +127,7 @@ def sample(
             if active == 0 or step + 1 == settings.max_new_tokens:
                 break
             if active <= DROP_SHARE * len(done):
+                # Finished rows cost a whole row until they leave; cache and tensors shrink together.
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
@@ -92,6 +135,26 @@ def sample(
             position = position + 1
             logits = _last_logits(model, chosen[:, None], mask, position, cache)
     return [_until_stop(row, stop_ids) for row in drawn.tolist()]
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, mask and last position of every prompt, a row each; equal neighbours compute once."""
+    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
+    tokens = torch.full((len(groups), max(map(len, prompts))), pad_id)
+    mask = torch.zeros_like(tokens)
+    for row, (ids, _) in enumerate(groups):
+        start = tokens.shape[1] - len(ids)
+        tokens[row, start:] = torch.tensor(ids)
+        mask[row, start:] = 1
+    tokens, mask = tokens.to(model.device), mask.to(model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = _last_logits(model, tokens, mask, positions, cache)
+    copies = torch.tensor([count for _, count in groups], device=model.device)
+    spread = torch.arange(len(groups), device=model.device).repeat_interleave(copies)
+    cache.batch_select_indices(spread)
+    return logits[spread], mask[spread], positions[spread, -1:]
 
 
 def _last_logits(
@@ -110,7 +173,7 @@ def _last_logits(
 
 
 def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
-    """One token a row, shape (rows,), of logits (rows, vocabulary): where `uniform` (rows,) falls in their probabilities."""
+    """Tokens, (rows,), of logits (rows, vocabulary): where `uniform`, (rows,), falls in the probabilities."""
     if settings.temperature == 0:
         return logits.argmax(-1)
     if uniform is None:
@@ -131,7 +194,7 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Ten
 
 
 def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
-    end = next((index for index, token in enumerate(row) if token in stop_ids), len(row) - 1)
+    end = min(map(row.index, set(row) & set(stop_ids)), default=len(row) - 1)
     return row[: end + 1]
 
 

@@ -1,48 +1,238 @@
-"""Forward passes over part of a batch: rows of similar length together, without the padding that none of them needs."""
+"""Scores completions under policy, old policy and reference, without what a pass does not need."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
+
+from efficient_rl.training.memory import PhaseMeter
+from efficient_rl.training.model_setup import Optimizations, lean_head
+from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.reference import OverlayReference
+from efficient_rl.training.sharding import NoShards, Shards
+from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
+UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # left to TRL
 
 Scores = tuple[torch.Tensor, torch.Tensor | None]
-Compute = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]]
+TrlScores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+Compute = Callable[["Tokens"], TrlScores]
+Batch = Mapping[str, Any]
 Around = Callable[[torch.Tensor, int], AbstractContextManager[None]]
+
+
+class Tokens(NamedTuple):
+    """Prompts, padded on the left, then completions, padded on the right to `width` tokens."""
+
+    ids: torch.Tensor  # (rows, tokens)
+    mask: torch.Tensor  # (rows, tokens)
+    width: int
+
+    def cut(self, rows: torch.Tensor, width: int) -> "Tokens":
+        """Some rows, and of their completions the first `width` tokens."""
+        tokens = self.ids.shape[1] - self.width + width
+        return Tokens(self.ids[rows, :tokens], self.mask[rows, :tokens], width)
+
+    def lengths(self, rows: torch.Tensor) -> torch.Tensor:
+        """Tokens up to the last one of these rows' completions, at least 1; shape (len(rows),)."""
+        return completion_lengths(self.mask[rows], self.width)
+
+
+class Scorer:
+    """TRL's passes over a batch, at a lower price: log-probabilities and entropies are the same.
+
+    Completions are rows: scores are (rows, width), advantages (rows,) or (rows, width). With
+    `lockstep` all processes must compute the same number of passes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        parameters: TrainedParameters,
+        reference: OverlayReference | None,
+        shards: Shards | NoShards,
+        optimizations: Optimizations,
+        accelerator: Accelerator,
+        meter: PhaseMeter,
+        lockstep: bool,
+    ) -> None:
+        self._model, self._parameters, self._reference = model, parameters, reference
+        self._shards, self._optimizations = shards, optimizations
+        self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
+        self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
+        self._never_trained = frozen_depth(model, parameters.trainable)
+        self._micro_batch: Mapping[str, Any] | None = None
+        self._skipped = False
+
+    def begin_batch(self, rows: int) -> None:
+        """A batch of so many rows is about to be generated; its passes may share a trunk."""
+        shares = self._model.training and self._optimizations.trunk_cache_bytes > 0
+        self._trunk.begin(self._frozen_now() if shares else 0, rows)
+
+    def take_trunk(self) -> dict[str, torch.Tensor]:
+        """What the batch carries on to its policy passes."""
+        return self._trunk.take()
+
+    def take_skipped(self) -> bool:
+        """Whether a policy pass since the last call left out all of its rows."""
+        skipped, self._skipped = self._skipped, False
+        return skipped
+
+    @contextmanager
+    def policy_pass(self, batch: dict[str, Any], generation: Sequence[dict[str, Any]]) -> Iterator[None]:
+        """Inside, passes have gradients and are over this micro-batch of a `generation`."""
+        depth = int(batch.get(DEPTH, 0))
+        if depth and depth > self._frozen_now():
+            # A schedule trains blocks that were frozen when the trunk was kept. The trunk stays
+            # untrue even if they freeze again before the next generation: no update may use it.
+            for each in (batch, *generation):
+                each.pop(HIDDEN, None)
+        self._micro_batch = batch
+        try:
+            yield
+        finally:
+            self._micro_batch = None
+
+    def __call__(
+        self,
+        trl_pass: Callable[..., TrlScores],
+        model: Any,
+        is_reference: bool,
+        tokens: Tokens,
+        most_rows: int | None,
+        settings: Mapping[str, Any],
+    ) -> TrlScores:
+        """What TRL's pass gives for `model`; `settings` are its further arguments."""
+        overlays = is_reference and self._reference is not None
+        policy = self._model if overlays else model
+
+        def compute(part: Tokens, rows: int | None = None) -> TrlScores:
+            with lean_head(self._model, self._optimizations.lean_head):
+                return trl_pass(policy, *part, rows, **settings)
+
+        images = any(settings.get(name) is not None for name in UNCUT)
+        uncut = images or settings.get("compute_aux_loss")
+        if self._micro_batch is not None:
+            return compute(tokens) if uncut else (*self._policy(compute, tokens, self._micro_batch), None)
+        phase = "reference" if is_reference else "old_policy"
+        with self._meter.phase(phase), self._restored(overlays):
+            if uncut:
+                return compute(tokens, most_rows)
+            return (*self._fixed(compute, tokens, most_rows, is_reference), None)
+
+    def _fixed(self, compute: Compute, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
+        """Scores of all rows without gradients; keeps the trunk, or starts from it if it is the policy's."""
+        same_blocks = len(self._parameters.names)  # all
+        if is_reference:
+            same_blocks = self._never_trained if self._reference is not None else 0
+
+        def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
+            return self._trunk.passing(rows, length, tokens.ids.shape[1], same_blocks)
+
+        rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
+        return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
+
+    def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
+        """Scores with gradients, (rows, width), of the rows that can move the weights; others are constant."""
+        hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
+
+        def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
+            return nullcontext() if hidden is None else self._trunk.serving(hidden[rows, :length], depth)
+
+        rows, mask = self._moving_rows(batch["advantages"]), batch["completion_mask"]
+        # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients
+        # stay the same. Its old ones stand in, so that its ratio is 1.
+        logps = batch.get("old_per_token_logps", torch.zeros(mask.shape, device=mask.device))
+        if len(rows) == 0:
+            self._skipped = True
+            return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
+        found, entropies = score(compute, tokens, rows, self._buckets(tokens, rows, None), trunk)
+        if self._needs_all_rows or entropies is None:
+            return found, entropies
+        return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
+
+    def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Entropies of all rows, (rows, width), from those of `rows`; the others get the mean of these.
+
+        It is taken over all processes and only enters the metric. NaN where no row has an advantage.
+        """
+        mask, moving = batch["completion_mask"], _have_advantage(batch["advantages"])[rows]
+        rows, entropies = rows[moving], entropies[moving]
+        sums = torch.stack([(entropies * mask[rows]).sum(), mask[rows].sum()]).detach()
+        sums = self._accelerator.reduce(sums, "sum")
+        return (sums[0] / sums[1]).expand(mask.shape).index_copy(0, rows, entropies)
+
+    def _moving_rows(self, advantages: torch.Tensor) -> torch.Tensor:
+        """Indices of the rows that can move the weights: all, or those with an advantage."""
+        rows = torch.arange(len(advantages), device=advantages.device)
+        if self._needs_all_rows:
+            return rows
+        moving = rows[_have_advantage(advantages)]
+        # Shards are put together by all processes in every pass: none may leave one out.
+        return rows[:1] if self._lockstep and not len(moving) else moving
+
+    @property
+    def _needs_all_rows(self) -> bool:
+        return not (self._optimizations.skip_zero_variance and self._model.training)
+
+    def _buckets(self, tokens: Tokens, rows: torch.Tensor, most_rows: int | None) -> list[list[int]] | None:
+        if self._optimizations.length_buckets:
+            return length_buckets(tokens.lengths(rows).tolist(), most_rows)
+        if most_rows is None:
+            return None
+        return length_buckets([tokens.width] * len(rows), most_rows)
+
+    def _frozen_now(self) -> int:
+        return frozen_depth(self._model, self._parameters.with_gradients)
+
+    @contextmanager
+    def _restored(self, wanted: bool) -> Iterator[None]:
+        """Inside, if `wanted`, the model before training."""
+        if not wanted or self._reference is None:
+            yield
+            return
+        with self._reference.restored():
+            self._shards.reshard()  # what is whole since an earlier pass is the policy
+            yield
+        self._shards.reshard()
+
+
+def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
+    """Which rows, shape (rows,), have one anywhere; `advantages` is (rows,) or (rows, width)."""
+    return advantages.reshape(len(advantages), -1).abs().sum(1) > 0
 
 
 def score(
     compute: Compute,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    completion_width: int,
+    tokens: Tokens,
     rows: torch.Tensor,
     buckets: Sequence[Sequence[int]] | None,
     around: Around,
 ) -> Scores:
-    """Log-probabilities and entropies of some rows' completions, shape (len(rows), completion_width), 0 at padding.
+    """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 
-    `input_ids` and `attention_mask` are (batch, tokens), completions last and padded on the right.
     `buckets` are positions in `rows` that go through the model together, cut to their longest
     completion; None: all at once, uncut. `around` is entered around each pass with its rows and
     their number of tokens.
     """
-    prompt = input_ids.shape[1] - completion_width
-    lengths = completion_lengths(attention_mask[rows], completion_width)
+    lengths = tokens.lengths(rows)
     order, logps, entropies = [], [], []
     for bucket in buckets or [range(len(rows))]:
         positions = torch.tensor(sorted(bucket), device=rows.device)
-        width = int(lengths[positions].max()) if buckets else completion_width
-        chosen, tokens = rows[positions], prompt + width
-        with around(chosen, tokens):
-            found, spread, _ = compute(input_ids[chosen, :tokens], attention_mask[chosen, :tokens], width)
+        width = int(lengths[positions].max()) if buckets else tokens.width
+        part = tokens.cut(rows[positions], width)
+        with around(rows[positions], part.ids.shape[1]):
+            found, spread, _ = compute(part)
         order.append(positions)
-        logps.append(pad(found, (0, completion_width - width)))
+        logps.append(pad(found, (0, tokens.width - width)))
         if spread is not None:
-            entropies.append(pad(spread, (0, completion_width - width)))
+            entropies.append(pad(spread, (0, tokens.width - width)))
     back = torch.cat(order).argsort()
     return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None
 
@@ -62,7 +252,10 @@ def length_buckets(lengths: Sequence[int], most_rows: int | None) -> list[list[i
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     bounds = [0, *_cuts([lengths[row] for row in order], 0, len(order)), len(order)]
     step = most_rows or len(order)
-    return [order[first : min(first + step, end)] for start, end in pairwise(bounds) for first in range(start, end, step)]
+    buckets: list[list[int]] = []
+    for start, end in pairwise(bounds):
+        buckets += [order[first : min(first + step, end)] for first in range(start, end, step)]
+    return buckets
 
 
 def _cuts(lengths: Sequence[int], start: int, end: int) -> list[int]:

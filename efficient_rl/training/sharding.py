@@ -5,7 +5,7 @@ be tested where there is no GPU.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -32,12 +32,24 @@ def check_sharding(strategy: Strategy | None, args: "GRPOConfig") -> None:
         raise ValueError("sharding=fsdp samples with the own sampler only; use grpo.sampler=own, or sharding=ddp")
 
 
+class NoShards:
+    """In place of `Shards` where every process holds all weights."""
+
+    splits = False
+    whole = gathered = spreading = staticmethod(nullcontext)
+
+    def reshard(self) -> None:
+        """There is nothing to part."""
+
+
 class Shards:
     """A model that is sharded in place, block by block, over all processes.
 
     Its `state_dict` and `load_state_dict` then are about parts; `gathered` and `spreading` make
     them whole again.
     """
+
+    splits = True
 
     def __init__(self, model: nn.Module) -> None:
         mesh = init_device_mesh(next(model.parameters()).device.type, (distributed.get_world_size(),))

@@ -1,0 +1,30 @@
+"""What every run wants from the libraries that it imports."""
+
+import logging
+import os
+import warnings
+
+VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "KINETO_LOG_LEVEL": "99",
+}
+
+
+def quiet_libraries() -> None:
+    """One thread, no telemetry, no progress bars, no fork warnings; call it before importing them."""
+    for name, value in VARIABLES.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def ignore_warnings() -> None:
+    """Leave out what transformers says of TRL and PEFT, and tqdm of notebooks."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="IProgress not found")

@@ -1,0 +1,34 @@
+"""The trainer of a configured run: reproducible from seed and step, in any number of processes, and silent."""
+
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from efficient_rl.training.grpo import EfficientGRPOTrainer
+
+
+class RunTrainer(EfficientGRPOTrainer):
+    """`EfficientGRPOTrainer` without printed log lines and model cards, which `RunLogger` and the report replace."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.remove_callback(PrinterCallback)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No model card beside every checkpoint."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """All randomness from here to the next generation follows from seed and step.
+
+        So a resumed run repeats it, where a script relies on the saved states of the generators,
+        which are those of as many processes.
+        """
+        if self.model.training:
+            torch.manual_seed(self.draws.seed(self.state.global_step))
+        return super()._generate_and_score_completions(inputs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """By one process, since none of them needs it."""
+        if self.args.should_save:
+            super()._save_rng_state(output_dir)
