@@ -54,13 +54,13 @@ def log_text(outputs: Path, key: str) -> str:
 def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
     """Stop the commands that work on the sweep, so that nothing new starts, then what still goes on; a line for each."""
     done = []
-    for watcher in read_status(outputs, manifest).watchers:
-        if not watcher.here:
-            done.append(f"the sweep was started by {watcher}: if that still runs, stop it there, or it starts more")
-        elif watcher.stop(STOP_SECONDS):
-            done.append(f"stopped the sweep command ({watcher})")
+    for controller in read_status(outputs, manifest).controllers:
+        if not controller.here:
+            done.append(f"the sweep was started by {controller}: if that still runs, stop it there, or it starts more")
+        elif controller.stop(STOP_SECONDS):
+            done.append(f"stopped the sweep command ({controller})")
         else:
-            done.append(f"the sweep command ({watcher}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
+            done.append(f"the sweep command ({controller}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
     status = read_status(outputs, manifest)
     return done + end_runs(outputs, status, status.rows_in(*GOING_ON))
 
@@ -120,7 +120,9 @@ def retry_arguments(manifest: Manifest, outputs: Path) -> list[str]:
 
 def retry(status: Status, outputs: Path, console: Console) -> int:
     """Give the sweep's command again, unless all of its runs are finished or going on."""
-    left = status.rows_in("failed") + ([] if any(watcher.here for watcher in status.watchers) else status.rows_in("waiting"))
+    left = status.rows_in("failed") + (
+        [] if any(controller.here for controller in status.controllers) else status.rows_in("waiting")
+    )
     if not left:
         counts = status.as_json()["counts"]
         console.print(f"nothing to try again: {', '.join(f'{count} {state}' for state, count in counts.items())}")

@@ -14,7 +14,7 @@ from efficient_rl.launch.slurm.retries import ending
 from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.sweep.display import Row, duration
-from efficient_rl.sweep.lock import Watcher, watchers
+from efficient_rl.sweep.lock import ActiveController, active_controllers
 from efficient_rl.sweep.manifest import Manifest
 
 GOING_ON = ("running", "queued")
@@ -28,7 +28,7 @@ class Status:
     manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
-    watchers: tuple[Watcher, ...]
+    controllers: tuple[ActiveController, ...]
     trouble: str | None
 
     def rows_in(self, *states: str) -> list[Row]:
@@ -39,13 +39,13 @@ class Status:
     def goes_on(self) -> bool:
         """Whether the next look may find something new."""
         asked_in_vain = self.trouble is not None and any(row.state != "finished" for row in self.rows)
-        return bool(self.rows_in(*GOING_ON)) or asked_in_vain or any(watcher.here for watcher in self.watchers)
+        return bool(self.rows_in(*GOING_ON)) or asked_in_vain or any(controller.here for controller in self.controllers)
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
         counts = {state: len(self.rows_in(state)) for state in sorted({row.state for row in self.rows})}
         head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
-        tail = {"watchers": [str(watcher) for watcher in self.watchers], "scheduler_trouble": self.trouble}
+        tail = {"watchers": [str(controller) for controller in self.controllers], "scheduler_trouble": self.trouble}
         runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
         return {**head, "counts": counts, **tail, "runs": runs}
 
@@ -76,7 +76,7 @@ class Observer:
             judge(row, job, states.get(job or ""), reasons.get((job or "").split("_")[0], ""), ledger)
             if not (known and row.state == "finished"):
                 row.refresh()
-        found = watchers(self._outputs / "sweeps" / self._manifest.name)
+        found = active_controllers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, trouble or unanswered)
 
 

@@ -1,20 +1,22 @@
-"""Carries a plan out: launches what is pending, watches it, collects it into the tracking store, reports what failed."""
+"""Executes a plan: launches what is pending, sends its metrics to the tracking store, prints the outcome."""
 
 import logging
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
 
+from efficient_rl.cli import DONE, FAILED, STOPPED
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.sweep.budget import approve, make_budget
-from efficient_rl.sweep.controller import Flight, How
+from efficient_rl.rundir.state import RunState
+from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row, failure_table
+from efficient_rl.sweep.estimate import approve, finished_results, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
@@ -23,7 +25,6 @@ from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, 
 logger = logging.getLogger(__name__)
 SYNC_SECONDS = 5.0
 LAST_SYNC_SECONDS = 20.0
-EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
 def execute_plan(request: Request, plan: Plan, console: Console) -> int:
@@ -61,7 +62,10 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
 def run_with_tracking(
     request: Request, tracked: Sequence[TrackedRun], controller: Controller, console: Console, run: Callable[[], Outcome]
 ) -> int:
-    """Call `run` while the metrics of `tracked`, which may grow, are sent to the store; print the outcome; the exit status."""
+    """Call `run` while the metrics of `tracked` are sent to the store, then print the outcome; the exit status.
+
+    `tracked` may grow meanwhile.
+    """
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
     with _background_sync(collector, tracked):

@@ -95,9 +95,7 @@ class Search(Protocol):
         """Do the search that the command line describes; the exit status."""
 
 
-def read_command_line(
-    texts: Sequence[str], multirun: bool, extra_folder: str | None = None
-) -> CommandLine:
+def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> CommandLine:
     """The overrides parsed and put in order; ConfigError where several values are given for what takes one."""
     # Filters are not in Hydra's grammar: filter=strategy.k < 3.
     rules = [text.removeprefix("filter=") for text in texts if text.startswith("filter=")]
