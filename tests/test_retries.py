@@ -18,7 +18,7 @@ from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
 from efficient_rl.launch.slurm.submit import is_refusal
 from efficient_rl.launch.worker import Job
-from efficient_rl.sweep.budget import approve, make_budget
+from efficient_rl.sweep.estimate import approve, make_budget
 from efficient_rl.sweep.notify import notify
 from tests.conftest import tiny_run
 

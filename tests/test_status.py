@@ -16,7 +16,7 @@ from efficient_rl.rundir.result import Failure
 from efficient_rl.status.__main__ import end_runs, main, retry_arguments
 from efficient_rl.status.snapshot import read_status
 from efficient_rl.sweep.lock import active_controllers, registered
-from efficient_rl.sweep.manifest import find_manifest
+from efficient_rl.sweep.manifest import Manifest, find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run
 from tests.test_observe import DIES, manifest, submitted
@@ -81,7 +81,7 @@ def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_
     options.mkdir()
     overrides = ["strategy=last_k", "force=true", "output=elsewhere", "seed=0,1", "filter=seed < 1"]
     asked = read_request(overrides, multirun=True, extra_folder=str(options))
-    told = asked.manifest([], {}, detaches=False)
+    told = Manifest("s", asked.command, None, False, ())
     here = (tmp_path / "outputs").resolve()
     kept = ["-m", "--config-dir", str(options), "strategy=last_k", "seed=0,1", "filter=seed < 1"]
     assert retry_arguments(told, here) == kept

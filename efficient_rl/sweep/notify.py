@@ -7,7 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +40,22 @@ class Notifier:
         self._send("sweep_ended", runs=dict(sorted(counts.items())))
 
     def _send(self, event: str, **details: Any) -> None:
-        """POST JSON to a URL, or run the command with the JSON as its input. Errors are logged: the sweep goes on."""
-        if self.target is None:
-            return
-        text = json.dumps({"event": event, "sweep": self.sweep, **details}).encode()
-        try:
-            if self.target.startswith(("http://", "https://")):
-                headers = {"Content-Type": "application/json"}
-                request = urllib.request.Request(self.target, data=text, headers=headers, method="POST")
-                urllib.request.urlopen(request, timeout=NOTIFY_SECONDS).close()
-            else:
-                subprocess.run(self.target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
-        except ERRORS as error:
-            logger.warning("launcher.notify could not be told of %s: %s", event, error)
+        if self.target is not None:
+            notify(self.target, {"event": event, "sweep": self.sweep, **details})
+
+
+def notify(target: str, message: Mapping[str, Any]) -> None:
+    """POST the message as JSON to a URL, or run the shell command `target` with the JSON as its input.
+
+    Errors are logged: the sweep goes on.
+    """
+    text = json.dumps(message).encode()
+    try:
+        if target.startswith(("http://", "https://")):
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(target, data=text, headers=headers, method="POST")
+            urllib.request.urlopen(request, timeout=NOTIFY_SECONDS).close()
+        else:
+            subprocess.run(target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
+    except ERRORS as error:
+        logger.warning("launcher.notify could not be told of %s: %s", message["event"], error)
