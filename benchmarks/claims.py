@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from analysis.claims.__main__ import as_data, judge_all, write_page
+from analysis.claims.__main__ import as_data, evaluate_all, write_page
 from analysis.claims.spec import read_claims
 from benchmarks.machine import write_result
 
@@ -26,7 +26,7 @@ def main() -> None:
     for claim in claims:
         command = [sys.executable, "-m", "efficient_rl.sweep", f"sweep=claims/{claim.name}", "tracking.uri=none"]
         subprocess.run(command, cwd=folder, check=True)
-    found = judge_all(claims, [f"output={folder / 'outputs'}"])
+    found = evaluate_all(claims, [f"output={folder / 'outputs'}"])
     print(*write_page(found, folder / "reports" / "claims"), sep="\n")
     write_result(arguments.output, __doc__ or "", {"claims": as_data([judged for judged, _ in found])})
 

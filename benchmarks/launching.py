@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Cost, cost_of, spread, spread_text, write_result
-from efficient_rl.launch import local
+from efficient_rl.launch import local, processes
 from efficient_rl.launch.worker import Job
 from efficient_rl.libraries import quiet_libraries
 from efficient_rl.sweep.controller import POLL_SECONDS
@@ -40,7 +40,7 @@ VARIANTS = {
     "submitit_local": "hydra-submitit-launcher, all jobs at once, two new interpreters a job",
     "joblib": f"hydra-joblib-launcher, {CORES} workers that run one job after another in the same process",
 }
-PRELOADED = [*local.PRELOADED, "mlflow"]  # our runs do not ask for mlflow; this job imports it
+PRELOADED = [*processes.PRELOADED, "mlflow"]  # our runs do not ask for mlflow; this job imports it
 APP = """
 import os
 
@@ -74,14 +74,14 @@ def forked(job: Job, environment: Mapping[str, str]) -> None:
     first_line = time.monotonic()  # one clock for all processes of a machine
     if missing := [name for name in JOB_NEEDS if name not in sys.modules]:
         raise RuntimeError(f"{missing[0]} was not preloaded, so this would measure something else")
-    trivial(job.folder)
-    with Path(job.folder).open("a") as file:
+    trivial(str(job.folder))
+    with job.folder.open("a") as file:
         file.write(f"\n{first_line}")
 
 
 def run_to_end(launcher: local.LocalLauncher, paths: Sequence[Path]) -> None:
     """Launch a job for each path and poll as efficient_rl.sweep.execution does until all have ended."""
-    launcher.launch([Job(str(path), config={}, checkpoint_steps=1, code_version="") for path in paths])
+    launcher.launch([Job(path, config={}) for path in paths])
     left = len(paths)
     while left:
         for handle in launcher.poll(POLL_SECONDS):
@@ -136,7 +136,7 @@ def seconds_to_first_line(launcher: local.LocalLauncher, path: Path) -> float:
 
 
 def our_launcher(workers: int) -> local.LocalLauncher:
-    local.PRELOADED[:] = PRELOADED
+    processes.PRELOADED[:] = PRELOADED
     return local.LocalLauncher(workers=workers, target=forked)
 
 

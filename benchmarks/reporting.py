@@ -61,7 +61,7 @@ print(searched, time.perf_counter() - started, len(runs), points)
 """
 READ = """
 import sys, time
-from analysis.data.store import load_stored
+from analysis.data.stored import load_stored
 started = time.perf_counter()
 sweep = load_stored(sys.argv[1], "big")
 print(time.perf_counter() - started, len(sweep.finished), sum(len(s.steps) for r in sweep.runs for s in r.series.values()))
@@ -120,7 +120,7 @@ def child(script: str, *arguments: str) -> str:
 
 def make_store(path: Path, uri: str, runs: int) -> None:
     """A database as the collector leaves it, written directly: the client would take an hour."""
-    from efficient_rl.tracking.collector import open_client
+    from efficient_rl.tracking.client import open_client
 
     client = open_client(uri)
     experiment = client.create_experiment("big")

@@ -10,7 +10,7 @@ from functools import wraps
 from rich.console import Console
 from rich.text import Text
 
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.errors import ConfigError, SchedulerError, did_you_mean
 
 DONE, FAILED, BAD_REQUEST, STOPPED = 0, 1, 2, 130
 NO_READER = 128 + signal.SIGPIPE  # as a shell reports a process that a closed pipe has ended
@@ -22,8 +22,8 @@ def command_line(
 ) -> Callable[[Main], Callable[..., int]]:
     """Make a command line of a `main` that gets the arguments and returns its exit status.
 
-    A ConfigError becomes one line on standard error and exit status 2, the exceptions `failures`
-    such a line and 1, Ctrl-C 130. `--help` prints the `usage` where one is given. Called without
+    A ConfigError or SchedulerError becomes one line on standard error and exit status 2, the
+    exceptions `failures` such a line and 1, Ctrl-C 130. `--help` prints the `usage` where one is given. Called without
     arguments it takes those of the process.
     """
 
@@ -46,7 +46,7 @@ def command_line(
             except failures as error:
                 _print_error(error)
                 return FAILED
-            except ConfigError as error:
+            except (ConfigError, SchedulerError) as error:
                 _print_error(error)
                 return BAD_REQUEST
 

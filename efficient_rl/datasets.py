@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
@@ -12,14 +13,15 @@ from efficient_rl.tasks.problem import Problem, Task
 
 logger = logging.getLogger(__name__)
 HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run of a task
-ALL = 0  # of a table
 VALIDATION_SEED = 40_000_003  # and the problems that settings are chosen on
+SEEDS = {"test": HELD_OUT_SEED, "validation": VALIDATION_SEED}
+ALL = 0  # of a table
 EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 
 
 @dataclass(frozen=True)
 class Problems:
-    """`held_out` has the run's own task first, under the task's name, then the further evaluation sets.
+    """`eval_sets` has the run's own task first, under its name, then further evaluation sets.
 
     With `eval.split=validation` they are not of the held-out sides but of the training sides, and
     not trained on. `contaminated` counts the training problems that were left out because an
@@ -28,56 +30,59 @@ class Problems:
     """
 
     train: Sequence[Problem]
-    held_out: Mapping[str, Sequence[Problem]]
+    eval_sets: Mapping[str, Sequence[Problem]]
     examples: Sequence[Problem]
     contaminated: int
 
 
-def load_problems(config: RunConfig) -> Problems:
-    """All problems of a run; ConfigError where a task cannot give as many, or nothing is left to train on."""
-    own = config.task.name
+def load_splits(config: RunConfig) -> Problems:
+    """All problems of a run; ConfigError for a task with too few, or nothing left to train on."""
+    own, shots = config.task.name, config.prompt.shots
+    tasks: dict[str, Task] = {own: config.task.build()}
     for part in config.eval.sets:
-        if part.name == own and part != config.task:
+        if part.name != own:
+            tasks[part.name] = part.build()
+        elif part != config.task:
             raise ConfigError(
                 f"eval.sets has another {own!r} than task; map it to a name of its own: eval.sets={{other: ...}}"
             )
-    tasks: dict[str, Task] = {part.name: part.build() for part in (*config.eval.sets, config.task)}
+    solved: list[Problem] = []
     try:
-        names = (own, *(name for name in tasks if name != own))
-        held_out = {name: _measured(tasks[name], config) for name in names}
+        eval_sets = {name: _eval_split(task, config) for name, task in tasks.items()}
         train = tasks[own].problems("train", config.grpo.train_problems, config.seed)
-        shots = config.prompt.shots
-        solved = tasks[own].problems("train", 2 * shots, EXAMPLES_SEED) if shots else []
+        if shots:
+            solved = tasks[own].problems("train", 2 * shots, EXAMPLES_SEED)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    measured = [problem for task in tasks.values() for problem in _whole(task)]  # also what this run does not measure
-    chosen = [problem for problems in held_out.values() for problem in problems]
+    chosen = list(chain.from_iterable(eval_sets.values()))
+    reserved = list(chain.from_iterable(map(_whole, tasks.values())))  # also what this run does not measure
     if config.eval.split == "validation":
         train, solved = decontaminated(train, chosen)[0], decontaminated(solved, chosen)[0]
     else:
-        measured = [*chosen, *measured]
-    kept, dropped = decontaminated(train, measured)
+        reserved += chosen
+    kept, dropped = decontaminated(train, reserved)
     if dropped:
         logger.warning("%d of %d training problems are in an evaluation set; they are left out", len(dropped), len(train))
-    examples = decontaminated(solved, measured)[0][:shots]
+    examples = decontaminated(solved, reserved)[0][:shots]
     shown = {problem.key for problem in examples}
     kept = [problem for problem in kept if problem.key not in shown]
     if len(examples) < shots:
-        raise ConfigError(f"prompt.shots={shots}, but only {len(examples)} of {2 * shots} examples are in no evaluation set")
+        few = f"{len(examples)} of {2 * shots} examples are in no evaluation set"
+        raise ConfigError(f"prompt.shots={shots}, but only {few}")
     if not kept:
         raise ConfigError(
             f"all {len(train)} training problems of task={own} are in an evaluation set or the prompt; use other sets"
         )
-    return Problems(kept, held_out, examples, len(dropped))
+    return Problems(kept, eval_sets, examples, len(dropped))
 
 
 def evaluation_seed(split: str) -> int:
     """The seed that the problems of an evaluation split are drawn with."""
-    return HELD_OUT_SEED if split == "test" else VALIDATION_SEED
+    return SEEDS[split]
 
 
-def _measured(task: Task, config: RunConfig) -> Sequence[Problem]:
-    """The problems of a task that the run is measured on: of its held-out side, or for validation of its training side.
+def _eval_split(task: Task, config: RunConfig) -> Sequence[Problem]:
+    """The evaluation problems of a task: of its held-out side, for validation of its training side.
 
     Problems for validation share no passage with any for the test.
     """
@@ -92,5 +97,5 @@ def _measured(task: Task, config: RunConfig) -> Sequence[Problem]:
 
 
 def _whole(task: Task) -> Sequence[Problem]:
-    """The whole held-out side of a table; of a generator, which has no end, nothing: there the sides never share a key."""
+    """The whole held-out side of a table; nothing of a generator, whose sides never share a key."""
     return task.problems("held_out", ALL, HELD_OUT_SEED) if isinstance(task, Table) else []

@@ -11,19 +11,26 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A request that names something unknown or out of range; says the value, its bound and a remedy."""
+    """A request with an unknown name or a value out of range; says value, bound and remedy."""
+
+
+class SchedulerError(RuntimeError):
+    """A command of the scheduler is missing, failed or did not answer; the message quotes it."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A half sentence with the nearest of the valid names, and all of them."""
     names = sorted(valid)
+    listed = f"valid: {', '.join(names)}"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}valid: {', '.join(names)}"
+    return f"did you mean {near[0]!r}? {listed}" if near else listed
 
 
 def require(condition: bool, key: str, value: Any, bound: str) -> None:
-    """Raise a ConfigError that names the value and its bound, unless the condition holds."""
+    """Raise a ConfigError that names the value and its bound, unless the condition holds.
+
+    `key` is the setting's dotted name with its prefix, such as `launcher.workers`.
+    """
     if not condition:
         raise ConfigError(f"{key}={value!r} {bound}")
 
@@ -34,8 +41,42 @@ def require_known(key: str, value: str, valid: Collection[str]) -> None:
         raise ConfigError(f"{key}={value!r} is not known; {did_you_mean(value, valid)}")
 
 
+def require_one_of(key: str, value: Any, valid: Iterable[Any]) -> None:
+    """As `require_known`, for short lists, in their order."""
+    names = list(valid)
+    require(value in names, key, value, f"is not known; use one of {', '.join(names)}")
+
+
+def require_whole(key: str, value: Any, low: int, remedy: str = "") -> None:
+    """Raise a ConfigError unless the value is a whole number of at least `low`."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    require(whole, key, value, f"must be a whole number of at least {low}{remedy}")
+
+
+def require_above_zero(key: str, value: Any) -> None:
+    """Raise a ConfigError unless the value is a number above 0."""
+    require(is_number(value) and value > 0, key, value, "must be above 0")
+
+
+def require_share(key: str, value: Any) -> None:
+    """Raise a ConfigError unless 0 <= value < 1."""
+    bound = f"must lie in 0 <= {key.rpartition('.')[2]} < 1"
+    require(is_number(value) and 0 <= value < 1, key, value, bound)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a number and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that says something, else its type."""
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return next(lines, type(error).__name__)
+
+
 def check_types(section: str, instance: Any) -> None:
-    """Hold every field of a dataclass to its annotation; a whole number becomes a float where one is meant."""
+    """Hold a dataclass to its annotations; a whole number becomes a float where one is meant."""
     for item in fields(instance):
         value = getattr(instance, item.name)
         kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
@@ -43,6 +84,6 @@ def check_types(section: str, instance: Any) -> None:
         if float in allowed and type(value) is int:
             value = float(value) if abs(value) < sys.float_info.max else math.inf
             object.__setattr__(instance, item.name, value)
-        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")
+        fits = type(value) in allowed and (type(value) is not float or math.isfinite(value))
+        names = " or ".join(kind.__name__ for kind in allowed).replace("NoneType", "null")
+        require(fits, f"{section}.{item.name}", value, f"must be of type {names}")

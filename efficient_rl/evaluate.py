@@ -26,6 +26,7 @@ ROWS_AT_ONCE = 512  # in each process
 EVALUATION_SEED = 0
 MOST_LEVELS, FIFTHS = 10, 5
 Z = 1.959964  # of a two-sided 95% interval
+METRICS = ("accuracy", "standard_error", "greedy_accuracy", "majority_accuracy", "pass_at_k")
 
 Verdict = tuple[bool, str | None]  # whether a completion is right, and its answer
 IS_RIGHT = itemgetter(0)
@@ -60,15 +61,8 @@ class Evaluation:
 
     def metrics(self, prefix: str = "eval/") -> dict[str, float]:
         """The numbers by their names in the log."""
-        named = {
-            "accuracy": self.accuracy,
-            "accuracy_low": self.low,
-            "accuracy_high": self.high,
-            "standard_error": self.standard_error,
-            "greedy_accuracy": self.greedy_accuracy,
-            "majority_accuracy": self.majority_accuracy,
-            "pass_at_k": self.pass_at_k,
-        }
+        named = {name: getattr(self, name) for name in METRICS}
+        named |= {"accuracy_low": self.low, "accuracy_high": self.high}
         named |= _prefixed("pass_at_", self.pass_at) | _prefixed("accuracy_difficulty_", self.by_difficulty)
         if len(self.by_source) > 1:
             named |= _prefixed("accuracy_source_", self.by_source)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.schema import ModelConfig
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +30,9 @@ def load_model(config: ModelConfig) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    attention = best_attention() if config.attn_implementation == "auto" else config.attn_implementation
+    attention = config.attn_implementation
+    if attention == "auto":
+        attention = best_attention()
     dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
     model = _load(AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention)
     model.generation_config.max_length = None
@@ -57,9 +59,8 @@ def _load(kind: Any, config: ModelConfig, **arguments: Any) -> Any:
     try:
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"cannot load model.path={config.path}: {first} "
+            f"cannot load model.path={config.path}: {first_line(error)} "
             "Without a network, download the model elsewhere and give its folder as model.path=<folder>; "
             "for a gated one accept its licence and run `hf auth login` first."
         ) from error

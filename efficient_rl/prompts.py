@@ -1,4 +1,4 @@
-"""Writes a problem as the text that the model continues: in the model's own form, or by a template of conf/prompt."""
+"""Writes a problem as a prompt: in the model's own form, or by a template of conf/prompt."""
 
 import json
 import re
@@ -34,7 +34,9 @@ class Prompts:
         examples: Sequence[Problem] = (),
     ) -> None:
         self._model, self._settings, self._tokenizer = model, settings, tokenizer
-        self._is_chat = model.prompt == "chat" if settings.template is None else settings.chat
+        self._is_chat = settings.chat
+        if settings.template is None:
+            self._is_chat = model.prompt == "chat"
         if self._is_chat and not tokenizer.chat_template:
             raise ConfigError(
                 f"the tokenizer of {model.path} has no chat template, which prompt={settings.name} with "
@@ -43,25 +45,30 @@ class Prompts:
         self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
 
     def write(self, problem: Problem) -> str:
-        """The text of one problem, with what the template already writes of the completion at its end."""
+        """The text of one problem, and what the template writes of the completion."""
         settings = self._settings
         if settings.template is None and self._model.prompt == "symbols":
             return problem.symbols
-        template = settings.template or ("{question} " + INSTRUCTION + ("" if self._is_chat else "\n"))
-        text = _filled(template, problem, self._examples)
+        own = "{question} " + INSTRUCTION
+        text = _filled(settings.template or own, problem, self._examples)
+        if not settings.template and not self._is_chat:
+            text += "\n"
         if self._is_chat:
-            system = settings.system or self._model.system_prompt
-            messages = [{"role": "system", "content": system}] if system else []
-            messages.append({"role": "user", "content": text})
+            messages = [{"role": "user", "content": text}]
+            if system := settings.system or self._model.system_prompt:
+                messages.insert(0, {"role": "system", "content": system})
             text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         return text + settings.lead + settings.prefill
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; a chat template already wrote its special tokens. ConfigError for characters without a token."""
+        """Token ids; ConfigError for characters without a token.
+
+        A chat template has already written its special tokens.
+        """
         ids: list[int] = self._tokenizer(text, add_special_tokens=not self._is_chat)["input_ids"]
         kept = unicodedata.normalize("NFKC", self._tokenizer.decode(ids))
-        lost = {character for character in unicodedata.normalize("NFKC", text) if not character.isspace()} - set(kept)
-        if lost:
+        wanted = "".join(unicodedata.normalize("NFKC", text).split())
+        if lost := set(wanted) - set(kept):
             raise ConfigError(
                 f"{self._model.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {text!r}; nano reads only "
                 "its own notation: use prompt=model with task=countdown or task=arithmetic, or another model"
@@ -83,9 +90,10 @@ class Prompts:
         }
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
-        """The tokens that end a completion: the model's, the tokenizer's, and all that contain the template's `stop`."""
+        """The tokens that end a completion: the model's, the tokenizer's, those with `stop`."""
         configured = model.generation_config.eos_token_id
-        ids = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id}
+        ids = {self._tokenizer.eos_token_id}
+        ids.update(configured if isinstance(configured, list) else [configured])
         if self._settings.stop is not None:
             ends = {i for i in range(len(self._tokenizer)) if self._settings.stop in self._tokenizer.decode([i])}
             if not ends:
@@ -94,11 +102,11 @@ class Prompts:
                     "use a shorter text such as '\\n', or null"
                 )
             ids |= ends
-        return sorted(int(i) for i in ids if i is not None)
+        return sorted(map(int, ids - {None}))
 
 
 def _filled(template: str, problem: Problem, examples: str = "") -> str:
-    """The template with its placeholders replaced once; braces in a problem's own text stay as they are."""
+    """The template with its placeholders replaced once; braces in a problem's text stay."""
     values = {
         "question": problem.question,
         "symbols": problem.symbols,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.datasets import Problems, evaluation_seed, load_problems
+from efficient_rl.datasets import Problems, evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
@@ -119,12 +119,15 @@ class Session:
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
     evaluator: Evaluator
-    trainable_params: int = field(init=False)
-    total_params: int = field(init=False)
+    sizes: dict[str, float] = field(init=False)  # before training; in every line of evaluation
 
     def __post_init__(self) -> None:
-        self.trainable_params = self.trainer.parameters.trainable_count
-        self.total_params = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+        parameters = self.trainer.model.parameters()
+        self.sizes = {
+            "params/trainable": float(self.trainer.parameters.trainable_count),
+            "params/total": float(sum(parameter.numel() for parameter in parameters)),
+            "data/contaminated": float(self.problems.contaminated),
+        }
 
     def evaluate(self, step: int) -> Evaluations:
         """Evaluate the model as it is now on all sets, and log the numbers for this step."""
@@ -133,15 +136,10 @@ class Session:
         trainer, seed = self.trainer, evaluation_seed(self.config.eval.split)
         found = {}
         with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
-            for name, problems in self.problems.held_out.items():
+            for name, problems in self.problems.eval_sets.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
-            constants = {
-                "params/trainable": float(self.trainable_params),
-                "params/total": float(self.total_params),
-                "data/contaminated": float(self.problems.contaminated),
-            }
-            self.attempt.append(step, metrics_of(found) | constants)
+            self.attempt.append(step, metrics_of(found) | self.sizes)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
@@ -177,7 +175,7 @@ def prepare(
 
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
-    problems = load_problems(config)
+    problems = load_splits(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
     with meter.phase("load"):
         torch.manual_seed(config.seed)
@@ -283,8 +281,8 @@ def _publish(session: Session, version: str, before: Evaluations, after: Evaluat
         model=config.model.name,
         strategy=config.strategy.name,
         seed=config.seed,
-        trainable_params=session.trainable_params,
-        total_params=session.total_params,
+        trainable_params=int(session.sizes["params/trainable"]),
+        total_params=int(session.sizes["params/total"]),
         accuracy=after[config.task.name].accuracy,
         accuracy_before=before[config.task.name].accuracy,
         evaluation=summary(after),

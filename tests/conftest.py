@@ -4,11 +4,15 @@ import gc
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -80,6 +84,33 @@ def command(overrides: Sequence[str]) -> list[str]:
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a child process that imports this checkout."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"} | extra
+
+
+def cpu_seconds(*processes: int) -> float:
+    """What this process, its children that have ended and those named have used: a busy machine changes it little."""
+    used = os.times()
+    total = used.user + used.system + used.children_user + used.children_system
+    for process in processes:
+        times = psutil.Process(process).cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll until the condition holds; that long at most."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else gets until the end: it stays bound, and a server with SO_REUSEADDR can listen on it."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 @pytest.fixture

@@ -9,22 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from efficient_rl.config.run_config import RunConfig, from_dict
-from efficient_rl.launch.handle import Handle
-from efficient_rl.launch.settings import Supervision
+from efficient_rl.launch.base import Handle
 from efficient_rl.launch.worker import Job
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt
-from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure, RunResult
+from efficient_rl.rundir.state import RunState
 
 OPTION = """# Fake.
 _target_: tests.fake_launcher.FakeLauncher
 workers: 1
 poll_seconds: 0.0
 fails_at: null
-notify: null
-stall_minutes: null
-requeue_stalled: false
-max_gpu_hours: null
 """
 
 
@@ -77,7 +72,7 @@ class FakeHandle(Handle):
 
 
 @dataclass
-class FakeLauncher(Supervision):
+class FakeLauncher:
     """Does a step of every running job a poll. Runs at the learning rate `fails_at` fail.
 
     Writes the number of jobs in hand at each launch to `launches.jsonl` in the working directory.
@@ -112,28 +107,27 @@ class FakeLauncher(Supervision):
         time.sleep(self.poll_seconds)
         for handle in list(self._handles):
             self._step(handle)
-            if handle.ended:
+            if handle.state.ended:
                 self._handles.remove(handle)
                 self._ended.append(handle)
         ended, self._ended = self._ended, []
         return ended
 
     def _step(self, handle: FakeHandle) -> None:
-        run = from_dict(handle.job.config)
-        directory = RunDirectory(Path(handle.job.folder))
+        run, directory = from_dict(handle.job.config), handle.job.directory
         if handle.attempt is None:
-            handle.stage = "running"
+            handle.state = RunState.RUNNING
             try:
                 handle.attempt = directory.claim(run, handle.job.redo_through_attempt)
             except AlreadyFinished:
-                handle.stage = "finished"
+                handle.state = RunState.FINISHED
                 return
             except AlreadyActive:
-                handle.stage = "elsewhere"
+                handle.state = RunState.ELSEWHERE
                 return
         handle.steps += 1
         if run.grpo.learning_rate == self.fails_at:
-            handle.stage, handle.failure = "failed", Failure(handle.attempt.number, "diverged", "log.txt")
+            handle.state, handle.failure = RunState.FAILED, Failure(handle.attempt.number, "diverged", "log.txt")
             directory.record_failure(handle.failure)
             handle.attempt.release()
             return
@@ -143,7 +137,7 @@ class FakeLauncher(Supervision):
         if handle.steps >= run.grpo.max_steps:
             handle.attempt.finish(result(run, handle.attempt.number))
             handle.attempt.release()  # this process lives on
-            handle.stage = "finished"
+            handle.state = RunState.FINISHED
 
     def requeue(self, handle: Handle, why: str) -> bool:
         raise NotImplementedError
@@ -153,7 +147,7 @@ class FakeLauncher(Supervision):
         self._handles.remove(handle)
         if handle.attempt is not None:
             handle.attempt.release()
-        handle.stage = "stopped"
+        handle.state = RunState.STOPPED
         self._ended.append(handle)
 
     def stop(self) -> None:

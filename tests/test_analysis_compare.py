@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from analysis.compare import compare_runs, main, named_runs, sentences
-from analysis.data.load import ReportError, Run
-from tests.test_analysis import result, write_run, write_sweep
+from analysis.data.load import Run
+from efficient_rl.errors import ConfigError
+from tests.analysis_data import result, write_run, write_sweep
 
 SMALL = 0.005
 
@@ -58,7 +59,7 @@ def test_a_difference_in_what_measures_is_said() -> None:
 
 
 def test_nothing_in_common_is_an_error() -> None:
-    with pytest.raises(ReportError, match=r"no configuration is in both \(1 and 1\) on two common seeds"):
+    with pytest.raises(ConfigError, match=r"no configuration is in both \(1 and 1\) on two common seeds"):
         compare_runs(runs("full", 0.0, {0: 0.5, 1: 0.5}), runs("full", 0.0, {1: 0.5, 2: 0.5}))
 
 
@@ -103,8 +104,8 @@ def test_a_sweep_has_its_newest_results(outputs: Path) -> None:
         (["s", "s", "sweep=s"], "unknown key 'sweep'"),
     ],
 )
-def test_a_bad_request_ends_in_status_1_and_a_remedy(
+def test_a_bad_request_ends_in_status_2_and_a_remedy(
     outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert main([*arguments, f"output={outputs}"]) == 1
+    assert main([*arguments, f"output={outputs}"]) == 2
     assert message in capsys.readouterr().err

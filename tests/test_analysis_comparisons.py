@@ -6,9 +6,9 @@ from math import inf
 import pytest
 
 from analysis.data.load import ACCURACY, SECONDS, TOKENS, Run, make_series
-from analysis.stats.aggregate import group_runs
-from analysis.stats.comparisons import across_settings, differences, prices, reward_areas
-from tests.test_analysis import result, rewarded, runs_of
+from analysis.stats.aggregate import group_runs, summarize
+from analysis.stats.comparisons import across_settings, costs_to_target, differences
+from tests.analysis_data import result, rewarded, runs_of
 
 
 def solving(strategy: str, *right: tuple[int, ...]) -> list[Run]:
@@ -57,13 +57,13 @@ def measured(run: Run, *accuracies: float) -> Run:
 def test_the_price_of_an_accuracy_is_what_was_spent_at_the_first_measurement_that_reaches_it() -> None:
     fast, slow, never = runs_of("full", [0.5, 0.5, 0.5])
     runs = [measured(fast, 0.2, 0.5, 0.5), measured(slow, 0.2, 0.3, 0.5), measured(never, 0.2, 0.3, 0.4)]
-    [price] = prices(group_runs(runs), 0.45)
+    [price] = costs_to_target(group_runs(runs), 0.45)
     # 2 steps, 4 steps, never: the median is 4 steps.
     assert (price.tokens, price.seconds, price.reached, price.seeds) == (400.0, 12.0, 2, 3)
-    [price] = prices(group_runs(runs), 0.6)
+    [price] = costs_to_target(group_runs(runs), 0.6)
     assert (price.tokens, price.seconds, price.reached) == (inf, inf, 0)
     # Without a target 90% of the gain of the best: 0.2 + 0.9 (0.5 - 0.2)
-    assert prices(group_runs(runs))[0].target == pytest.approx(0.47)
+    assert costs_to_target(group_runs(runs))[0].target == pytest.approx(0.47)
 
 
 def test_only_what_finished_in_every_setting_has_a_mean_over_settings() -> None:
@@ -76,5 +76,6 @@ def test_only_what_finished_in_every_setting_has_a_mean_over_settings() -> None:
 
 def test_the_mean_reward_is_the_area_under_the_curve_by_its_length() -> None:
     one, other = runs_of("full", [0.5, 0.5])
-    found = reward_areas(group_runs([rewarded(one, 0.0, 0.2, 0.4), rewarded(other, 0.4, 0.4, 0.4)]))
-    assert found["full", ""].value == pytest.approx(0.3)  # 0.2 and 0.4
+    [summary] = summarize([rewarded(one, 0.0, 0.2, 0.4), rewarded(other, 0.4, 0.4, 0.4)])
+    assert summary.reward_area is not None
+    assert summary.reward_area.value == pytest.approx(0.3)  # 0.2 and 0.4

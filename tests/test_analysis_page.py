@@ -12,7 +12,7 @@ import pytest
 
 from analysis.data.load import BLOCKS, DIFFICULTY, REWARD, Run, SweepData, make_series
 from analysis.report.__main__ import write_report
-from tests.test_analysis import runs_of
+from tests.analysis_data import runs_of
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine; install chromium")

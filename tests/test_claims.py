@@ -15,37 +15,25 @@ import yaml
 from safetensors.torch import save_file
 
 from analysis.claims.__main__ import to_markdown, write_page
-from analysis.claims.evaluate import Judged, WeightChanges, by_seed, judge, verdict_of
-from analysis.claims.figures import criterion, measured_text
+from analysis.claims.evaluate import ClaimResult, CountChanges, by_seed, evaluate, verdict_of
+from analysis.claims.figures import criterion, estimate_text
 from analysis.claims.spec import Check, Claim, read_claim, read_claims
-from analysis.claims.weight_changes import Changes, count_changes
-from analysis.data.load import ReportError, Result, Run
+from analysis.claims.weight_changes import WeightChanges, count_changes
+from analysis.data.load import Run
 from analysis.stats.intervals import Estimate
 from efficient_rl.errors import ConfigError
+from tests.analysis_data import result
 from tests.conftest import ROOT, TINY, Sweep, environment
 
 CLAIMS = ROOT / "sweeps" / "claims"
-RESULT = Result(
-    trainable_params=10,
-    mean_active_params=10.0,
-    total_params=100,
-    accuracy=0.5,
-    accuracy_before=0.1,
-    greedy_accuracy=0.5,
-    standard_error=0.0,
-    problems=4,
-    final_reward=0.5,
-    peak_memory_bytes=1000,
-    train_seconds=10.0,
-    tokens=100,
-    code_version="a",
-)
 RATIO = Check("accuracy", "ratio", "new", "old", at_least=0.9)
 
 
 def run_of(strategy: str, seed: int, accuracy: float, rate: float = 1.0, **values: Any) -> Run:
     params = {"strategy.name": strategy, "seed": seed, "grpo.learning_rate": rate}
-    return Run(f"{strategy}{seed}{rate}", params, replace(RESULT, accuracy=accuracy, **values))
+    known = {"total_params": 100, "accuracy_before": 0.1, "peak_memory_bytes": {"backward": 1000}, "train_seconds": 10.0}
+    found = result(accuracy, 10, **{**known, "problems": 4, "code_version": "a", "samples": 0, **values})
+    return Run(f"{strategy}{seed}{rate}", params, found)
 
 
 def claim_of(*checks: Check, tuned: str | None = None) -> Claim:
@@ -53,12 +41,12 @@ def claim_of(*checks: Check, tuned: str | None = None) -> Claim:
     return Claim("it", "Is it so?", "Somebody 2020", "It is so.", arms, checks, tuned)
 
 
-def no_changes(run: str) -> Changes:
+def no_changes(run: str) -> WeightChanges:
     raise AssertionError(run)
 
 
-def judged(claim: Claim, runs: list[Run], changes: WeightChanges = no_changes) -> Judged:
-    return judge(claim, runs, changes)
+def judged(claim: Claim, runs: list[Run], changes: CountChanges = no_changes) -> ClaimResult:
+    return evaluate(claim, runs, changes)
 
 
 # Files
@@ -109,13 +97,13 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, change: dict[str, Any
     content = {key: value for key, value in {**content, **change}.items() if value is not None}
     path = tmp_path / "it.yaml"
     path.write_text("# Is it?\n" + yaml.safe_dump({"claim": content, "overrides": {"strategy": "full"}}))
-    with pytest.raises(ReportError, match=r"it\.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"it\.yaml") as caught:
         read_claim(path)
     assert said in str(caught.value)
 
 
 def test_a_folder_without_claims_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="no claim"):
+    with pytest.raises(ConfigError, match="no claim"):
         read_claims(tmp_path)
 
 
@@ -157,11 +145,11 @@ def test_a_claim_fails_with_one_check_and_holds_with_all() -> None:
     smaller = Check("peak memory", "ratio", "new", "old", at_most=0.5)
     assert judged(claim_of(RATIO, faster), runs).verdict == "holds"
     failed = judged(claim_of(RATIO, smaller), runs)
-    assert [each.verdict for each in failed.measured] == ["holds", "does not hold"]
+    assert [each.verdict for each in failed.checks] == ["holds", "does not hold"]
     assert failed.verdict == "does not hold"
     assert failed.seeds == 5
-    assert failed.measured[0].estimate is not None
-    assert failed.measured[0].estimate.value == pytest.approx(0.5 / 0.402)
+    assert failed.checks[0].estimate is not None
+    assert failed.checks[0].estimate.value == pytest.approx(0.5 / 0.402)
 
 
 def test_accuracies_are_compared_problem_by_problem_and_seed_by_seed() -> None:
@@ -171,7 +159,7 @@ def test_accuracies_are_compared_problem_by_problem_and_seed_by_seed() -> None:
     runs += [
         run_of("new", seed, float((luck[seed].mean() + 1) / 4), samples=4, right=tuple(luck[seed] + 1)) for seed in range(5)
     ]
-    found = judged(claim_of(Check("accuracy", "difference", "new", "old", above=0.24)), runs).measured[0].estimate
+    found = judged(claim_of(Check("accuracy", "difference", "new", "old", above=0.24)), runs).checks[0].estimate
     assert found is not None  # every pair differs by the same, however lucky the seed and hard the problem
     assert (found.low, found.value, found.high) == (pytest.approx(0.25), pytest.approx(0.25), pytest.approx(0.25))
 
@@ -182,13 +170,13 @@ def test_only_common_seeds_count() -> None:
     unfinished = [replace(run, result=None) for run in runs]
     nothing = judged(claim_of(RATIO), unfinished)
     assert (nothing.finished, nothing.seeds, nothing.verdict) == (0, 0, "undecided")
-    assert measured_text(nothing.measured[0]) == "not run"
+    assert estimate_text(nothing.checks[0]) == "not run"
 
 
 def test_an_arm_without_runs_and_one_with_two_kinds_are_errors() -> None:
-    with pytest.raises(ReportError, match=r"no run .* arm 'old'"):
+    with pytest.raises(ConfigError, match=r"no run .* arm 'old'"):
         judged(claim_of(RATIO), [run_of("new", 0, 0.5)])
-    with pytest.raises(ReportError, match="two runs of seed 0"):
+    with pytest.raises(ConfigError, match="two runs of seed 0"):
         judged(claim_of(RATIO), [run_of("new", 0, 0.5), run_of("new", 0, 0.5, rate=2.0), run_of("old", 0, 0.5)])
     claim = replace(claim_of(RATIO), arms={"new": "strategy.nam == 1", "old": "seed == 0"})
     with pytest.raises(ConfigError, match=r"strategy\.nam"):
@@ -213,12 +201,12 @@ def test_the_ratio_of_best_settings_is_geometric_and_finds_a_peak_between_those_
     runs += [run_of("new", seed, height(rate, 1e-3), rate=rate) for seed in range(5) for rate in rates]
     best = Check("best grpo.learning_rate", "ratio", "new", "old", at_least=4, at_most=6)
     found = judged(claim_of(best, tuned="grpo.learning_rate"), runs)
-    assert found.measured[0].estimate is not None
-    assert found.measured[0].estimate.value == pytest.approx(5.0, rel=1e-6)
+    assert found.checks[0].estimate is not None
+    assert found.checks[0].estimate.value == pytest.approx(5.0, rel=1e-6)
     assert found.verdict == "holds"
-    assert found.measured[0].note == ""
+    assert found.checks[0].note == ""
     ends = [run_of(name, seed, rate, rate=rate) for name in ("new", "old") for seed in range(5) for rate in rates]
-    assert "10 of 10 best values are at the end" in judged(claim_of(best, tuned="grpo.learning_rate"), ends).measured[0].note
+    assert "10 of 10 best values are at the end" in judged(claim_of(best, tuned="grpo.learning_rate"), ends).checks[0].note
 
 
 # Changed weights
@@ -240,10 +228,11 @@ def test_changed_weights_are_counted_in_float32_and_as_bfloat16_shows_them(tmp_p
     assert (found.share, found.rounded_share, found.matrices) == (4 / 10, 1 / 10, 2 / 3)
     assert found.by_part(found.counted) == {"block 0": 0.75, "block 1": 0.25, "norm": 0.0}
     save_file({"other": torch.ones(1)}, tmp_path / "after" / "model.safetensors")
-    with pytest.raises(ReportError, match="other weights"):
+    with pytest.raises(ConfigError, match="other weights"):
         count_changes(tmp_path / "before", tmp_path / "after")
 
 
+@pytest.mark.slow
 def test_the_page_of_real_runs_says_what_they_measured_and_what_is_missing(sweep: Sweep, tmp_path: Path) -> None:
     done = sweep("sweep=claims/small_subnetworks", "seed=0,1", "tracking.uri=none")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -279,7 +268,7 @@ def test_a_claim_that_does_not_exist_is_an_error_with_the_nearest_name() -> None
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: unknown claim 'elza'; did you mean 'elsa'?")
 
 
@@ -299,7 +288,7 @@ def test_the_page_shows_every_check_as_text(tmp_path: Path) -> None:
         "accuracy: new - old above -0.4 points",
         "peak memory: new at most 10 B",
     ]
-    assert re.fullmatch(r"[+-]\d\.\d points \[[+-]\d\.\d, [+-]\d\.\d\]", measured_text(found.measured[1]))
+    assert re.fullmatch(r"[+-]\d\.\d points \[[+-]\d\.\d, [+-]\d\.\d\]", estimate_text(found.checks[1]))
     table = to_markdown([found]).splitlines()
     assert sum(line.startswith("| ") for line in table) == 2 + len(checks)
     assert "**does not hold**" in "".join(table)  # 1,000 bytes are more than 10

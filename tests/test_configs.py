@@ -11,6 +11,7 @@ from efficient_rl.config.run_config import parse_run
 from efficient_rl.config.schema import Component
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.sweep.request import read_request
+from efficient_rl.sweep.watch import Watch
 
 RUN_GROUPS = ("model", "prompt", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
@@ -25,6 +26,8 @@ def test_every_option_parses_and_builds(group: str, option: str) -> None:
     run = parse_run(point)
     if group == "launcher":
         assert hasattr(build_launcher(point.config["launcher"]), "launch")
+    elif group == "watch":
+        assert Watch.parse(point.config["watch"]) == Watch()
     elif group == "tracking":
         assert "uri" in point.config["tracking"]
     elif group == "search":

@@ -22,8 +22,9 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.options import group_options, load_option
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.errors import ConfigError
+from efficient_rl.rewards.extract import last_box
 from efficient_rl.tasks.datasets import Table
-from efficient_rl.tasks.parsing import Difficulty, last_boxed, plain_math, plain_number
+from efficient_rl.tasks.parsing import Difficulty, plain_math, plain_number
 from efficient_rl.tasks.problem import Problem, Task, split_of
 from tests.conftest import ROOT, environment
 
@@ -442,7 +443,7 @@ def test_reading_a_number_never_raises_and_what_it_reads_reads_the_same_again(te
     ],
 )  # fmt: skip
 def test_the_last_box_is_read_with_its_braces(text: str, boxed: str | None) -> None:
-    assert last_boxed(text) == boxed
+    assert last_box(text, any_form=True, last_only=True) == boxed
 
 
 def test_answers_in_mathematics_lose_their_dollar_signs_and_long_texts_are_none() -> None:

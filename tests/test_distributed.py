@@ -19,7 +19,7 @@ from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.config.schema import Component, RewardTerm
 from efficient_rl.distributed.rendezvous import distributed_environment
 from efficient_rl.errors import ConfigError
-from efficient_rl.launch.local import PRELOADED
+from efficient_rl.launch.processes import PRELOADED
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job, work
 from efficient_rl.run import Options, Stop, execute
 from efficient_rl.rundir.directory import RunDirectory
@@ -64,12 +64,11 @@ def start() -> Start:
 
 
 def job(folder: Path, config: RunConfig, **options: Any) -> Job:
-    return Job(
-        str(folder / config.config_hash), to_dict(config), **({"checkpoint_steps": 2, "code_version": "test"} | options)
-    )
+    settings = Options(**{"checkpoint_steps": 2, "code_version": "test", **options})
+    return Job(folder / config.config_hash, to_dict(config), settings)
 
 
-def ended(processes: Sequence[BaseProcess], seconds: float = 90) -> list[int | None]:
+def ended(processes: Sequence[BaseProcess], seconds: float = 300) -> list[int | None]:
     """The exit codes; None of those that had to be killed."""
     deadline = time.monotonic() + seconds
     for process in processes:
@@ -84,7 +83,7 @@ def together(start: Start, folder: Path, config: RunConfig, **options: Any) -> R
     """The run by two processes, to its end."""
     one = job(folder / "two", config, **options)
     assert ended(start(one)) == [0, 0], log(one)
-    return RunDirectory(Path(one.folder))
+    return RunDirectory(one.folder)
 
 
 def alone(folder: Path, config: RunConfig, **options: Any) -> RunDirectory:
@@ -96,7 +95,7 @@ def alone(folder: Path, config: RunConfig, **options: Any) -> RunDirectory:
 
 
 def log(one: Job) -> str:
-    return (Path(one.folder) / "log.txt").read_text()[-5000:]
+    return (one.folder / "log.txt").read_text()[-5000:]
 
 
 def lines(record: RunDirectory) -> list[Mapping[str, float]]:
@@ -127,9 +126,9 @@ def assert_same(one: RunDirectory, other: RunDirectory, metrics: Sequence[str] =
     assert max(values(one, "train/grad_norm")) > 1e-3  # something did train
 
 
-def wait_for_step(one: Job, steps: int, seconds: float = 60) -> None:
+def wait_for_step(one: Job, steps: int, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
-    while len(lines(RunDirectory(Path(one.folder)))) < steps:
+    while len(lines(RunDirectory(one.folder))) < steps:
         assert time.monotonic() < deadline, log(one)
         time.sleep(0.05)
 
@@ -144,12 +143,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = pytest.mark.slow
+FAST_CASES = ("full", "last_k_kl", "lisa")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST_CASES else SLOW) for case in CASES])
 def test_two_processes_train_what_one_does(case: str, start: Start, tmp_path: Path) -> None:
     config = tiny_run(*FAST, *CASES[case])
     assert_same(alone(tmp_path, config), together(start, tmp_path, config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [["strategy=full", "grpo.beta=0.04"], ["strategy=lora"]])
 def test_sharded_processes_train_what_one_does_and_hold_half_of_it(case: list[str], start: Start, tmp_path: Path) -> None:
     config = tiny_run(*FAST, *case)
@@ -160,6 +164,7 @@ def test_sharded_processes_train_what_one_does_and_hold_half_of_it(case: list[st
         assert half <= 0.6 * whole, name
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_undisturbed(
     start: Start, tmp_path: Path
 ) -> None:
@@ -172,8 +177,8 @@ def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_un
         assert pid is not None
         os.kill(pid, signal.SIGTERM)
         assert ended(processes) == [EXIT_INTERRUPTED] * 2, log(one)
-        assert RunDirectory(Path(one.folder)).checkpoint() is not None
-    cut = RunDirectory(Path(one.folder))
+        assert RunDirectory(one.folder).checkpoint() is not None
+    cut = RunDirectory(one.folder)
     assert len(lines(cut)) < 12
     execute(config, cut.claim(config, ended_attempts=2), Options(), Stop())
     assert_same(alone(tmp_path, config), cut)
@@ -189,21 +194,21 @@ def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: P
     failing = RewardTerm(Component("fails", "tests.test_distributed.FailsInOne", {}), 1.0)
     one = job(tmp_path, replace(tiny_run(*ENDLESS, "strategy=last_k"), reward=(failing,)))
     assert ended(start(one)) == [EXIT_FAILED] * 2, log(one)
-    failure = RunDirectory(Path(one.folder)).failure()
+    failure = RunDirectory(one.folder).failure()
     assert failure is not None
     assert "process 1 of 2: ArithmeticError: no reward today" in failure.error
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=SLOW)])
 def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_path: Path) -> None:
     one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
     processes = start(one)
     wait_for_step(one, 1)
     processes[victim].kill()
-    codes = ended(processes, seconds=40)
+    codes = ended(processes)
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == EXIT_FAILED, log(one)
-    failure = RunDirectory(Path(one.folder)).failure()
+    failure = RunDirectory(one.folder).failure()
     assert victim == 0 or (failure is not None and "exited without reporting an error" in failure.error)
 
 
@@ -211,9 +216,9 @@ def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: S
     one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
     processes = start(one)
     wait_for_step(one, 1)
-    (Path(one.folder) / "attempts" / "000002.json").write_text("{}")
-    assert ended(processes, seconds=40) == [EXIT_NOT_MINE] * 2, log(one)
-    assert RunDirectory(Path(one.folder)).failure() is None
+    (one.folder / "attempts" / "000002.json").write_text("{}")
+    assert ended(processes) == [EXIT_NOT_MINE] * 2, log(one)
+    assert RunDirectory(one.folder).failure() is None
 
 
 def test_a_run_that_another_process_works_on_is_refused_by_both(start: Start, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The doctor finds, before a start, what makes starts fail, and says what mends it."""
+"""The doctor finds, before a start, what makes starts fail, and says what fixes it."""
 
 import errno
 import itertools
@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from efficient_rl.cli import BAD_REQUEST, FAILED
 from efficient_rl.doctor import batches, folders, gpus, host, learning, memory, services, versions
 from efficient_rl.doctor.__main__ import main
 from efficient_rl.doctor.finding import Finding
+from efficient_rl.launch.cgroups import limits
+from efficient_rl.launch.gpus import parse_gpus, visible_gpus, visible_names
 from tests.conftest import ROOT, TINY, tiny_run
 
 GIB = 1 << 30
@@ -75,8 +78,10 @@ def test_the_limits_of_slurms_control_groups_are_read(tmp_path: Path, version: i
         (tmp_path / name.format(path)).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name.format(path)).write_text(text + "\n")
     membership = {1: f"4:memory:/{path}\n3:cpu,cpuacct:/{path}\n1:name=systemd:/\n", 2: f"0::/{path}\n"}[version]
-    assert host.control_group(membership, tmp_path) == (1.5, 3 * GIB)
-    assert host.control_group("0::/elsewhere\n", tmp_path) == (None, None)
+    (tmp_path / "membership").write_text(membership)
+    assert limits(tmp_path / "membership", tmp_path) == (1.5, 3 * GIB)
+    (tmp_path / "membership").write_text("0::/elsewhere\n")
+    assert limits(tmp_path / "membership", tmp_path) == (None, None)
 
 
 def test_runs_that_the_launcher_would_start_are_counted(
@@ -106,11 +111,11 @@ def test_runs_that_the_launcher_would_start_are_counted(
 def test_a_gpu_that_cannot_do_what_the_model_asks_is_found(
     line: str, dtype: str, attention: str, expected: list[str]
 ) -> None:
-    assert levels(gpus.check_gpus(gpus.parse_gpus(line), dtype, attention, "12.8", has_flash=True)) == expected
+    assert levels(gpus.check_gpus(parse_gpus(line), dtype, attention, "12.8", has_flash=True)) == expected
 
 
 def test_a_gpu_that_cuda_no_longer_compiles_for_is_found() -> None:
-    (gpu,) = gpus.parse_gpus("0, GPU-1, Tesla V100, 7.0, 16384, 16000, 580.65")
+    (gpu,) = parse_gpus("0, GPU-1, Tesla V100, 7.0, 16384, 16000, 580.65")
     (found,) = gpus.check_gpus([gpu], "auto", "auto", "13.0", has_flash=False)
     assert found.level == "failure"
     assert "7.5" in found.what
@@ -125,30 +130,36 @@ def test_flash_attention_needs_its_package_and_a_gpu() -> None:
 
 def test_only_the_gpus_that_this_process_may_use_count(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "0, GPU-aa1, A, 8.0, 100, 100, 1\n1, GPU-bb2, B, 9.0, 100, 100, 1\n10, GPU-cc3, C, 9.0, 100, 100, 1\n"
-    monkeypatch.setattr(gpus, "all_gpus", lambda: gpus.parse_gpus(text))
-    assert [gpu.name for gpu in gpus.usable(["1"])] == ["B"]
-    assert [gpu.name for gpu in gpus.usable(["GPU-cc"])] == ["C"]
-    assert gpus.usable([]) == []
+    monkeypatch.setattr("efficient_rl.launch.gpus._nvidia_smi", lambda: text)
+    for listed, found in (("1", ["B"]), ("GPU-cc", ["C"]), (" 10, 0,", ["A", "C"]), ("", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        assert [gpu.name for gpu in visible_gpus()] == found
+        assert visible_names() == [name.strip() for name in listed.split(",") if name.strip()]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert ([gpu.name for gpu in visible_gpus()], visible_names()) == (["A", "B", "C"], ["0", "1", "10"])
+    unified = "0, GPU-dd4, GB10, 12.1, [N/A], [N/A], 580.95"  # its memory is the machine's
+    monkeypatch.setattr("efficient_rl.launch.gpus._nvidia_smi", lambda: unified)
+    assert (visible_gpus(), visible_names()) == ([], ["0"])
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "words", "expected"),
     [
-        (["grpo.num_generations=7"], "does not divide the batch"),
-        (["grpo.learning_rate=1e-6x"], "learning_rate"),
-        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "divide neither"),
-        (["strategy=last_k", "strategy.k=99"], "k=99"),
-        (["grpo.per_device_train_batch_size='16'"], "must be of type int"),
-        (["output=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
+        (["grpo.num_generations=7"], "does not divide the batch", BAD_REQUEST),
+        (["grpo.learning_rate=1e-6x"], "learning_rate", BAD_REQUEST),
+        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "cannot be shared by 3 processes", FAILED),
+        (["strategy=last_k", "strategy.k=99"], "k=99", BAD_REQUEST),
+        (["grpo.per_device_train_batch_size='16'"], "must be of type int", BAD_REQUEST),
+        (["output=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE", BAD_REQUEST),
     ],
 )
 def test_numbers_that_do_not_work_out_are_found(
-    capsys: pytest.CaptureFixture[str], overrides: list[str], words: str
+    capsys: pytest.CaptureFixture[str], overrides: list[str], words: str, expected: int
 ) -> None:
     keys = {text.split("=")[0] for text in overrides}
     code = main(["--json", "--no-probe", *overrides, *(text for text in TINY if text.split("=")[0] not in keys)])
     found = json.loads(capsys.readouterr().out)
-    assert code == 1
+    assert code == expected
     assert any(words in finding["what"] for finding in found if finding["level"] == "failure")
 
 
@@ -256,14 +267,16 @@ def test_a_shared_folder_whose_clock_is_off_or_that_does_not_lock_is_found(
 
 def test_a_model_that_cannot_be_had_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     hub = tiny_run("model=qwen2.5_0.5b", "model.path=nobody/nothing").model
     assert levels(services.check_model(hub)) == ["failure"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in services.check_model(hub)[0].what
-    snapshot = tmp_path / "hub" / "models--nobody--nothing" / "snapshots" / "1"
+    cache = tmp_path / "hub" / "models--nobody--nothing"
+    snapshot = cache / "snapshots" / "1"
     snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1")
     (snapshot / "config.json").write_text("{}")
     assert levels(services.check_model(hub)) == ["failure"]  # the weights are still missing
     (snapshot / "model.safetensors").write_text("")
@@ -294,7 +307,7 @@ def test_what_the_hub_says_of_a_model_is_told(
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         (found,) = services.check_model(tiny_run("model=qwen2.5_0.5b").model)
         server.shutdown()
@@ -308,7 +321,7 @@ def test_without_a_way_to_the_hub_nothing_waits_for_it(
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "0")  # so that what the command sets goes with this test
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     code, found = run_main(capsys, "model=qwen2.5_0.5b")
     assert code == 1
     assert [finding["check"] for finding in found if finding["level"] == "failure"] == ["model"]

@@ -7,13 +7,13 @@ import pytest
 
 from efficient_rl.doctor import memory
 from efficient_rl.doctor.host import this_host
-from efficient_rl.doctor.places import Place, place_of
+from efficient_rl.doctor.machines import Machine, machine_of
 from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.rundir.result import RunResult
 from tests.conftest import execute_tiny, tiny_run
 
-HERE = Place("this machine", 64 << 30, on_gpu=False)
+HERE = Machine("this machine", 64 << 30, on_gpu=False)
 PHASES = ("forward", "backward", "generation", "reference", "old_policy", "scoring", "optimizer")
 
 
@@ -131,12 +131,12 @@ def test_bfloat16_takes_less_for_activations_and_the_same_for_weights() -> None:
     assert memory.measured(tiny_run("model.dtype=float32"), replace(HERE, half=True), 16) == whole
 
 
-def test_a_place_is_shared_by_all_that_runs_there() -> None:
+def test_the_memory_of_a_machine_is_shared_by_all_that_runs_there() -> None:
     host = replace(this_host(), available_bytes=8 << 30, limit_bytes=None)
-    assert place_of(LocalLauncher(workers=4), 4, [], host).available_bytes == 2 << 30
+    assert machine_of(LocalLauncher(workers=4), 4, [], host).available_bytes == 2 << 30
     cpus = SlurmLauncher(gpus_per_node=0, runs_per_gpu=4, runs_per_job=8, mem_gb=16)
-    assert place_of(cpus, 4, [], host).available_bytes == 4 << 30
-    assert place_of(SlurmLauncher(), 1, [], host).available_bytes is None
+    assert machine_of(cpus, 4, [], host).available_bytes == 4 << 30
+    assert machine_of(SlurmLauncher(), 1, [], host).available_bytes is None
 
 
 def test_slurms_memory_must_hold_the_weights_that_processes_load() -> None:

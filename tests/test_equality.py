@@ -1,5 +1,7 @@
 """Ours equals stock TRL: fed the same completions, loss, KL and gradient norm agree, with every saving on and off."""
 
+import functools
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from random import Random
@@ -94,10 +96,13 @@ def history(trainer: GRPOTrainer) -> list[dict[str, float]]:
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
-def run_stock(name: str, folder: Path, **settings: Any) -> list[dict[str, float]]:
+@functools.cache
+def run_stock(name: str, **settings: Any) -> list[dict[str, float]]:
+    """Stock TRL's history, once for every test that compares with these settings."""
     tokenizer = load_tokenizer(tiny_run().model)
-    args = arguments(folder, **settings)
-    return history(Stock(stock_model(name), reward, args, train_dataset=prompts(), processing_class=tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        args = arguments(Path(folder), **settings)
+        return history(Stock(stock_model(name), reward, args, train_dataset=prompts(), processing_class=tokenizer))
 
 
 def run_ours(name: str, folder: Path, optimizations: Optimizations | None = None, **settings: Any) -> list[dict[str, float]]:
@@ -118,21 +123,19 @@ def assert_equal(ours: list[dict[str, float]], stock: list[dict[str, float]], kl
     assert not kl or stock[-1]["kl"] > 1e-4
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("iterations", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_loss_kl_and_gradient_norm_equal_stock_trl(name: str, beta: float, iterations: int, tmp_path: Path) -> None:
     settings = {"beta": beta, "num_iterations": iterations}
-    stock = run_stock(name, tmp_path / "stock", **settings)
-    assert_equal(run_ours(name, tmp_path / "ours", **settings), stock, kl=beta > 0)
+    stock = run_stock(name, **settings)
+    assert_equal(run_ours(name, tmp_path, **settings), stock, kl=beta > 0)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_without_any_saving_the_numbers_are_those_too(name: str, tmp_path: Path) -> None:
     settings = {"beta": 0.04, "num_iterations": 3}
-    assert_equal(
-        run_ours(name, tmp_path / "plain", NONE, **settings), run_stock(name, tmp_path / "stock", **settings), kl=True
-    )
+    assert_equal(run_ours(name, tmp_path, NONE, **settings), run_stock(name, **settings), kl=True)
 
 
 @pytest.mark.parametrize("saving", [field.name for field in fields(Optimizations)])
@@ -144,12 +147,12 @@ def test_every_saving_alone_leaves_the_numbers_as_they_are(saving: str, tmp_path
         }
     )
     settings = {"beta": 0.0 if saving == "skip_zero_variance" else 0.04, "num_iterations": 3, "gradient_checkpointing": True}
-    stock = run_stock("last_k", tmp_path / "stock", **settings)
-    assert_equal(run_ours("last_k", tmp_path / "ours", alone, **settings), stock, kl=settings["beta"] > 0)
+    stock = run_stock("last_k", **settings)
+    assert_equal(run_ours("last_k", tmp_path, alone, **settings), stock, kl=settings["beta"] > 0)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo"])
 def test_skipped_groups_leave_every_loss_as_it_is(loss_type: str, tmp_path: Path) -> None:
     settings = {"loss_type": loss_type, "num_iterations": 3, "gradient_accumulation_steps": 2}
-    stock = run_stock("last_k", tmp_path / "stock", **settings)
-    assert_equal(run_ours("last_k", tmp_path / "ours", **settings), stock, kl=False)
+    stock = run_stock("last_k", **settings)
+    assert_equal(run_ours("last_k", tmp_path, **settings), stock, kl=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficient_rl.datasets import load_problems
+from efficient_rl.datasets import load_splits
 from efficient_rl.errors import ConfigError
 from efficient_rl.evaluate import difficulty_levels, interval, majority, pass_at, standard_error
 from tests.conftest import execute_tiny, tiny_run
@@ -100,11 +100,11 @@ def test_no_training_problem_is_in_any_evaluation_set(tmp_path: Path) -> None:
     other = table(tmp_path, "other", [f"What now? {asked[3]}", *(f"Something else entirely, number {n}?" for n in range(7))])
     sets = f"{{other: {{_target_: efficient_rl.tasks.datasets.Table, path: {other}, check: number, held_out: all}}}}"
     overrides = ("task=table", f"task.path={own}", "task.check=number", "grpo.train_problems=20", "eval.problems=2")
-    alone = load_problems(tiny_run(*overrides))
+    alone = load_splits(tiny_run(*overrides))
     assert alone.contaminated == 0
-    problems = load_problems(tiny_run(*overrides, f"eval.sets={sets}", "eval.problems=4"))
-    assert list(problems.held_out) == ["table", "other"]
-    measured = " ".join(problem.question for held_out in problems.held_out.values() for problem in held_out)
+    problems = load_splits(tiny_run(*overrides, f"eval.sets={sets}", "eval.problems=4"))
+    assert list(problems.eval_sets) == ["table", "other"]
+    measured = " ".join(problem.question for held_out in problems.eval_sets.values() for problem in held_out)
     assert not any(problem.question in measured for problem in problems.train)
 
 
@@ -112,14 +112,14 @@ def test_what_a_table_holds_out_stays_out_of_training_though_it_is_not_measured(
     test = [f"Row{n} asks how many of the {n} blue cats{n} are asleep now" for n in range(30)]
     held_out, own = table(tmp_path, "test", test), table(tmp_path, "own", [*(f"More: {text}" for text in test), "Is it?"])
     overrides = ("task=table", f"task.path={own}", f"task.held_out=path:{held_out}", "grpo.train_problems=31")
-    problems = load_problems(tiny_run(*overrides, "task.check=number", "eval.problems=2"))
+    problems = load_splits(tiny_run(*overrides, "task.check=number", "eval.problems=2"))
     assert [problem.question for problem in problems.train] == ["Is it?"]
     assert problems.contaminated == 30
 
 
 def test_examples_of_a_prompt_are_not_trained_on() -> None:
     overrides = ("task=arithmetic", "task.operators=[+]", "task.digits=[1]", "grpo.train_problems=40", "eval.problems=4")
-    problems = load_problems(tiny_run(*overrides, "prompt=few_shot", "model.prompt=plain"))
+    problems = load_splits(tiny_run(*overrides, "prompt=few_shot", "model.prompt=plain"))
     assert len(problems.examples) == 4
     assert not {problem.key for problem in problems.examples} & {problem.key for problem in problems.train}
 
@@ -127,7 +127,7 @@ def test_examples_of_a_prompt_are_not_trained_on() -> None:
 def test_an_evaluation_set_with_the_tasks_name_but_other_problems_is_refused() -> None:
     config = tiny_run("task.operands=[2]", "eval.sets=[countdown]")
     with pytest.raises(ConfigError, match="another 'countdown' than task"):
-        load_problems(config)
+        load_splits(config)
 
 
 def test_data_in_folders_below_counts_as_content(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every strategy in conf/, in whole runs: what it promises trains, nothing else does, it resumes exactly and reloads."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,14 @@ QUICK = {  # so that dynamic strategies change their choice within five steps
 OPTIONS = sorted(group_options()["strategy"])
 
 
+ONE_OF_EACH_MECHANISM = ("full", "last_k", "lora", "pissa", "adalora", "lisa", "autofreeze", "slimfit", "galore")
 DYNAMIC = ("adalora", "autofreeze", "slimfit", "lisa", "badam", "auto_rgn", "auto_snr")
 KL, NO_KL = "grpo.beta=0.04", "grpo.beta=0"
+
+
+def quick_for(fast: Collection[str], options: Iterable[str]) -> list[Any]:
+    """The options as parameters of a test, those not in `fast` marked as slow."""
+    return [pytest.param(option, marks=() if option in fast else pytest.mark.slow) for option in options]
 
 
 @dataclass
@@ -122,12 +128,12 @@ def test_its_result_loads_again_with_the_same_logits(option: str, whole: Callabl
     assert float((base - trained).abs().max()) > 3e-4
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", quick_for(ONE_OF_EACH_MECHANISM, OPTIONS))
 def test_killed_and_resumed_it_ends_bit_identical(option: str, whole: Callable[[str], Watched], tmp_path: Path) -> None:
     assert_same_end(whole(option), work(tmp_path, option, KL, stop_after_lines=2), work(tmp_path, option, KL))
 
 
-@pytest.mark.parametrize("option", ["full", "lora", *DYNAMIC])
+@pytest.mark.parametrize("option", quick_for(("lisa",), ["full", "lora", *DYNAMIC]))
 def test_without_a_reference_it_resumes_exactly_too(option: str, tmp_path: Path) -> None:
     first = work(tmp_path / "cut", option, NO_KL, stop_after_lines=3)
     assert_same_end(work(tmp_path / "whole", option, NO_KL), first, work(tmp_path / "cut", option, NO_KL))

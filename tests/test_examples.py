@@ -53,8 +53,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode
     with pytest.MonkeyPatch.context() as patch:
         for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
             patch.setenv(name, str(jupyter))
-        for name in ("MLFLOW_TRACKING_URI", "MPLBACKEND"):
-            patch.delenv(name, raising=False)
+        patch.delenv("MPLBACKEND", raising=False)
         for name, value in environment().items():
             patch.setenv(name, value)
         client = NotebookClient(notebook, timeout=300, allow_errors=True, resources={"metadata": {"path": str(folder)}})
@@ -62,7 +61,10 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode
     return code_cells(notebook)
 
 
-@pytest.mark.parametrize(("strategy", "parameters"), [("last_k", "107,136 of 323,776"), ("lora", "61,440 of 385,216")])
+@pytest.mark.parametrize(
+    ("strategy", "parameters"),
+    [("last_k", "107,136 of 323,776"), pytest.param("lora", "61,440 of 385,216", marks=pytest.mark.slow)],
+)
 def test_minimal_prints_accuracy_before_and_after_and_no_warnings(tmp_path: Path, strategy: str, parameters: str) -> None:
     done = subprocess.run(
         [sys.executable, str(MINIMAL), *TINY, f"strategy={strategy}"],
@@ -117,6 +119,7 @@ def test_a_script_of_ones_own_is_short() -> None:
     assert len(OWN_SCRIPT.read_text().splitlines()) <= 30
 
 
+@pytest.mark.slow
 def test_no_cell_of_the_notebook_errs_or_warns(executed: dict[str, NotebookNode]) -> None:
     for name, cell in executed.items():
         assert cell.execution_count, name
@@ -125,6 +128,7 @@ def test_no_cell_of_the_notebook_errs_or_warns(executed: dict[str, NotebookNode]
             assert output.get("name") != "stderr", f"{name}: {output.get('text')}"
 
 
+@pytest.mark.slow
 def test_the_notebook_trains_one_run_and_then_only_the_two_that_are_left(executed: dict[str, NotebookNode]) -> None:
     assert re.search(r"^accuracy \d+\.\d% -> \d+\.\d%$", printed(executed["train"]), re.MULTILINE)
     sweep = printed(executed["sweep"])
@@ -133,6 +137,7 @@ def test_the_notebook_trains_one_run_and_then_only_the_two_that_are_left(execute
     assert "3 of 3 runs of sweep quickstart finished" in sweep
 
 
+@pytest.mark.slow
 def test_the_table_of_the_notebook_lists_every_strategy_with_its_accuracy(executed: dict[str, NotebookNode]) -> None:
     rows = [line.split() for line in printed(executed["table"]).splitlines()[1:]]
     assert {row[0] for row in rows} == STRATEGIES
@@ -140,6 +145,7 @@ def test_the_table_of_the_notebook_lists_every_strategy_with_its_accuracy(execut
     assert len({row[2] for row in rows}) == 1  # all start from the same model
 
 
+@pytest.mark.slow
 def test_the_notebook_draws_its_pareto_plot_inline(executed: dict[str, NotebookNode]) -> None:
     assert sum("image/png" in output.get("data", {}) for output in executed["pareto"].outputs) == 1
 

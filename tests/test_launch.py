@@ -20,6 +20,7 @@ from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
+from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.display import Row
@@ -29,10 +30,10 @@ from tests.conftest import TINY, environment, tiny_run
 
 def job(folder: Path, *overrides: str) -> Job:
     config = tiny_run(*overrides)
-    return Job(str(folder / config.config_hash), to_dict(config), checkpoint_steps=1, code_version="test")
+    return Job(folder / config.config_hash, to_dict(config), Options(checkpoint_steps=1, code_version="test"))
 
 
-def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int | None]:
+def wait(launcher: LocalLauncher, count: int, seconds: float = 300) -> list[int | None]:
     ended: list[int | None] = []
     deadline = time.monotonic() + seconds
     while len(ended) < count:
@@ -42,9 +43,9 @@ def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int 
     return ended
 
 
-def running(job: Job, seconds: float = 60) -> int:
+def running(job: Job, seconds: float = 300) -> int:
     """The process id of a job once it holds its run and has logged a step."""
-    record = RunDirectory(Path(job.folder))
+    record = RunDirectory(job.folder)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if any("train/reward" in row["metrics"] for row in record.metrics()):
@@ -68,13 +69,13 @@ def test_a_killed_a_failing_and_a_stopped_run_leave_the_others_alone(launcher: L
     os.kill(running(stopped), signal.SIGTERM)
     wait(launcher, 4)
     assert [handle.exit_code for handle in handles] == [-signal.SIGKILL, EXIT_INTERRUPTED, EXIT_FAILED, 0]
-    assert RunDirectory(Path(good.folder)).state() == "finished"
-    assert [handle.stage for handle in handles] == ["failed", "stopped", "failed", "finished"]
-    ended = RunDirectory(Path(killed.folder)).failure()
+    assert RunDirectory(good.folder).state() == "finished"
+    assert [handle.state for handle in handles] == ["failed", "stopped", "failed", "finished"]
+    ended = RunDirectory(killed.folder).failure()
     assert ended is not None
     assert (ended.cause, "SIGKILL" in ended.error) == ("killed", True)
-    assert RunDirectory(Path(stopped.folder)).checkpoint() is not None
-    failure = RunDirectory(Path(failing.folder)).failure()
+    assert RunDirectory(stopped.folder).checkpoint() is not None
+    failure = RunDirectory(failing.folder).failure()
     assert failure is not None
     assert "nano reads only its own notation" in failure.error
     assert "Traceback" in Path(failure.log).read_text()
@@ -86,9 +87,9 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     launcher.launch([first, second])
     running(first)
     launcher.stop()
-    assert RunDirectory(Path(first.folder)).checkpoint() is not None
-    assert RunDirectory(Path(first.folder)).state() == "waiting"
-    assert not (Path(second.folder) / "attempts").exists()
+    assert RunDirectory(first.folder).checkpoint() is not None
+    assert RunDirectory(first.folder).state() == "waiting"
+    assert not (second.folder / "attempts").exists()
 
 
 def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp_path: Path) -> None:
@@ -99,10 +100,10 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp
     launcher.cancel(handles[1])
     launcher.cancel(handles[0])
     wait(launcher, 3)
-    assert [handle.stage for handle in handles] == ["stopped", "stopped", "finished"]
-    assert RunDirectory(Path(first.folder)).checkpoint() is not None
-    assert RunDirectory(Path(first.folder)).state() == "waiting"
-    assert not (Path(waiting.folder) / "attempts").exists()
+    assert [handle.state for handle in handles] == ["stopped", "stopped", "finished"]
+    assert RunDirectory(first.folder).checkpoint() is not None
+    assert RunDirectory(first.folder).state() == "waiting"
+    assert not (waiting.folder / "attempts").exists()
 
 
 def test_a_cancelled_job_that_does_not_end_is_killed_and_still_only_stopped(tmp_path: Path) -> None:
@@ -112,16 +113,16 @@ def test_a_cancelled_job_that_does_not_end_is_killed_and_still_only_stopped(tmp_
     os.kill(running(stuck), signal.SIGSTOP)
     launcher.cancel(handle)
     wait(launcher, 1)
-    assert handle.stage == "stopped"
-    assert RunDirectory(Path(stuck.folder)).failure() is None
+    assert handle.state == "stopped"
+    assert RunDirectory(stuck.folder).failure() is None
 
 
 def test_no_more_jobs_than_workers_run_at_once(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1)
     handles = launcher.launch([job(tmp_path, f"seed={seed}", "grpo.max_steps=1") for seed in range(3)])
     most = 0
-    while not all(handle.ended for handle in handles):
-        most = max(most, sum(handle.stage == "running" for handle in handles))
+    while not all(handle.state.ended for handle in handles):
+        most = max(most, sum(handle.state == "running" for handle in handles))
         launcher.poll()
         time.sleep(0.01)
     assert most == 1
@@ -134,9 +135,10 @@ def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path,
     threads = Path(f"/proc/{running(one)}/status").read_text().split("Threads:")[1].split()[0]
     launcher.stop()
     assert int(threads) <= 6  # Python's own, the parent's watch and the data loader; not one a core
-    assert (Path(one.folder) / "log.txt").exists()
+    assert (one.folder / "log.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
     results = []
     for processes in (1, 2):
@@ -144,22 +146,23 @@ def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
         one = job(tmp_path / str(processes), "strategy=last_k", "grpo.max_steps=2")
         launcher.launch([one])
         assert wait(launcher, 1) == [0]
-        result = RunDirectory(Path(one.folder)).result()
+        result = RunDirectory(one.folder).result()
         assert result is not None
         results.append(result)
     assert results[1].final_reward == pytest.approx(results[0].final_reward, abs=1e-4)
     assert results[1].accuracy == results[0].accuracy
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1, processes_per_run=2)
     (handle,) = launcher.launch([one := job(tmp_path, "grpo.max_steps=500")])
     running(one)
     assert isinstance(handle, LocalHandle)
-    handle.processes[1].kill()
+    handle.processes.alive[1].kill()
     wait(launcher, 1)
-    assert handle.stage == "failed"
-    failure = RunDirectory(Path(one.folder)).failure()
+    assert handle.state == "failed"
+    failure = RunDirectory(one.folder).failure()
     assert failure is not None
     assert "process" in failure.error
 
@@ -170,15 +173,15 @@ def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: py
     launcher = DebugLauncher()
     jobs = [job(tmp_path, "grpo.max_steps=1"), job(tmp_path, "model.prompt=plain")]
     launcher.launch(jobs)
-    stages = [handle.stage for _ in range(3) for handle in launcher.poll()]
+    stages = [handle.state for _ in range(3) for handle in launcher.poll()]
     assert stages == ["finished", "failed"]
     assert pids == [os.getpid()] * 2
-    assert [RunDirectory(Path(each.folder)).owner() for each in jobs] == [None, None]  # released
+    assert [RunDirectory(each.folder).owner() for each in jobs] == [None, None]  # released
 
 
 def hang(job: Job, environment: object) -> None:
     """Claims the run and does nothing more."""
-    RunDirectory(Path(job.folder)).claim(from_dict(job.config))
+    RunDirectory(job.folder).claim(from_dict(job.config))
     time.sleep(600)
 
 
@@ -186,8 +189,9 @@ def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("efficient_rl.sweep.stall.CHECK_SECONDS", 0.0)
-    launcher = LocalLauncher(workers=1, retries=1, requeue_stalled=True, stall_minutes=0.001, target=hang)
-    request = read_request([*TINY, f"output={tmp_path}", "name=mine"], multirun=False)
+    launcher = LocalLauncher(workers=1, target=hang)
+    watch = ("watch.stall_minutes=0.001", "watch.requeue_stalled=true", "watch.retries=1")
+    request = read_request([*TINY, *watch, f"output={tmp_path}", "name=mine"], multirun=False)
     (run,) = request.runs
     record = RunDirectory(request.folder(run))
     controller = Controller(request, launcher, Console(file=(told := io.StringIO()), width=200))
@@ -204,7 +208,7 @@ def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(
 
 def gorge(job: Job, environment: object) -> None:
     """Takes memory until the kernel ends it."""
-    RunDirectory(Path(job.folder)).claim(from_dict(job.config))
+    RunDirectory(job.folder).claim(from_dict(job.config))
     kept = []
     while True:
         kept.append(bytearray(b"x" * (32 << 20)))
@@ -212,7 +216,7 @@ def gorge(job: Job, environment: object) -> None:
 
 LIMITED = (
     "import sys\nfrom pathlib import Path\n"
-    "from efficient_rl.launch.local import LocalLauncher\nfrom efficient_rl.launch.handle import Handle\n"
+    "from efficient_rl.launch.local import LocalLauncher\nfrom efficient_rl.launch.base import Handle\n"
     "from tests.test_launch import gorge, hang, job\n"
     "import os, signal, time\nfrom efficient_rl.rundir.directory import RunDirectory\n"
     "def end(target, name, kill):\n"

@@ -13,13 +13,14 @@ import pytest
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
+from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
+from efficient_rl.launch.slurm.submit import SETTLE_SECONDS, submission_lock
 from efficient_rl.rundir.attempt import Attempt
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
-from efficient_rl.status.snapshot import Observer, find_run, judge, read_status
-from efficient_rl.sweep.display import Row
+from efficient_rl.status.snapshot import Observer, find_run, read_status
 from efficient_rl.sweep.manifest import find_manifest
 from tests.conftest import ROOT, environment, tiny_run
 
@@ -43,20 +44,22 @@ def manifest(folder: Path, *runs: str, name: str = "mine", created: float = 1.0)
     return [RunDirectory(folder / "runs" / config.config_hash) for config in configs]
 
 
-def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str = "7") -> Ledger:
+def submitted(folder: Path, *tasks: Sequence[RunConfig], job: str | None = "7") -> Ledger:
     """A ledger in which a batch has these runs, with the id that Slurm gave it."""
     ledger = Ledger(folder)
-    batch = ledger.intend("efficient_rl", [[run.config_hash for run in task] for task in tasks], {})
+    batch = ledger.record_submission("efficient_rl", [[run.config_hash for run in task] for task in tasks], {})
     batch.job = job
     batch.save()
     return ledger
 
 
-def claim_in_job(record: RunDirectory, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+def claim_in_job(
+    record: RunDirectory, config: RunConfig, job: str, monkeypatch: pytest.MonkeyPatch, redo: int | None = None
+) -> Attempt:
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_JOB_ID", job)
         patch.setenv("SLURMD_NODENAME", "n1")
-        return record.claim(config)
+        return record.claim(config, redo)
 
 
 def claim_and_die(folder: Path, override: str, **variables: str) -> None:
@@ -65,94 +68,64 @@ def claim_and_die(folder: Path, override: str, **variables: str) -> None:
     subprocess.run(line, env=environment(**variables), check=True, timeout=60)
 
 
-def judged(folder: Path, ledger: Ledger, state: JobState | None, reason: str = "") -> Row:
-    config = tiny_run()
-    row = Row(folder / "runs" / config.config_hash, "a run", 3)
-    judge(row, ledger.job_of(config.config_hash), state, reason, ledger)
-    return row
-
-
-def test_a_job_that_lives_says_whether_a_run_waits_runs_or_waits_again(
+def test_rows_name_job_and_node_the_reason_to_wait_and_how_a_job_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_run()
-    ledger, record = submitted(tmp_path, [config]), RunDirectory(tmp_path / "runs" / config.config_hash)
-    waits = judged(tmp_path, ledger, JobState("PENDING"), "Priority")
-    assert (waits.state, waits.note) == ("queued", "job 7 (Priority)")
-    behind = judged(tmp_path, ledger, JobState("RUNNING", node="n1"), "JobArrayTaskLimit")  # of another task of the array
-    assert (behind.state, behind.note) == ("queued", "job 7 (starting)")
-    claim_in_job(record, config, "7", monkeypatch)
-    runs = judged(tmp_path, ledger, JobState("RUNNING", node="n1"))
-    assert (runs.state, runs.note) == ("running", "job 7 on n1")
-    late = judged(tmp_path, ledger, JobState("PENDING"), "JobArrayTaskLimit")  # the accounting has not heard of the start
-    assert (late.state, late.note) == ("running", "job 7 on n1")
-    past = time.time() - 2 * HEARTBEAT_SECONDS
-    os.utime(record.folder / "attempts" / "000001.json", (past, past))
-    assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note.startswith("job 7 on n1, no sign for 30 min")
-    assert judged(tmp_path, ledger, JobState("PENDING"), "BeginTime").state == "queued"  # put back into the queue
-
-
-def test_a_run_that_failed_in_a_job_that_goes_on_with_others_has_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny_run()
-    ledger, record = submitted(tmp_path, [config, tiny_run("seed=1")]), RunDirectory(tmp_path / "runs" / config.config_hash)
-    claim_in_job(record, config, "7", monkeypatch).fail(ValueError("no letters"))
-    claim_in_job(
-        other := RunDirectory(tmp_path / "runs" / tiny_run("seed=1").config_hash), tiny_run("seed=1"), "7", monkeypatch
+    names = ("seed=0", "seed=1", "seed=2", "seed=3", "seed=4")
+    first, *_ = manifest(tmp_path, *names)
+    ledger = submitted(tmp_path, *([tiny_run(name)] for name in names[:4]))
+    submitted(tmp_path, [tiny_run("seed=4")], job="8")
+    claim_in_job(first, tiny_run("seed=0"), "7_0", monkeypatch)
+    claim_and_die(tmp_path, "seed=1", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1", SLURM_JOB_ID="9")
+    (folder,) = ledger.jobs.glob(f"{ledger.assignment(first.folder.name).batch}*")  # type: ignore[union-attr]
+    (folder / "7_1_0_log.err").write_text("a line\nthe last word\n")
+    (folder / "7_2_0_log.err").write_text("module: no such module cuda/99\n")
+    words = {"7_0": "RUNNING", "7_1": "FAILED", "7_2": "FAILED", "7_3": "PENDING", "8": "TIMEOUT"}
+    states = {job: JobState(word, "11:0", "n1") for job, word in words.items()}
+    monkeypatch.setattr(commands, "job_states", lambda ids: {job: states[job] for job in ids})
+    monkeypatch.setattr(
+        commands, "waiting_reasons", lambda ids: dict.fromkeys((job.split("_")[0] for job in ids), "Priority")
     )
-    assert other.state() == "running"
-    (record.folder / "attempts" / "000001.json").write_text(
-        json.dumps({**json.loads((record.folder / "attempts" / "000001.json").read_text()), "pid": 2**22 + 1})
-    )  # its process has ended
-    row = judged(tmp_path, ledger, JobState("RUNNING", node="n1"))
-    assert row.state == "failed"
-    assert row.failure == Failure(1, "ValueError: no letters", str(record.folder / "log.txt"))
-    (other.folder / "attempts" / "000001.json").unlink()
-    ledger = submitted(tmp_path, [tiny_run("seed=2"), config], job="9")
-    assert judged(tmp_path, ledger, JobState("RUNNING", node="n1")).note == "job 9 (behind others of its job)"
-    again = submitted(tmp_path, [config], job="8")
-    assert judged(tmp_path, again, JobState("PENDING")).state == "queued"
+    status = read_status(tmp_path, find_manifest(tmp_path, None))
+    assert [(str(row.state), row.note) for row in status.rows] == [
+        ("running", "job 7_0 on n1"),
+        ("failed", "job 7_1"),
+        ("failed", "job 7_2"),
+        ("queued", "job 7_3 (Priority)"),
+        ("waiting", "job 8, the time limit was reached (launcher.timeout_min)"),
+    ]
+    failed, unstarted = (row.failure for row in status.rows[1:3])
+    assert failed == Failure(1, "its job ended as FAILED with exit code 11:0: the last word", status.rows[1].log, "killed")
+    assert status.rows[1].log.endswith("log.txt")
+    assert unstarted is not None
+    assert (unstarted.cause, unstarted.log) == ("not_started", str(folder / "7_2_0_log.err"))
+    assert unstarted.error == "its job ended before it began (FAILED, module: no such module cuda/99)"
 
 
-@pytest.mark.parametrize(
-    ("word", "state", "cause", "words"),
-    [
-        ("TIMEOUT", "waiting", "time_limit", "the time limit was reached"),
-        ("PREEMPTED", "waiting", "preempted", "preempted"),
-        ("NODE_FAIL", "waiting", "node_failure", "its node failed"),
-        ("OUT_OF_MEMORY", "failed", "out_of_memory", "out of memory"),
-        ("CANCELLED", "failed", "cancelled", "cancelled"),
-        ("FAILED", "failed", "killed", "exit code 11:0: the last word"),
-    ],
-)
-def test_how_a_job_ended_that_nobody_watched_is_told_in_words(
-    tmp_path: Path, word: str, state: str, cause: str, words: str
-) -> None:
-    config = tiny_run()
-    claim_and_die(tmp_path, "seed=0", SLURM_JOB_ID="7", SLURMD_NODENAME="n1")
-    ledger = submitted(tmp_path, [config])
-    (folder,) = ledger.jobs.glob("efficient_rl-*")
-    (folder / "7_0_log.err").write_text("a line\nthe last word\n")
-    row = judged(tmp_path, ledger, JobState(word, "11:0"))
-    assert row.failure is not None
-    assert (row.state, row.failure.cause) == (state, cause)
-    assert words in row.failure.error
-    assert (words in row.note) == (state == "waiting")
+def test_a_batch_without_an_id_is_looked_for_by_name_and_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest(tmp_path, "seed=0")
+    ledger = submitted(tmp_path, [tiny_run()], job=None)
+    (path,) = ledger.jobs.glob("*/batch.json")
+    monkeypatch.setattr(commands, "find_job", lambda name: None)
+    monkeypatch.setattr(commands, "job_states", lambda ids: {job: JobState("PENDING") for job in ids})
+    monkeypatch.setattr(commands, "waiting_reasons", lambda ids: {})
 
+    def status() -> tuple[str, str | None, bool]:
+        found = read_status(tmp_path, find_manifest(tmp_path, None))
+        return found.rows[0].state, found.trouble, found.goes_on
 
-def test_a_job_that_ended_before_its_run_began_gives_its_last_words(tmp_path: Path) -> None:
-    ledger = submitted(tmp_path, [tiny_run()])
-    (folder,) = ledger.jobs.glob("efficient_rl-*")
-    (folder / "7_0_log.err").write_text("module: no such module cuda/99\n")
-    row = judged(tmp_path, ledger, JobState("FAILED", "1:0"))
-    assert row.failure is not None
-    assert (row.state, row.failure.cause) == ("failed", "not_started")
-    assert row.failure.error == "its job ended before it began (FAILED, module: no such module cuda/99)"
-    (folder / "7_0_log.err").write_text("StepId=7.0 exceeded memory limit, being killed\nTask 0: Killed\n")
-    row = judged(tmp_path, ledger, JobState("FAILED", "9:0"))
-    assert row.failure is not None
-    assert "out of memory" in row.failure.error
+    assert status() == ("waiting", f"sbatch did not answer whether Slurm has the jobs {path.parent.name}", True)
+    with submission_lock(ledger):
+        assert status() == ("waiting", f"another command is submitting jobs: {path.parent.name}", True)
+    monkeypatch.setattr(commands, "find_job", lambda name: "7")
+    assert status() == ("queued", None, True)
+    assert json.loads(path.read_text())["job"] == "7"
+    submitted(tmp_path, [tiny_run()], job=None)
+    monkeypatch.setattr(commands, "find_job", lambda name: None)
+    for batch in ledger.jobs.glob("*/batch.json"):
+        past = time.time() - 2 * SETTLE_SECONDS
+        os.utime(batch, (past, past))
+    assert status() == ("waiting", None, False)
 
 
 def test_work_on_this_machine_after_a_cluster_job_is_no_longer_that_jobs(tmp_path: Path) -> None:
@@ -175,7 +148,7 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_directories_still_spe
     status = read_status(tmp_path, find_manifest(tmp_path, None))
     assert [row.state for row in status.rows] == ["running", "waiting"]
     assert status.trouble is not None
-    assert "is not here" in status.trouble
+    assert "is not installed here" in status.trouble
     assert status.goes_on
     assert status.as_json()["runs"][1]["job"] == "7_1"
     assert waiting.state() == "waiting"
@@ -186,10 +159,10 @@ def test_a_later_look_takes_in_only_what_is_new(tmp_path: Path) -> None:
     attempt = record.claim(tiny_run())
     attempt.append(1, {"train/reward": 0.5, "time/step_seconds": 3.0})
     observer = Observer(tmp_path, find_manifest(tmp_path, None))
-    (row,) = observer.look().rows
+    (row,) = observer.refresh().rows
     assert (row.step, row.seconds_left()) == (1, 6.0)
     attempt.append(2, {"train/reward": 0.75, "time/step_seconds": 3.0})
-    (row,) = observer.look().rows
+    (row,) = observer.refresh().rows
     assert (row.step, row.reward, row.step_seconds) == (2, 0.75, [3.0, 3.0])
 
 

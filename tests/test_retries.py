@@ -1,6 +1,7 @@
 """What the end of a cluster job means for its run, and what the watcher does about it."""
 
 import json
+import math
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,62 +10,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from efficient_rl.config.run_config import to_dict
 from efficient_rl.doctor.cluster import check_python
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.slurm import commands as scheduler
-from efficient_rl.launch.slurm.commands import VANISHED, JobState
-from efficient_rl.launch.slurm.launcher import SlurmHandle, SlurmLauncher
+from efficient_rl.launch.slurm.commands import JobState
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
-from efficient_rl.launch.slurm.submit import is_refusal
+from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue, is_refusal
 from efficient_rl.launch.worker import Job
 from efficient_rl.sweep.estimate import approve, make_budget
 from efficient_rl.sweep.notify import notify
+from efficient_rl.sweep.request import read_request
+from efficient_rl.sweep.watch import Watch
 from tests.conftest import tiny_run
-
-
-@pytest.mark.parametrize(
-    ("word", "started", "text", "cause", "again"),
-    [
-        ("NODE_FAIL", True, "", "node_failure", True),
-        ("PREEMPTED", True, "", "preempted", True),
-        ("TIMEOUT", True, "", "time_limit", True),
-        ("OUT_OF_MEMORY", True, "", "out_of_memory", False),
-        ("OUT_OF_MEMORY", False, "", "not_started", True),  # a neighbour's memory
-        ("FAILED", True, "StepId=1.0 exceeded memory limit (2 > 1), being killed", "out_of_memory", False),
-        ("CANCELLED", True, "", "cancelled", False),
-        ("FAILED", False, "module: command not found", "not_started", True),
-        ("FAILED", True, "", "killed", False),
-        ("COMPLETED", True, "", "preempted", True),  # it wrote a checkpoint and was not requeued
-        ("FAILED", False, "launcher.setup failed with exit status 1, in the line: module load x", "error", False),
-        ("FAILED", False, "slurmstepd: error: execve(): /no/python: No such file or directory", "error", False),
-        (VANISHED, False, "", "not_started", True),
-        (VANISHED, True, "", "node_failure", True),
-        (VANISHED, True, "slurmstepd-n1: error: *** STEP 7.0 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
-        (VANISHED, False, "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 ***", "cancelled", False),
-        (
-            VANISHED,
-            True,
-            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 DUE TO TIME LIMIT ***",
-            "time_limit",
-            True,
-        ),
-        (
-            VANISHED,
-            True,
-            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T07:00:00 DUE TO PREEMPTION ***\n"
-            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-23T08:00:00 ***",
-            "cancelled",
-            False,
-        ),
-    ],
-)
-def test_the_end_of_a_job_has_a_cause_and_some_are_tried_again(
-    word: str, started: bool, text: str, cause: str, again: bool
-) -> None:
-    found = ending(JobState(word, "1:0"), started, text, 60)
-    assert (found.cause, found.may_retry) == (cause, again)
-    assert found.words
+from tests.fake_launcher import result
+from tests.test_observe import claim_in_job
 
 
 @pytest.mark.parametrize(
@@ -97,8 +59,7 @@ def test_a_setup_line_that_fails_ends_the_job_and_is_named(tmp_path: Path) -> No
         bad = script("true", line, "echo on")
         assert (bad.stdout, bad.returncode) == ("", 120)
         assert bad.stderr.splitlines()[-1] == f"launcher.setup failed with exit status {status}, in the line: {line}"
-        why = ending(JobState("FAILED", "120:0"), False, bad.stderr, None)
-        assert (why.cause, why.words, why.may_retry) == ("error", bad.stderr.splitlines()[-1], False)
+        assert ending(JobState("FAILED", "120:0"), False, bad.stderr) == ("error", bad.stderr.splitlines()[-1])
 
 
 def test_a_python_that_is_not_there_is_refused_where_that_can_be_told(tmp_path: Path) -> None:
@@ -116,7 +77,9 @@ def test_a_python_that_is_not_there_is_refused_where_that_can_be_told(tmp_path: 
 
 @pytest.mark.parametrize("gigabytes", [0, 0.0001, -1, float("inf"), float("nan"), 1e30, "4"])
 def test_memory_that_slurm_would_misread_is_refused(gigabytes: object) -> None:
-    with pytest.raises(ValueError, match=r"launcher\.mem_gb=.* must lie in 0.1 to 1000000 GB .* additional"):
+    is_number = isinstance(gigabytes, int | float) and math.isfinite(gigabytes)
+    bound = "must lie in 0.1 to 1000000 GB .* additional" if is_number else "must be of type float"
+    with pytest.raises(ValueError, match=rf"launcher\.mem_gb=.* {bound}"):
         SlurmLauncher(mem_gb=gigabytes)  # type: ignore[arg-type]
 
 
@@ -135,12 +98,12 @@ def test_a_run_cut_after_running_out_of_memory_stays_cut_for_a_later_command_tha
     tmp_path: Path, wanted: bool, parts: int
 ) -> None:
     ledger, key = Ledger(tmp_path), "abc"
-    batch = ledger.intend("efficient_rl", [[key]], {key: Assignment("", 0, ("out_of_memory",), 2)})
+    batch = ledger.record_submission("efficient_rl", [[key]], {key: Assignment("", 0, ("out_of_memory",), 2)})
     batch.job = "7"
     batch.save()
-    (handle,) = SlurmLauncher(oom_retry=wanted)._submitted([Job(str(tmp_path / "runs" / key), {}, 1, "")])
-    assert handle.assignment is not None
-    assert (handle.job.micro_batches, handle.assignment.micro_batches, handle.job_id) == (parts, parts, "7")
+    (handle,) = SlurmLauncher(oom_retry=wanted)._queue.submitted([Job(tmp_path / "runs" / key, {})])
+    found = (handle.job.options.micro_batches, handle.assignment.micro_batches, handle.job_id, handle.state)
+    assert found == (parts, parts, "7", "queued")
 
 
 def test_ids_of_waiting_arrays_are_read_one_by_one() -> None:
@@ -151,38 +114,112 @@ def test_ids_of_waiting_arrays_are_read_one_by_one() -> None:
 
 def test_a_refusal_for_a_limit_makes_smaller_arrays_and_then_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The refusal is made up: the cluster of the tests enforces no limits."""
-    launcher, taken = SlurmLauncher(max_array_size=8), list[int]()
+    queue, taken = SubmissionQueue(SlurmLauncher(max_array_size=8)), list[int]()
     room = 3
 
-    def submit(handles: list[SlurmHandle]) -> list[SlurmHandle]:
+    def submit(handles: list[SlurmHandle]) -> None:
         if sum(taken) + len(handles) > room:
-            raise scheduler.SchedulerError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job refused")
+            raise SchedulerError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job refused")
         taken.append(len(handles))
-        return handles
 
-    monkeypatch.setattr(launcher, "_submit", submit)
-    launcher._waiting = [SlurmHandle(Job(f"runs/{index}", {}, 1, "")) for index in range(8)]
-    launcher._submit_waiting()
+    monkeypatch.setattr(queue, "submit", submit)
+    handles = [SlurmHandle(Job(Path(f"runs/{index}"), {})) for index in range(8)]
+    queue.waiting += handles
+    assert queue.submit_waiting() == handles[:room]
     assert sum(taken) == room
-    assert {handle.note for handle in launcher._waiting} == {"waits for the site's limit on jobs"}
+    assert queue.waiting == handles[room:]
+    assert {handle.note for handle in queue.waiting} == {"waits for the site's limit on jobs"}
     room = 8
-    launcher._submit_waiting()  # too soon
-    assert sum(taken) == 3
-    launcher._blocked_until = 0.0
-    launcher._submit_waiting()
-    assert sum(taken) == 8
+    assert queue.submit_waiting() == []  # too soon
+    queue._blocked_until = 0.0
+    assert queue.submit_waiting() == handles[3:]
+    assert (sum(taken), queue.waiting) == (8, [])
 
 
 def test_any_other_refusal_ends_the_command_with_slurms_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    launcher = SlurmLauncher(max_array_size=8)
+    queue = SubmissionQueue(SlurmLauncher(max_array_size=8))
 
-    def submit(handles: list[SlurmHandle]) -> list[SlurmHandle]:
-        raise scheduler.SchedulerError("sbatch: error: invalid account or partition")
+    def submit(handles: list[SlurmHandle]) -> None:
+        raise SchedulerError("sbatch: error: invalid account or partition")
 
-    monkeypatch.setattr(launcher, "_submit", submit)
-    launcher._waiting = [SlurmHandle(Job("runs/0", {}, 1, ""))]
+    monkeypatch.setattr(queue, "submit", submit)
+    queue.waiting.append(SlurmHandle(Job(Path("runs/0"), {})))
     with pytest.raises(ConfigError, match="invalid account"):
-        launcher._submit_waiting()
+        queue.submit_waiting()
+
+
+def watched(folder: Path, retries: int = 3) -> tuple[SlurmLauncher, SlurmHandle]:
+    """A launcher with one run in job 7, of which Slurm has said nothing yet."""
+    config = tiny_run()
+    batch = Ledger(folder).record_submission("efficient_rl", [[config.config_hash]], {})
+    batch.job = "7"
+    batch.save()
+    launcher = SlurmLauncher()
+    job = Job(folder / "runs" / config.config_hash, to_dict(config), redo_through_attempt=1, retries=retries)
+    (handle,) = launcher._live = launcher._queue.submitted([job])
+    return launcher, handle
+
+
+def look(launcher: SlurmLauncher, handle: SlurmHandle, word: str, seconds: float = 60.0) -> None:
+    """Have the launcher look at a run so many seconds after Slurm first said so."""
+    launcher._states = {"7": JobState(word, "1:0", "n1")}
+    launcher._look(handle)
+    if handle.ended_since is not None:
+        handle.ended_since -= seconds
+        launcher._look(handle)
+
+
+def test_a_job_that_has_just_ended_is_given_time_and_then_its_run_is_retried_as_often_as_allowed(tmp_path: Path) -> None:
+    launcher, handle = watched(tmp_path, retries=1)
+    look(launcher, handle, "RUNNING")
+    assert (handle.state, handle.note) == ("queued", "job 7 (starting)")
+    look(launcher, handle, "NODE_FAIL", seconds=1.0)  # its result may still be on its way
+    assert (handle.state, launcher._live) == ("queued", [handle])
+    look(launcher, handle, "NODE_FAIL")
+    assert (handle.state, handle.note, handle.assignment.tries) == (
+        "waiting",
+        "again after its node failed",
+        ("node_failure",),
+    )
+    assert (launcher._live, launcher._queue.waiting) == ([], [handle])
+    assert (handle.assignment.batch, handle.assignment.task) in launcher._queue.ended
+    launcher._live, handle.job_id, handle.ended_since = [handle], "7", None
+    look(launcher, handle, "TIMEOUT")
+    failure = handle.job.directory.failure()
+    assert failure is not None
+    assert failure.error == "the time limit of 240 min was reached (launcher.timeout_min) (after 1 more tries)"
+    assert (handle.state, handle.failure, launcher._live, launcher._ended) == ("failed", failure, [], [handle])
+
+
+def test_an_older_result_or_failure_does_not_end_a_run_that_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, handle = watched(tmp_path)
+    first = claim_in_job(handle.job.directory, tiny_run(), "6", monkeypatch)
+    first.fail(ValueError("no letters"))
+    look(launcher, handle, "PENDING")
+    assert handle.state == "queued"
+    first.finish(result(tiny_run(), 1))
+    look(launcher, handle, "PENDING")
+    assert handle.state == "queued"
+    again = claim_in_job(handle.job.directory, tiny_run(), "7", monkeypatch, redo=1)
+    look(launcher, handle, "RUNNING")
+    assert (handle.state, handle.note) == ("running", "job 7 on n1")
+    launcher._states = {}
+    launcher._look(handle)  # Slurm does not answer
+    assert (handle.state, handle.note) == ("running", "job 7 on n1")
+    again.finish(result(tiny_run(), 2))
+    launcher._look(handle)
+    assert (handle.state, launcher._ended) == ("finished", [handle])
+
+
+def test_a_run_that_another_process_has_taken_is_left_to_it_once_its_own_job_has_ended(tmp_path: Path) -> None:
+    launcher, handle = watched(tmp_path)
+    handle.job.directory.claim(tiny_run())
+    look(launcher, handle, "PENDING")
+    assert handle.state == "queued"
+    look(launcher, handle, "CANCELLED")
+    assert (handle.state, launcher._ended) == ("elsewhere", [handle])
 
 
 @pytest.mark.parametrize(
@@ -190,13 +227,42 @@ def test_any_other_refusal_ends_the_command_with_slurms_words(monkeypatch: pytes
     [
         {"mem_gb": 0}, {"timeout_min": 0}, {"nodes": -1}, {"runs_per_job": "2"}, {"gpus_per_node": -1},
         {"setup": "module load"}, {"signal_seconds": 240 * 60}, {"additional": [1]}, {"partition": ""}, {"oom_retry": 1},
-        {"stall_minutes": 0},
-        {"processes_per_run": 3, "nodes": 2}, {"sharding": "tp"}, {"max_gpu_hours": True}, {"notify": 5}, {"retries": -1},
+        {"setup": [5]}, {"max_array_size": 0}, {"detach": None},
+        {"processes_per_run": 3, "nodes": 2}, {"processes_per_run": True}, {"sharding": "tp"},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"launcher\.({'|'.join(settings)})="):
         SlurmLauncher(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"stall_minutes": 0}, {"max_gpu_hours": True}, {"notify": 5}, {"retries": -1}, {"requeue_stalled": "yes"}]
+)
+def test_watch_settings_out_of_range_are_refused_by_name(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"watch\.{'|'.join(settings)}="):
+        Watch.parse(settings)
+    with pytest.raises(ConfigError, match=r"unknown key 'watch\.notfy'; did you mean 'notify'"):
+        Watch.parse({"notfy": "true"})
+
+
+def test_a_watch_key_in_a_site_preset_or_under_its_earlier_name_still_counts(tmp_path: Path) -> None:
+    (tmp_path / "launcher").mkdir()
+    preset = "defaults: [local]\nworkers: 2\nnotify: mail me\nretries: 7\nstall_minutes: 30\n"
+    (tmp_path / "launcher" / "site.yaml").write_text(preset)
+
+    def watch(*overrides: str) -> Watch:
+        request = read_request(overrides, multirun=False, extra_folder=str(tmp_path))
+        assert not set(request.settings["launcher"]) & {"notify", "retries", "stall_minutes"}
+        return request.watch
+
+    assert watch() == Watch()
+    assert watch("launcher=site") == Watch(notify="mail me", retries=7, stall_minutes=30)
+    assert watch("launcher=site", "launcher.notify=null", "watch.retries=1") == Watch(retries=1, stall_minutes=30)
+    assert watch("launcher.stall_minutes=5", "launcher.requeue_stalled=true") == Watch(None, 5, True)
+    assert watch("launcher=debug", "launcher.max_gpu_hours=2", "launcher.retries=0") == Watch(retries=0, max_gpu_hours=2)
+    with pytest.raises(ConfigError, match=r"watch\.notify is one for the whole sweep"):
+        read_request(["launcher.notify=a,b"], multirun=True)
 
 
 def test_more_gpu_hours_than_allowed_need_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficient_rl.rewards.verify import CHECKERS, evaluate_expression
+from efficient_rl.rewards.arithmetic import evaluate
+from efficient_rl.rewards.verify import CHECKERS
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.countdown import Countdown
 from efficient_rl.tasks.problem import Task, split_of
@@ -40,9 +41,9 @@ def test_every_step_of_a_countdown_solution_is_true_and_the_last_is_the_target(s
     for problem in Countdown(operands=(2, 3, 4)).problems("train", 5, seed):
         for step in problem.steps:
             left, right = step.split("=")
-            evaluated = evaluate_expression(left)
+            evaluated = evaluate(left, strict=True)
             assert evaluated is not None
-            assert evaluated[0] == int(right) > 0
+            assert evaluated.value == int(right) > 0
         assert problem.steps[-1].endswith(f"={problem.gold['target']}")
 
 
@@ -50,9 +51,9 @@ def test_every_step_of_an_arithmetic_working_is_true_and_the_last_is_the_answer(
     for problem in Arithmetic((1, 2, 3)).problems("train", 500, 3):
         for step in problem.steps:
             left, right = step.split("=")
-            evaluated = evaluate_expression(left)
+            evaluated = evaluate(left, strict=True)
             assert evaluated is not None
-            assert evaluated[0] == int(right)
+            assert evaluated.value == int(right)
         assert problem.steps[-1].split("=")[1] == problem.gold["answer"]
 
 

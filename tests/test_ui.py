@@ -1,7 +1,6 @@
 """The tracking UI is one command away, on the page where the runs are."""
 
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.ui import charts_page, main
-from tests.conftest import environment
+from efficient_rl.tracking.views import charts_page
+from efficient_rl.ui import main
+from tests.conftest import environment, reserved_port
 
 
 def test_the_page_is_that_of_the_newest_sweep_or_of_the_named_one(finished: Path) -> None:
@@ -31,25 +31,27 @@ def test_bad_arguments_get_the_valid_names(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_command_serves_the_runs(finished: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "efficient_rl.ui", f"port={port}"],
-        cwd=finished, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    try:
-        assert server.stdout is not None
-        assert server.stdout.readline().startswith(f"open http://127.0.0.1:{port}/#/experiments/")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                    assert b"<title>MLflow</title>" in answer.read()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
+    with reserved_port() as port:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "efficient_rl.ui", f"port={port}"],
+            cwd=finished, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline().startswith(f"open http://127.0.0.1:{port}/#/experiments/")
+            assert b"<title>MLflow</title>" in first_answer(f"http://127.0.0.1:{port}/")
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+
+
+def first_answer(url: str, seconds: float = 120) -> bytes:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                read: bytes = answer.read()
+                return read
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.config.run_config import RunConfig, from_dict, to_dict
-from efficient_rl.datasets import load_problems
+from efficient_rl.datasets import load_splits
 from efficient_rl.errors import ConfigError
 from efficient_rl.tasks.problem import split_of
 from tests.conftest import execute_tiny, tiny_run
@@ -19,8 +19,8 @@ def both(*overrides: str) -> tuple[RunConfig, RunConfig]:
 @pytest.mark.parametrize("overrides", [(), ("task=arithmetic",), ("task=arithmetic", "prompt=few_shot", "prompt.shots=2")])
 def test_validation_problems_are_neither_tested_nor_trained_on(overrides: tuple[str, ...]) -> None:
     test, validation = both("grpo.train_problems=600", "eval.problems=100", *overrides)
-    tested, chosen = load_problems(test), load_problems(validation)
-    (test_set,), (validation_set,) = tested.held_out.values(), chosen.held_out.values()
+    tested, chosen = load_splits(test), load_splits(validation)
+    (test_set,), (validation_set,) = tested.eval_sets.values(), chosen.eval_sets.values()
     assert len(test_set) == len(validation_set) == 100
     keys = {problem.key for problem in validation_set}
     assert keys.isdisjoint(problem.key for problem in test_set)
@@ -31,8 +31,8 @@ def test_validation_problems_are_neither_tested_nor_trained_on(overrides: tuple[
 
 def test_validation_takes_from_training_only_its_own_problems() -> None:
     test, validation = both("grpo.train_problems=600", "eval.problems=100", "task=arithmetic", "task.digits=[1,2]")
-    tested, chosen = load_problems(test), load_problems(validation)
-    (validation_set,) = chosen.held_out.values()
+    tested, chosen = load_splits(test), load_splits(validation)
+    (validation_set,) = chosen.eval_sets.values()
     removed = {problem.key for problem in tested.train} - {problem.key for problem in chosen.train}
     assert removed, "with so few problems some are drawn on both sides; else this test shows nothing"
     assert removed <= {problem.key for problem in validation_set}
@@ -54,8 +54,8 @@ def of_table(path: Path, *overrides: str) -> tuple[str, ...]:
 def test_validation_problems_of_a_table_share_no_passage_with_its_test(tmp_path: Path) -> None:
     path = table(tmp_path, 300)
     _, validation = both(*of_table(path, "grpo.train_problems=200", "eval.problems=20"))
-    chosen = load_problems(validation)
-    (validation_set,) = chosen.held_out.values()
+    chosen = load_splits(validation)
+    (validation_set,) = chosen.eval_sets.values()
     assert len(validation_set) == 20
     assert {problem.key for problem in validation_set}.isdisjoint(problem.key for problem in chosen.train)
     assert {split_of(problem.key) for problem in validation_set} == {"train"}
@@ -65,7 +65,7 @@ def test_a_table_whose_questions_all_share_a_passage_has_no_validation_problems(
     path = table(tmp_path, 300, "On the way to the old mill by the river Anna counts. ")
     _, validation = both(*of_table(path, "grpo.train_problems=100", "eval.problems=20"))
     with pytest.raises(ConfigError, match=r"eval.problems=20, but only 0 can be kept for validation"):
-        load_problems(validation)
+        load_splits(validation)
 
 
 def test_the_test_split_keeps_the_hashes_from_before_there_were_splits() -> None:

@@ -1,118 +1,121 @@
-"""Words and figures for measured claims."""
+"""Words and figures for evaluated claims."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.claims.evaluate import Judged, Measured
+from analysis.claims.evaluate import CheckResult, ClaimResult
 from analysis.claims.spec import Check
 from analysis.figures.data import Data, Figure, Intervals, Line, Lines
-from analysis.figures.style import written
-from analysis.report.sentences import points_text
+from analysis.figures.numbers import points_text, written
 from analysis.stats.intervals import Estimate, means_of_columns
 
 if TYPE_CHECKING:
-    from analysis.claims.weight_changes import Changes
+    from analysis.claims.weight_changes import WeightChanges
+
+MARGINS = (  # panel, unit, kinds of checks
+    ("Ratios, in percent of the bound", "share", ("ratio",)),
+    ("Accuracies and shares, in points", "points", ("difference", "value")),
+)
+MARGINS_CAPTION = (
+    "Every number with its 95% interval against its bound: right of the line is as claimed. Filled where it is decided."
+)
+CHANGED_CAPTION = (
+    "Share of the weights that are others than before training, after full training. bfloat16: both "
+    "were rounded to it before they were compared, which hides small steps."
+)
+Row = tuple[str, Estimate, bool]
 
 
 def criterion(check: Check) -> str:
     """`accuracy: last quarter / full at least 0.9`."""
-    operator = {"ratio": " / ", "difference": " - ", "value": ""}[check.kind]
-    what = check.first + (operator + check.second if check.second is not None else "")
-    bounds = [("at least", check.at_least), ("above", check.above), ("at most", check.at_most)]
-    said = " and ".join(f"{word} {_text(check, bound)}" for word, bound in bounds if bound is not None)
-    return f"{check.measure}: {what} {said}"
+    bounds = {"at least": check.at_least, "above": check.above, "at most": check.at_most}
+    said = []
+    for word, bound in bounds.items():
+        if bound is not None:
+            said.append(f"{word} {_text(check, bound)}")
+    return f"{check.measure}: {check.formula} {' and '.join(said)}"
 
 
-def measured_text(measured: Measured) -> str:
+def estimate_text(result: CheckResult) -> str:
     """`0.94 [0.91, 0.97]`, `+1.2 points [-0.3, +2.7]` where it is a difference of accuracies."""
-    estimate, check = measured.estimate, measured.check
+    estimate, check = result.estimate, result.check
     if estimate is None:
         return "not run"
     if check.kind == "difference" and _is_share(check):
         text = points_text(estimate)
-    elif estimate.low is None or estimate.high is None:
-        text = _text(check, estimate.value)
     else:
-        text = f"{_text(check, estimate.value)} [{_text(check, estimate.low)}, {_text(check, estimate.high)}]"
-    return f"{text} ({measured.note})" if measured.note else text
+        text = _text(check, estimate.value)
+        if estimate.interval is not None:
+            text += f" [{', '.join(map(partial(_text, check), estimate.interval))}]"
+    return f"{text} ({result.note})" if result.note else text
 
 
-def margins(judged: Sequence[Judged]) -> list[Figure]:
-    """How far every measured number is from its bound; right of the line it bears the claim out."""
+def margins(results: Sequence[ClaimResult]) -> list[Figure]:
+    """How far every number is from its bound; right of the line it bears the claim out."""
     panels: dict[str, Data] = {}
-    for name, unit, kinds in (
-        ("Ratios, in percent of the bound", "share", ("ratio",)),
-        ("Accuracies and shares, in points", "points", ("difference", "value")),
-    ):
-        rows = [row for each in judged for found in each.measured if found.check.kind in kinds for row in _rows(each, found)]
+    for name, unit, kinds in MARGINS:
+        rows: list[Row] = []
+        for claim in results:
+            for each in claim.checks:
+                if each.check.kind in kinds:
+                    rows += _rows(claim.claim.name, each)
         if rows:
             labels, values, decided = zip(*rows, strict=True)
             panels[name] = Intervals("distance from the bound", unit, labels, values, decided)
-    caption = (
-        "Every number with its 95% interval against its bound: right of the line is as claimed. Filled where it is decided."
-    )
-    return [Figure("margins", "How far from what was claimed", caption, panels)] if panels else []
-
-
-def _rows(judged: Judged, measured: Measured) -> list[tuple[str, Estimate, bool]]:
-    check, estimate = measured.check, measured.estimate
-    if estimate is None:
+    if not panels:
         return []
-    arms = check.first if check.second is None else f"{check.first}{' / ' if check.kind == 'ratio' else ' - '}{check.second}"
-    rows = []
-    for bound, sign in zip(check.bounds, (1.0, -1.0), strict=True):
-        if bound is not None:
-            both = "" if None in check.bounds else ", at least" if sign > 0 else ", at most"
-            place = _from(bound, sign, check.kind == "ratio")
-            rows.append(
-                (
-                    f"{judged.claim.name}: {check.measure}, {arms}{both}",
-                    _mapped(estimate, place, sign),
-                    measured.verdict != "undecided",
-                )
-            )
-    return rows
+    return [Figure("margins", "How far from what was claimed", MARGINS_CAPTION, panels)]
 
 
-def _from(bound: float, sign: float, relative: bool) -> Callable[[float], float]:
-    return lambda value: sign * (value / bound - 1.0) if relative else sign * 100 * (value - bound)
-
-
-def _mapped(estimate: Estimate, place: Callable[[float], float], sign: float) -> Estimate:
-    if estimate.low is None or estimate.high is None:
-        return Estimate(place(estimate.value))
-    low, high = (estimate.low, estimate.high) if sign > 0 else (estimate.high, estimate.low)
-    return Estimate(place(estimate.value), place(low), place(high))
-
-
-def changed_figure(changes: "Sequence[Changes]") -> Figure:
-    """Share of changed weights by block, in float32 and in bfloat16; one Changes a seed."""
-    lines, names = [], tuple(changes[0].by_part(changes[0].counted))
+def changed_figure(changes: "Sequence[WeightChanges]") -> Figure:
+    """Share of changed weights by block, in float32 and in bfloat16; one WeightChanges a seed."""
+    names = tuple(changes[0].by_part(changes[0].counted))
+    x = tuple(map(float, range(len(names))))
+    lines = []
     for label, pick in (("float32", "counted"), ("bfloat16", "rounded")):
-        shares = np.array([list(each.by_part(getattr(each, pick)).values()) for each in changes])
-        places = tuple(float(place) for place in range(len(names)))
+        parts = [each.by_part(getattr(each, pick)) for each in changes]
+        shares = np.array(list(map(list, map(dict.values, parts))))
         if len(changes) > 1:
-            centre, low, high = (tuple(map(float, column)) for column in means_of_columns(shares))
-            lines.append(Line(label, places, centre, low, high))
+            columns = np.array(means_of_columns(shares)).tolist()
+            lines.append(Line(label, x, *map(tuple, columns)))
         else:
-            lines.append(Line(label, places, tuple(map(float, shares[0]))))
-    caption = (
-        "Share of the weights that are others than before training, after full training. bfloat16: both were rounded to it "
-        "before they were compared, which hides small steps."
-    )
-    return Figure(
-        "changed_weights",
-        "Which weights changed",
-        caption,
-        {"": Lines("part of the model", "changed", "share", tuple(lines), names)},
-    )
+            lines.append(Line(label, x, tuple(shares[0].tolist())))
+    panel = Lines("part of the model", "changed", "share", tuple(lines), names)
+    return Figure("changed_weights", "Which weights changed", CHANGED_CAPTION, {"": panel})
 
 
 def line_labels(figure: Figure) -> list[str]:
     """What its lines are called."""
-    return [line.label for data in figure.panels.values() if isinstance(data, Lines) for line in data.lines]
+    labels: list[str] = []
+    for data in figure.panels.values():
+        if isinstance(data, Lines):
+            labels += map(attrgetter("label"), data.lines)
+    return labels
+
+
+def _rows(claim: str, result: CheckResult) -> Iterator[Row]:
+    check, estimate = result.check, result.estimate
+    if estimate is None:
+        return
+    both_bounds = None not in check.bounds
+    for bound, sign, side in zip(check.bounds, (1.0, -1.0), ("least", "most"), strict=True):
+        if bound is not None:
+            margin = estimate.mapped(_from(bound, sign, check.kind == "ratio"))
+            label = f"{claim}: {check.measure}, {check.formula}"
+            if both_bounds:
+                label += f", at {side}"
+            yield label, margin, result.verdict != "undecided"
+
+
+def _from(bound: float, sign: float, relative: bool) -> Callable[[float], float]:
+    """How far a value lies on the claimed side of the bound, in percent of it or in points."""
+    if relative:
+        return lambda value: sign * (value / bound - 1.0)
+    return lambda value: sign * 100 * (value - bound)
 
 
 def _text(check: Check, value: float) -> str:
@@ -121,7 +124,7 @@ def _text(check: Check, value: float) -> str:
         return f"{value:.3g}"
     if check.kind == "difference" and _is_share(check):
         return f"{100 * value:+g} points" if value else "0"
-    return written(value, "seconds" if "seconds" in check.measure else "bytes" if "memory" in check.measure else "share")
+    return written(value, check.unit)
 
 
 def _is_share(check: Check) -> bool:

@@ -1,6 +1,6 @@
-"""Reads sweeps/claims/*.yaml: what a publication says, which runs test it, and which numbers would bear it out."""
+"""Reads sweeps/claims/*.yaml: what a publication says, which runs test it, which numbers bear it out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -8,26 +8,34 @@ from typing import Any, Literal
 
 import yaml
 
-from analysis.data.load import ReportError, suggest
+from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.metrics import METRICS, Metric
 
 Kind = Literal["ratio", "difference", "value"]
-KINDS: Mapping[str, str] = {"ratio": " / ", "difference": " - ", "value": ""}
-MEASURES = (
-    "accuracy",
-    "gain",
-    "training seconds",
-    "peak memory",
-    "tokens",
-    "changed weights",
-    "changed weights in bfloat16",
-    "changed matrices",
-)
+OPERATORS: Mapping[str, str] = {"ratio": " / ", "difference": " - ", "value": ""}
+BOUNDS = ("at_least", "above", "at_most")
+PLAIN: Mapping[str, Metric] = {
+    "accuracy": METRICS["accuracy"],
+    "gain": METRICS["accuracy_gain"],
+    "training seconds": METRICS["time/train_seconds"],
+    "peak memory": METRICS["memory/total_peak_bytes"],
+    "tokens": METRICS["tokens"],
+}
+CHANGED: Mapping[str, str] = {  # attribute of WeightChanges
+    "changed weights": "share",
+    "changed weights in bfloat16": "rounded_share",
+    "changed matrices": "matrices",
+}
+MEASURES = (*PLAIN, *CHANGED)
 AT_DIFFICULTY, BEST = "accuracy at difficulty ", "best "  # followed by a difficulty, by a setting
 
 
 @dataclass(frozen=True)
 class Check:
-    """A number that must lie within bounds: of one arm, or a ratio or difference of two. Shares of 1, bytes, seconds."""
+    """A number that must lie within bounds: of one arm, or a ratio or difference of two.
+
+    Shares are of 1, bytes and seconds as they are.
+    """
 
     measure: str
     kind: Kind
@@ -41,6 +49,21 @@ class Check:
     def bounds(self) -> tuple[float | None, float | None]:
         """The lowest and the highest value that bears the claim out."""
         return self.at_least if self.above is None else self.above, self.at_most
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that it measures, one or two."""
+        return [self.first] if self.second is None else [self.first, self.second]
+
+    @property
+    def formula(self) -> str:
+        """`last quarter / full`."""
+        return OPERATORS[self.kind].join(self.arms)
+
+    @property
+    def unit(self) -> str:
+        """Of the measure."""
+        return PLAIN[self.measure].unit if self.measure in PLAIN else "share"
 
 
 @dataclass(frozen=True)
@@ -59,12 +82,17 @@ class Claim:
     checks: tuple[Check, ...]
     tuned: str | None = None
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether a check asks which weights changed."""
+        return any(check.measure in CHANGED for check in self.checks)
+
 
 def read_claims(folder: Path) -> list[Claim]:
-    """The claims of all files of a folder, by name. ReportError names the file that is wrong, and what in it."""
-    found = [read_claim(path) for path in sorted(folder.glob("*.yaml"))]
+    """The claims of all files of a folder, by name; ConfigError names the file that is wrong."""
+    found = list(map(read_claim, sorted(folder.glob("*.yaml"))))
     if not found:
-        raise ReportError(f"no claim in {folder}; each is a sweep file with a part `claim:`")
+        raise ConfigError(f"no claim in {folder}; each is a sweep file with a part `claim:`")
     return found
 
 
@@ -77,48 +105,63 @@ def read_claim(path: Path) -> Claim:
             raise TypeError("`claim:` holds no keys")
         return _parse(path.stem, text.splitlines()[0].lstrip("# ").strip(), content)
     except KeyError as error:
-        raise ReportError(f"{path}: {error} is missing") from error
+        raise ConfigError(f"{path}: {error} is missing") from error
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise ReportError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _parse(name: str, question: str, content: Mapping[str, Any]) -> Claim:
-    valid = {field.name for field in fields(Claim)} - {"name", "question"}
-    if unknown := sorted(set(map(str, content)) - valid):
-        raise ValueError(f"unknown key {unknown[0]!r}; {suggest(unknown[0], valid)}")
-    arms, checks = content["arms"], content["checks"]
-    if not isinstance(arms, dict) or not all(isinstance(part, str) for pair in arms.items() for part in pair):
+    _check_keys("", content, {field.name for field in fields(Claim)} - {"name", "question"})
+    arms, checks, tuned = content["arms"], content["checks"], content.get("tuned")
+    if not isinstance(arms, dict) or not _are_all(str, (*arms, *arms.values())):
         raise ValueError("arms must be names with filter rules")
-    if not isinstance(checks, list) or not checks or not all(isinstance(check, dict) for check in checks):
+    if not isinstance(checks, list) or not checks or not _are_all(dict, checks):
         raise ValueError("checks must be a list with at least one check")
-    tuned = content.get("tuned")
     parsed = tuple(_check(check, list(arms)) for check in checks)
-    if tuned is None and (best := next((check for check in parsed if check.measure.startswith(BEST)), None)):
-        raise ValueError(f"the measure {best.measure!r} needs `tuned: {best.measure.removeprefix(BEST)}`")
+    for check in parsed:
+        if tuned is None and check.measure.startswith(BEST):
+            key = check.measure.removeprefix(BEST)
+            raise ValueError(f"the measure {check.measure!r} needs `tuned: {key}`")
     return Claim(name, question, str(content["source"]), str(content["said"]), arms, parsed, tuned)
 
 
 def _check(content: Mapping[str, Any], arms: Sequence[str]) -> Check:
-    kinds = [kind for kind in KINDS if kind in content]
+    kinds = [kind for kind in OPERATORS if kind in content]
     if len(kinds) != 1:
-        raise ValueError(f"a check has one of {', '.join(KINDS)}, not {dict(content)!r}")
-    kind = kinds[0]
-    valid = {"measure", kind, "at_least", "above", "at_most"}
-    if unknown := sorted(set(map(str, content)) - valid):
-        raise ValueError(f"unknown key {unknown[0]!r} of a check; {suggest(unknown[0], valid)}")
-    measure, bounds = (
-        str(content["measure"]),
-        {key: content[key] for key in ("at_least", "above", "at_most") if key in content},
-    )
+        raise ValueError(f"a check has one of {', '.join(OPERATORS)}, not {dict(content)!r}")
+    (kind,) = kinds
+    _check_keys(" of a check", content, {"measure", kind, *BOUNDS})
+    measure = str(content["measure"])
     if measure not in MEASURES and not measure.startswith((AT_DIFFICULTY, BEST)):
-        raise ValueError(f"unknown measure {measure!r}; {suggest(measure, (*MEASURES, f'{AT_DIFFICULTY}4', f'{BEST}KEY'))}")
-    if not bounds or ("at_least" in bounds and "above" in bounds):
-        raise ValueError(f"{measure}: a check has at_least or above, at_most, or a lower and an upper bound")
-    if bad := next((value for value in bounds.values() if type(value) not in (int, float) or not isfinite(value)), None):
-        raise ValueError(f"{measure}: the bound {bad!r} must be a number")
-    named = str(content[kind]).split(KINDS[kind]) if KINDS[kind] else [str(content[kind])]
-    if unknown := [name for name in named if name not in arms]:
-        raise ValueError(f"{kind} {content[kind]!r}: unknown arm {unknown[0]!r}; {suggest(unknown[0], arms)}")
-    if len(named) != (1 if kind == "value" else 2):
-        raise ValueError(f"{kind} {content[kind]!r} must name two arms, as in 'one{KINDS[kind]}other'")
-    return Check(measure, kind, named[0], named[1] if len(named) == 2 else None, **bounds)  # type: ignore[arg-type]
+        valid = (*MEASURES, f"{AT_DIFFICULTY}4", f"{BEST}KEY")
+        raise ValueError(f"unknown measure {measure!r}; {did_you_mean(measure, valid)}")
+    operator, text = OPERATORS[kind], str(content[kind])
+    named = text.split(operator) if operator else [text]
+    for name in named:
+        if name not in arms:
+            raise ValueError(f"{kind} {text!r}: unknown arm {name!r}; {did_you_mean(name, arms)}")
+    if len(named) != (2 if operator else 1):
+        raise ValueError(f"{kind} {text!r} must name two arms, as in 'one{operator}other'")
+    first, second = (*named, None)[:2]
+    return Check(measure, kind, first, second, **_bounds(measure, content))  # type: ignore[arg-type]
+
+
+def _bounds(measure: str, content: Mapping[str, Any]) -> dict[str, float]:
+    bounds = {key: content[key] for key in BOUNDS if key in content}
+    if not bounds or bounds.keys() >= {"at_least", "above"}:
+        allowed = "at_least or above, at_most, or a lower and an upper bound"
+        raise ValueError(f"{measure}: a check has {allowed}")
+    for value in bounds.values():
+        if type(value) not in (int, float) or not isfinite(value):
+            raise ValueError(f"{measure}: the bound {value!r} must be a number")
+    return bounds
+
+
+def _check_keys(where: str, content: Mapping[str, Any], valid: set[str]) -> None:
+    for key in sorted(map(str, content)):
+        if key not in valid:
+            raise ValueError(f"unknown key {key!r}{where}; {did_you_mean(key, valid)}")
+
+
+def _are_all(kind: type, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)

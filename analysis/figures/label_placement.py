@@ -1,9 +1,10 @@
 """Finds a place for every label of a plot where it covers nothing else."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -13,20 +14,24 @@ from matplotlib.transforms import Bbox
 from analysis.figures.data import Point
 from analysis.figures.style import GREY, PALETTE, Style
 
-# Where a point's label may stand, nearest first: its place from the point in typographic points, and its side there.
-BESIDE = [
-    {
-        "position": (x * distance, y * distance),
-        "ha": ("right", "center", "left")[x + 1],
-        "va": ("top", "center", "bottom")[y + 1],
-    }
-    for distance in (7, 12, 18, 26)
-    for x, y in ((1, 0), (-1, 0), (0, -1), (1, -1), (-1, -1), (0, 1), (1, 1), (-1, 1))
-]
-# The same along a level line, from the left on.
-ABOVE_OR_BELOW = [
-    {"position": (right, up), "va": side} for right in range(0, 500, 50) for up, side in ((3, "bottom"), (-4, "top"))
-]
+DISTANCES = (7, 12, 18, 26)  # typographic points
+SIDES = ((1, 0), (-1, 0), (0, -1), (1, -1), (-1, -1), (0, 1), (1, 1), (-1, 1))
+ACROSS, UPRIGHT = ("center", "left", "right"), ("center", "bottom", "top")  # by 0, 1 and -1
+
+
+def _beside(place: tuple[int, tuple[int, int]]) -> dict[str, Any]:
+    distance, (x, y) = place
+    return {"position": (x * distance, y * distance), "ha": ACROSS[x], "va": UPRIGHT[y]}
+
+
+def _along(place: tuple[int, tuple[int, str]]) -> dict[str, Any]:
+    right, (up, side) = place
+    return {"position": (right, up), "va": side}
+
+
+# Where a point's label may stand, nearest first, and where that of a level line, from the left on.
+BESIDE = list(map(_beside, product(DISTANCES, SIDES)))
+ABOVE_OR_BELOW = list(map(_along, product(range(0, 500, 50), ((3, "bottom"), (-4, "top")))))
 
 
 def plain(text: str) -> str:
@@ -37,6 +42,7 @@ def plain(text: str) -> str:
 def label_points(ax: Axes, points: Sequence[Point], style: Mapping[str, Style], taken: Sequence[Bbox]) -> bool:
     """Write every label beside its point, clear of all else; False, and none written, where one has no room."""
     written_labels: list[Annotation] = []
+    occupied = list(taken)
     for point in sorted(points, key=lambda point: (-point.y.value, point.x.value, point.label)):
         chance = "" if point.front_probability in (None, 0.0) else f" {point.front_probability:.0%}"
         label = ax.annotate(
@@ -48,16 +54,18 @@ def label_points(ax: Axes, points: Sequence[Point], style: Mapping[str, Style], 
             color=_text_color(style.get(point.label)),
         )
         written_labels.append(label)
-        if not place(label, BESIDE, ax, [*taken, *(other.get_window_extent() for other in written_labels[:-1])]):
+        if not place(label, BESIDE, ax, occupied):
             for label in written_labels:
                 label.remove()
             return False
+        occupied.append(label.get_window_extent())
     return True
 
 
 def _text_color(style: Style | None) -> tuple[float, ...]:
     """Darker than the marker's, because text is thin."""
-    return tuple(0.75 * part for part in to_rgb(GREY if style is None else PALETTE[style.color]))
+    color = GREY if style is None else PALETTE[style.color]
+    return tuple(0.75 * np.array(to_rgb(color)))
 
 
 def place(label: Annotation, places: Sequence[dict[str, Any]], ax: Axes, taken: Sequence[Bbox]) -> bool:
@@ -67,7 +75,7 @@ def place(label: Annotation, places: Sequence[dict[str, Any]], ax: Axes, taken: 
         label.set(**place)
         box = label.get_window_extent()
         inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        if inside and not any(box.overlaps(other) for other in taken):
+        if inside and not any(map(box.overlaps, taken)):
             return True
     return False
 
@@ -76,10 +84,12 @@ def point_boxes(ax: Axes, point: Point) -> list[Bbox]:
     """Boxes of a point's marker and its error bars, in pixels."""
     corner = ax.transData.transform([(point.x.value, point.y.value)])[0]
     boxes = [Bbox([corner, corner]).padded(5 * ax.figure.dpi / 72)]
-    for across, estimate in ((True, point.x), (False, point.y)):
-        if estimate.low is not None and estimate.high is not None:
-            ends = [(end, point.y.value) if across else (point.x.value, end) for end in (estimate.low, estimate.high)]
-            boxes.append(Bbox(ax.transData.transform(ends)).padded(1))
+    if point.x.interval is not None:
+        ends = list(zip(point.x.interval, [point.y.value] * 2, strict=True))
+        boxes.append(Bbox(ax.transData.transform(ends)).padded(1))
+    if point.y.interval is not None:
+        ends = list(zip([point.x.value] * 2, point.y.interval, strict=True))
+        boxes.append(Bbox(ax.transData.transform(ends)).padded(1))
     return boxes
 
 

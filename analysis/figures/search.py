@@ -1,150 +1,126 @@
-"""Computes the figures of an Optuna study: what its trials reached, and which parameters mattered."""
+"""Computes the figures of a search: what its trials reached, and which parameters mattered."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import accumulate
+from math import inf
+from operator import itemgetter
+from typing import Any
 
-from analysis.data.load import ReportError, suggest
+import numpy as np
+
 from analysis.figures.data import Bars, Data, Figure, Line, Lines, Point, Scatter, metric_words
 from analysis.stats.intervals import Estimate
 
-if TYPE_CHECKING:
-    from optuna.study import Study
-    from optuna.trial import FrozenTrial
-
-JOURNAL, DATABASES = ".journal", (".db", ".sqlite", ".sqlite3")
-REPEAT = "repeat_of"  # marks a proposal that was tried before: it was told the same again and is no further measurement
-FEWEST_TRIALS = 4  # to say which parameters mattered
-
-
-def study_figures(folder: Path, url: str | None = None) -> list[Figure]:
-    """The figures of the study whose storage lies in the folder as `study.*`; none where there is no such file.
-
-    With a `url`, of the study of the folder's name in that database; ReportError where it has none.
-    """
-    if url is not None:
-        studies = _in_database(url, folder.name)
-    else:
-        studies = [study for path in sorted(folder.glob("study.*")) for study in _studies(path)]
-    return [figure for study in studies for figure in figures_of(study)]
+Trial = Mapping[str, Any]
+FRONT_CAPTION = "All {count} finished trials of the search; named are those that no other beats in every objective."
+HISTORY_CAPTION = "The objective of all {count} finished trials of the search, and the best up to each."
+IMPORTANCES_CAPTION = (
+    "Which share of an objective's variance each parameter explains, by fANOVA, over the parameters "
+    "that all trials have. It says nothing about parameters that were not searched, and little with "
+    "few trials."
+)
+TUNING_CAPTION = "One run of each learning rate on the validation split; the highest of each was tested."
 
 
-def figures_of(study: "Study") -> list[Figure]:
-    """Its objectives against each other with the front, or the best so far; and the importances of its parameters."""
-    trials = [trial for trial in study.trials if trial.state.name == "COMPLETE" and REPEAT not in trial.user_attrs]
+def trial_figures(content: Mapping[str, Any]) -> list[Figure]:
+    """Objectives against each other with the front, or the best so far; and the importances."""
+    trials = list(filter(_is_measured, content["trials"]))
+    objectives: Mapping[str, str] = content["objectives"]
     if not trials:
         return []
-    names = study.metric_names or [f"objective {index}" for index in range(len(study.directions))]
-    found = _front(study, trials, names) if len(names) > 1 else _best_so_far(study, trials, names[0])
-    return [figure for figure in (found, _importances(study, trials, names)) if figure is not None and figure.panels]
+    draw = _front if len(objectives) > 1 else _history
+    figures = draw(trials, objectives, content["front"]), _importances(content)
+    return [figure for figure in figures if figure.panels]
 
 
-def _studies(path: Path) -> "list[Study]":
-    import optuna
-    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if path.suffix == JOURNAL:
-        storage: BaseStorage = JournalStorage(JournalFileBackend(str(path)))
-    elif path.suffix in DATABASES:
-        storage = RDBStorage(f"sqlite:///{path.resolve()}")
-    else:
-        raise ReportError(f"{path} is no storage of a study; use {', '.join((JOURNAL, *DATABASES))}")
-    return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
-
-
-def _in_database(url: str, name: str) -> "list[Study]":
-    import optuna
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        storage = RDBStorage(url)
-        names = optuna.get_all_study_names(storage)
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise ReportError(
-            f"study=... cannot be read ({type(error).__name__}); give it the search.storage of the search"
-        ) from error
-    if name not in names:
-        raise ReportError(f"study=... has no study {name!r}; {suggest(name, names)}")
-    return [optuna.load_study(study_name=name, storage=storage)]
+def tuning_figures(names: Sequence[str], arms: Sequence[Trial], objective: str) -> list[Figure]:
+    """What every arm reached, by multiples of its own centre; nothing without common multiples."""
+    curves = list(map(_by_multiple, arms))
+    multiples = sorted(set().union(*curves))
+    most = max(arm["trials"] + arm["failed"] for arm in arms)
+    if len(multiples) < 2 or len(multiples) > most:
+        return []
+    lines = []
+    for name, curve in zip(names, curves, strict=True):
+        tried = sorted(curve)
+        x = tuple(map(float, map(multiples.index, tried)))
+        lines.append(Line(name, x, tuple(map(curve.__getitem__, tried))))
+    ticks = tuple(map("{:g}".format, multiples))
+    x_label = "learning rate, in multiples of each configuration's centre"
+    panel = Lines(x_label, *metric_words(objective), tuple(lines), ticks)
+    return [Figure("tuning", "Tuning of the learning rate", TUNING_CAPTION, {"": panel})]
 
 
-def _front(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> Figure:
-    """Every further objective against the first one, with the study's own front."""
-    best = {trial.number for trial in study.best_trials}
-    stepped = [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]  # as the step line goes
-    y_label, y_unit = metric_words(names[0])
+def _is_measured(trial: Trial) -> bool:
+    """Whether the trial finished and was no repetition: that was told the same again."""
+    return trial["values"] is not None and trial.get("repeat_of") is None
+
+
+def _by_multiple(arm: Trial) -> dict[float, float]:
+    """What the arm reached by its learning rate, in multiples of its centre."""
+    reached = {}
+    for trial in arm["tried"]:
+        multiple = float(f"{trial['learning_rate'] / arm['centre']:.2g}")
+        reached[multiple] = float(trial["value"])
+    return reached
+
+
+def _front(trials: Sequence[Trial], objectives: Mapping[str, str], front: Sequence[int]) -> Figure:
+    """Every further objective against the first one, with the front where the step line fits."""
+    first, *others = objectives
+    stepped = list(objectives.values()) == ["maximize", "minimize"]
+    y_label, y_unit = metric_words(first)
     panels: dict[str, Data] = {}
-    for index in range(1, len(names)):
-        ordered = sorted(
-            (trial for trial in trials if trial.number in best and trial.values[index] > 0),
-            key=lambda trial: (trial.values[index], trial.values[0]),
-        )
-        front = tuple((float(trial.values[index]), float(trial.values[0])) for trial in ordered) if stepped else ()
-        points = tuple(
-            Point(
-                f"trial {trial.number}",
-                Estimate(float(trial.values[index])),
-                Estimate(float(trial.values[0])),
-                trial.number in best,
-                None,
-                trial.number in best,
-            )
-            for trial in trials
-            if trial.values[index] > 0  # the axis is logarithmic
-        )
+    for index, name in enumerate(others, 1):
+        x_label, x_unit = metric_words(name)
+        # The axis is logarithmic.
+        positive = [trial for trial in trials if trial["values"][index] > 0]
+        points = tuple(map(partial(_point, index, set(front)), positive))
+        best = ((point.x.value, point.y.value) for point in points if point.on_front)
+        line = tuple(sorted(best)) if stepped else ()
         if points:
-            x_label, x_unit = metric_words(names[index])
-            panels["" if len(names) == 2 else x_label] = Scatter(x_label, x_unit, y_label, y_unit, points, front)
-    caption = f"All {len(trials)} finished trials of the search; named are those that no other beats in every objective."
+            panel = "" if len(others) == 1 else x_label
+            panels[panel] = Scatter(x_label, x_unit, y_label, y_unit, points, line)
+    caption = FRONT_CAPTION.format(count=len(trials))
     return Figure("search_front", "What the search found", caption, panels)
 
 
-def _best_so_far(study: "Study", trials: "Sequence[FrozenTrial]", name: str) -> Figure:
-    pick = max if study.direction.name == "MAXIMIZE" else min
-    kept: list[float] = []
-    each: dict[float, float] = {}
-    best: dict[float, float] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        number, value = float(trial.number), float(trial.values[0])
-        each[number] = value
-        if all(violation <= 0 for violation in trial.constraints.values()):  # others are never best
-            kept.append(value)
-        if kept:
-            best[number] = pick(kept)
-    lines = tuple(
-        Line(label, tuple(found), tuple(found.values()))
-        for label, found in (("best so far", best), ("each trial", each))
-        if found
-    )
-    caption = f"The objective of all {len(trials)} finished trials of the search, and the best up to each."
-    title, unit = metric_words(name)
-    return Figure("search_history", "How the search went", caption, {"": Lines("trial", title, unit, lines)})
+def _point(index: int, front: set[int], trial: Trial) -> Point:
+    x, y = Estimate(float(trial["values"][index])), Estimate(float(trial["values"][0]))
+    best = trial["number"] in front
+    return Point(f"trial {trial['number']}", x, y, best, None, best)
 
 
-def _importances(study: "Study", trials: "Sequence[FrozenTrial]", names: Sequence[str]) -> Figure | None:
-    """Importances by fANOVA (Hutter et al. 2014), a panel for each objective; None where nothing varied."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+def _history(trials: Sequence[Trial], objectives: Mapping[str, str], front: Sequence[int]) -> Figure:
+    """The objective trial by trial; what breaks a constraint is never best."""
+    ((name, direction),) = objectives.items()
+    better = max if direction == "maximize" else min
+    ordered = sorted(trials, key=itemgetter("number"))
+    x, values = tuple(float(each["number"]) for each in ordered), list(map(_objective, ordered))
+    lines = [Line("each trial", x, tuple(values))]
+    kept = list(map(_keeps_constraints, ordered))
+    if any(kept):
+        worst = -inf if direction == "maximize" else inf
+        first, allowed = kept.index(True), np.where(kept, values, worst)
+        best = tuple(accumulate(allowed.tolist(), better))
+        lines.insert(0, Line("best so far", x[first:], best[first:]))
+    panel = Lines("trial", *metric_words(name), tuple(lines))
+    caption = HISTORY_CAPTION.format(count=len(trials))
+    return Figure("search_history", "How the search went", caption, {"": panel})
 
-    common = set.intersection(*(set(trial.params) for trial in trials))
-    varied = sorted(name for name in common if len({str(trial.params[name]) for trial in trials}) > 1)
-    if len(trials) < FEWEST_TRIALS or not varied:
-        return None
+
+def _importances(content: Mapping[str, Any]) -> Figure:
     panels: dict[str, Data] = {}
-    for index, name in enumerate(names):
-        if len({trial.values[index] for trial in trials}) > 1:
-            forest = FanovaImportanceEvaluator(seed=0)
-            found = get_param_importances(study, evaluator=forest, params=varied, target=_value(index))
-            panels[metric_words(name)[0]] = Bars(
-                "importance", "share", tuple(found), {"importance": tuple(map(float, found.values()))}
-            )
-    caption = (
-        "Which share of an objective's variance each parameter explains, by fANOVA, over the parameters that all trials "
-        "have. It says nothing about parameters that were not searched, and little with few trials."
-    )
-    return Figure("search_importances", "Which parameters mattered", caption, panels) if panels else None
+    for objective, shares in content.get("importances", {}).items():
+        parts = {"importance": tuple(map(float, shares.values()))}
+        panels[metric_words(objective)[0]] = Bars("importance", "share", tuple(shares), parts)
+    return Figure("search_importances", "Which parameters mattered", IMPORTANCES_CAPTION, panels)
 
 
-def _value(index: int) -> "Callable[[FrozenTrial], float]":
-    return lambda trial: float(trial.values[index])
+def _objective(trial: Trial) -> float:
+    return float(trial["values"][0])
+
+
+def _keeps_constraints(trial: Trial) -> bool:
+    return max(trial.get("constraints", {}).values(), default=0) <= 0

@@ -1,117 +1,130 @@
-"""All numbers of a report in one place: summaries, comparisons, fronts, fits and figures of one sweep."""
+"""All numbers of a report in one place: summaries, comparisons, fronts, fits and figures of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
 from analysis.data.load import DIFFICULTY, REWARD, SweepData
-from analysis.figures.accuracy import (
-    by_setting,
-    curve_figure,
-    difference_figure,
-    difficulty_figure,
-    pareto_figures,
-    sets_figure,
-)
+from analysis.figures import accuracy, memory
 from analysis.figures.data import Figure
-from analysis.figures.memory import memory_figure, phase_figure, trained_blocks_figure
-from analysis.report.search_results import Searched
-from analysis.stats.aggregate import Summary, curves, group_runs, summarize
-from analysis.stats.comparisons import Across, Difference, Price, across_settings, differences, prices, reward_areas
-from analysis.stats.intervals import Estimate, Fit, scaling_fit
+from analysis.report.search_results import SearchResults
+from analysis.stats import comparisons
+from analysis.stats.aggregate import Group, Summary, by_setting, curves, group_runs, summarize_groups
+from analysis.stats.comparisons import AcrossSettings, CostToTarget, Difference
+from analysis.stats.intervals import Fit, Floats, scaling_fit
 from analysis.stats.pareto import hypervolume, pareto_front
 
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
 WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its steps
+ALL = "all configurations"
+BAND = "means over seeds with 95% intervals where there are several."
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a sweep with at least one finished run says; `front` holds the names on the front of trained parameters.
+class Results:
+    """What a sweep with at least one finished run says.
 
-    `fits` are of accuracy against trained parameters, by the name of what was fitted;
-    `hypervolumes` by setting, in tenfolds of trained parameters times accuracy, against full
-    training without any gain.
+    `front` holds the names on the front of trained parameters. `fits` are of accuracy against
+    trained parameters, by the name of what was fitted; `hypervolumes` by setting, in tenfolds of
+    trained parameters times accuracy, against full training without any gain.
     """
 
     sweep: SweepData
     summaries: Sequence[Summary]
     front: frozenset[str]
     differences: Sequence[Difference]
-    prices: Sequence[Price]
-    across: Sequence[Across]
-    reward_areas: Mapping[tuple[str, str], Estimate]
+    costs_to_target: Sequence[CostToTarget]
+    across: Sequence[AcrossSettings]
     fits: Mapping[str, Fit]
     hypervolumes: Mapping[str, float]
     figures: Sequence[Figure]
     left_out: Sequence[str]  # sentences on figures that would show nothing
-    searched: Searched | None = None  # where the runs come from a search
+    search: SearchResults | None = None  # where the runs come from a search
 
 
-def analyse(sweep: SweepData, target: float | None = None) -> Answer:
-    """Compute everything; `target` is the accuracy whose price is asked for (see prices)."""
+def compute_results(sweep: SweepData, target: float | None = None, search: SearchResults | None = None) -> Results:
+    """Compute everything; `target` is the accuracy whose cost is asked for."""
     groups = group_runs(sweep.runs)
-    summaries = summarize(sweep.runs)
-    found = differences(groups)
-    paretos, left_out = pareto_figures(summaries, groups)
+    summaries = summarize_groups(groups)
+    compared = comparisons.differences(groups)
+    figures, left_out = accuracy.pareto_figures(summaries)
     others = [
-        difference_figure(summaries, found),
-        *_curves(sweep, summaries),
-        difficulty_figure(summaries, groups),
-        sets_figure(summaries, groups),
-        memory_figure(summaries, groups),
-        phase_figure(summaries, groups),
-        trained_blocks_figure(groups, summaries),
+        accuracy.difference_figure(summaries, compared),
+        *_curve_figures(groups, summaries),
+        accuracy.difficulty_figure(summaries),
+        accuracy.sets_figure(summaries),
+        memory.memory_figure(summaries),
+        memory.phase_figure(summaries),
+        memory.trained_blocks_figure(summaries),
     ]
+    figures += filter(None, others)
     settings = by_setting(summaries)
-    return Answer(
+    front: set[str] = set()
+    for members in settings.values():
+        front |= set(map(attrgetter("name"), pareto_front(members)))
+    return Results(
         sweep=sweep,
         summaries=summaries,
-        front=frozenset(s.name for members in settings.values() for s in pareto_front(members)),
-        differences=found,
-        prices=prices(groups, target),
-        across=across_settings(groups),
-        reward_areas=reward_areas(groups),
+        front=frozenset(front),
+        differences=compared,
+        costs_to_target=comparisons.costs_to_target(groups, target),
+        across=comparisons.across_settings(groups),
         fits=_fits(settings),
-        hypervolumes={setting: front_volume(members) for setting, members in settings.items()},
-        figures=[*paretos, *(figure for figure in others if figure is not None)],
+        hypervolumes=dict(zip(settings, map(front_volume, settings.values()), strict=True)),
+        figures=[*figures, *(search.figures if search is not None else [])],
         left_out=left_out,
+        search=search,
     )
 
 
 def front_volume(summaries: Sequence[Summary], most_params: float | None = None) -> float:
-    """The hypervolume of one setting's front; `most_params` is the worst cost, by default all parameters of the model."""
-    worst = float(max(summary.total_params for summary in summaries)) if most_params is None else most_params
-    costs = np.array([float(summary.trainable_params) for summary in summaries])
-    least = float(np.mean([summary.accuracy_before for summary in summaries]))
-    return hypervolume(costs, np.array([summary.accuracy for summary in summaries]), worst, least)
+    """The hypervolume of one setting's front; the worst cost is by default the whole model."""
+    worst = most_params or _column(summaries, "total_params").max()
+    least = float(_column(summaries, "accuracy_before").mean())
+    sizes, accuracies = _column(summaries, "trainable_params"), _column(summaries, "accuracy")
+    return hypervolume(sizes, accuracies, float(worst), least)
 
 
-def _curves(sweep: SweepData, summaries: Sequence[Summary]) -> list[Figure | None]:
-    shortest = min((len(run.series[REWARD].steps) for run in sweep.finished if REWARD in run.series), default=0)
-    window = max(1, shortest // WINDOWS)
-    rewards = curves(sweep.runs, REWARD, window)
-    drawn = [curve for curve in curves(sweep.runs, DIFFICULTY, window) if np.ptp(curve.mean) > 0]
-    band = "means over seeds with 95% intervals where there are several."
-    about = f"Mean difficulty of the training problems that the curriculum chose, {band}"
+def _column(summaries: Sequence[Summary], attribute: str) -> Floats:
+    return np.fromiter(map(attrgetter(attribute), summaries), np.float64, len(summaries))
+
+
+def _curve_figures(groups: Sequence[Group], summaries: Sequence[Summary]) -> list[Figure | None]:
+    steps = [len(series.steps) for group in groups for series in group.series(REWARD)]
+    window = max(1, min(steps, default=0) // WINDOWS)
+    rewards = curves(groups, REWARD, window)
+    varied = [curve for curve in curves(groups, DIFFICULTY, window) if np.ptp(curve.mean) > 0]
+    about = f"Mean difficulty of the training problems that the curriculum chose, {BAND}"
+    draw = partial(accuracy.curve_figure, summaries=summaries)
+    name, title = "curriculum_difficulty", "Difficulty over time"
     return [
-        curve_figure("reward_curves", "Reward", "reward", f"Training reward, {band}", rewards, summaries),
-        curve_figure("curriculum_difficulty", "Difficulty over time", "difficulty", about, drawn, summaries),
+        draw("reward_curves", "Reward", "reward", f"Training reward, {BAND}", rewards),
+        draw(name, title, "difficulty", about, varied),
     ]
 
 
 def _fits(settings: Mapping[str, Sequence[Summary]]) -> dict[str, Fit]:
-    """Of all configurations of a setting, and of the variants of one strategy where enough sizes of it were trained."""
+    """Of a setting's configurations, and of a strategy's variants where there are enough sizes."""
     fits = {}
     for setting, members in settings.items():
-        strategies = dict.fromkeys(summary.strategy for summary in members)
-        families = {"all configurations": list(members)}
-        families |= {name: [s for s in members if s.strategy == name] for name in strategies if len(strategies) > 1}
+        families = {ALL: list(members), **_by_strategy(members)}
         for name, family in families.items():
-            sizes = np.array([float(s.trainable_params) for s in family])
-            enough = len(set(sizes)) >= FEWEST_SIZES
-            fit = scaling_fit(sizes, np.array([s.accuracy for s in family])) if enough else None
+            sizes = _column(family, "trainable_params")
+            if len(np.unique(sizes)) < FEWEST_SIZES:
+                continue
+            fit = scaling_fit(sizes, _column(family, "accuracy"))
             if fit is not None:
                 fits[f"{name}, {setting}" if setting else name] = fit
     return fits
+
+
+def _by_strategy(summaries: Iterable[Summary]) -> Mapping[str, list[Summary]]:
+    """The variants of every strategy; nothing where there is one strategy."""
+    families = defaultdict(list)
+    for summary in summaries:
+        families[summary.group.strategy].append(summary)
+    return families if len(families) > 1 else {}

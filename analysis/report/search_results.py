@@ -1,33 +1,28 @@
-"""Reads what a search said of itself (`search.json`): what it found, and what it cost, arm by arm where arms were tuned."""
+"""Says what the search behind a sweep found and cost, arm by arm where arms were tuned."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from analysis.data.load import DAMAGED, ReportError, SweepData
-from analysis.figures.data import Figure, Line, Lines, metric_words
-from analysis.figures.style import written
+from analysis.data.load import DAMAGED, SweepData
+from analysis.data.search import FILE, read_search
+from analysis.figures.data import Figure, metric_words
+from analysis.figures.numbers import written
+from analysis.figures.search import trial_figures, tuning_figures
+from analysis.report.table import Table
 from analysis.stats.aggregate import group_runs
+from efficient_rl.errors import ConfigError
 
-FILE = "search.json"
 MOST_ROWS = 20
-Cell = tuple[str, float | str]  # what is shown, and what it is sorted by
+TUNING_CAPTION = "What tuning cost each arm, and its best learning rate by {objective} on the validation split."
+UNEQUAL = "Trials failed, so the arms were not tuned equally: the command of the sweep tries those again."
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of cells under a head."""
-
-    title: str
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True)
-class Searched:
+class SearchResults:
     """A search in sentences, a table and figures; `content` is all that it wrote."""
 
     content: Mapping[str, Any]
@@ -36,38 +31,45 @@ class Searched:
     figures: Sequence[Figure]
 
 
-def read_search(folder: Path, sweep: SweepData) -> Searched | None:
-    """What lies in the folder of a sweep; None where that was no search, ReportError where the file is damaged."""
-    path = folder / FILE
-    if not path.exists():
-        return None
+def search_results(folder: Path, sweep: SweepData, url: str | None = None) -> SearchResults | None:
+    """The search in the folder of a sweep, or None; ConfigError where its file is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_search(folder, url)
+        if content is None:
+            return None
         return _of_arms(content, sweep) if "arms" in content else _of_trials(content)
+    except ConfigError:
+        raise
     except DAMAGED as error:
-        raise ReportError(f"damaged: {path} ({error!r}); the command of the search writes it anew") from error
+        remedy = "the command of the search writes it anew"
+        raise ConfigError(f"damaged: {folder / FILE} ({error!r}); {remedy}") from error
 
 
-def _of_arms(content: Mapping[str, Any], sweep: SweepData) -> Searched:
+def _of_arms(content: Mapping[str, Any], sweep: SweepData) -> SearchResults:
     arms = content["arms"]
-    ((objective, _),) = content["objective"].items()
+    (objective,) = content["objective"]
     title, unit = metric_words(objective)
-    labels = {run.hash: group.label for group in group_runs(sweep.runs) for run in group.runs}
+    labels: dict[str, str] = {}
+    for group in group_runs(sweep.runs):
+        labels |= dict.fromkeys((run.hash for run in group.runs), group.label)
     names = [labels.get(arm["test"][0], arm["arm"]) for arm in arms]
     rows = tuple(_arm_cells(name, arm, unit) for name, arm in zip(names, arms, strict=True))
-    head = ("arm", "learning rates tried", "best", "its centre", title, "finished", "failed", "training (s)", "tokens")
-    caption = f"What tuning cost each arm, and its best learning rate by {title} on the validation split."
-    return Searched(
-        content, _of_tuning(names, arms), Table("Equal tuning", caption, head, rows), _curves(names, arms, title, unit)
+    head = (
+        *("arm", "learning rates tried", "best", "its centre", title),
+        *("finished", "failed", "training (s)", "tokens"),
     )
+    table = Table(head, rows, "Equal tuning", TUNING_CAPTION.format(objective=title))
+    figures = tuning_figures(names, arms, objective)
+    return SearchResults(content, _tuning_sentences(names, arms), table, figures)
 
 
-def _arm_cells(name: str, arm: Mapping[str, Any], unit: str) -> tuple[Cell, ...]:
+def _arm_cells(name: str, arm: Row, unit: str) -> tuple[tuple[str, float | str], ...]:
     best, spent = arm["best"], arm["spent"]
+    edge = " (edge)" if best["at_edge"] else ""
     return (
         (name, name),
         (f"{arm['low']:g} to {arm['high']:g}", arm["low"]),
-        (f"{best['learning_rate']:.3g}" + (" (edge)" if best["at_edge"] else ""), best["learning_rate"]),
+        (f"{best['learning_rate']:.3g}{edge}", best["learning_rate"]),
         (f"{arm['centre']:.3g}", arm["centre"]),
         (written(best["value"], unit), best["value"]),
         (str(arm["trials"]), arm["trials"]),
@@ -77,71 +79,60 @@ def _arm_cells(name: str, arm: Mapping[str, Any], unit: str) -> tuple[Cell, ...]
     )
 
 
-def _of_tuning(names: Sequence[str], arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    counts = sorted({arm["trials"] for arm in arms})
-    each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    found = [
-        f"The learning rate of every configuration was chosen among {each} finished trials on the validation split; all of "
-        f"them together took {_cost([arm['spent'] for arm in arms])}."
+def _tuning_sentences(names: Sequence[str], arms: Sequence[Row]) -> list[str]:
+    counts = sorted(set(map(itemgetter("trials"), arms)))
+    each = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    cost = _cost(list(map(itemgetter("spent"), arms)))
+    sentences = [
+        f"The learning rate of every configuration was chosen among {each} finished trials on the "
+        f"validation split; all of them together took {cost}."
     ]
     if len(counts) > 1:
-        found.append("Trials failed, so the arms were not tuned equally: the command of the sweep tries those again.")
-    if edges := [name for name, arm in zip(names, arms, strict=True) if arm["best"]["at_edge"]]:
-        found.append(
+        sentences.append(UNEQUAL)
+    edges = [name for name, arm in zip(names, arms, strict=True) if arm["best"]["at_edge"]]
+    if edges:
+        sentences.append(
             f"The best learning rate lies at the edge of what was tried, so a better one may lie beyond: {', '.join(edges)}."
         )
-    return found
+    return sentences
 
 
-def _curves(names: Sequence[str], arms: Sequence[Mapping[str, Any]], title: str, unit: str) -> list[Figure]:
-    """What every arm reached, by multiples of its own centre; nothing where the arms did not try the same multiples."""
-    tried = [
-        {float(f"{trial['learning_rate'] / arm['centre']:.2g}"): float(trial["value"]) for trial in arm["tried"]}
-        for arm in arms
-    ]
-    multiples = sorted({multiple for each in tried for multiple in each})
-    most = max(arm["trials"] + arm["failed"] for arm in arms)
-    if len(multiples) < 2 or len(multiples) > most:
-        return []
-    lines = tuple(
-        Line(name, tuple(float(multiples.index(key)) for key in sorted(each)), tuple(each[key] for key in sorted(each)))
-        for name, each in zip(names, tried, strict=True)
-    )
-    caption = "One run of each learning rate on the validation split; the highest of each was tested."
-    ticks = tuple(f"{multiple:g}" for multiple in multiples)
-    panel = Lines("learning rate, in multiples of each configuration's centre", title, unit, lines, ticks)
-    return [Figure("tuning", "Tuning of the learning rate", caption, {"": panel})]
-
-
-def _of_trials(content: Mapping[str, Any]) -> Searched:
-    objectives = list(content["objectives"])
+def _of_trials(content: Mapping[str, Any]) -> SearchResults:
+    words = list(map(metric_words, content["objectives"]))
+    titles, units = zip(*words, strict=True)
     by_number = {trial["number"]: trial for trial in content["trials"]}
-    front = sorted((by_number[number] for number in content["front"]), key=lambda trial: trial["values"], reverse=True)
-    words = [metric_words(name) for name in objectives]
-    rows = tuple(
-        (
-            (str(trial["number"]), trial["number"]),
-            (trial["hash"][:8], trial["hash"]),
-            (_params_text(trial["params"]), _params_text(trial["params"])),
-            *((written(value, unit), value) for value, (_, unit) in zip(trial["values"], words, strict=True)),
-        )
-        for trial in front[:MOST_ROWS]
-    )
-    title = "The best trial" if len(objectives) == 1 else "The front of the search"
-    caption = f"{len(front)} of {len(by_number)} trials" + (
-        f", the first {MOST_ROWS} shown." if len(front) > MOST_ROWS else "."
-    )
-    head = ("trial", "run", "values", *(name for name, _ in words))
+    front = sorted(map(by_number.__getitem__, content["front"]), key=itemgetter("values"), reverse=True)
+    rows = tuple(_trial_cells(trial, units) for trial in front[:MOST_ROWS])
+    caption = f"{len(front)} of {len(by_number)} trials"
+    if len(front) > MOST_ROWS:
+        caption += f", the first {MOST_ROWS} shown"
+    title = "The best trial" if len(words) == 1 else "The front of the search"
+    table = Table(("trial", "run", "values", *titles), rows, title, f"{caption}.")
     counts = ", ".join(f"{count} {state}" for state, count in content["counts"].items() if count)
     said = f"The search's trials ({counts or 'none'}) took {_cost([content['spent']])}."
-    return Searched(content, [said], Table(title, caption, head, rows), [])
+    return SearchResults(content, [said], table, trial_figures(content))
+
+
+def _trial_cells(trial: Row, units: Sequence[str]) -> tuple[tuple[str, float | str], ...]:
+    params = _params_text(trial["params"])
+    texts = map(written, trial["values"], units)
+    return (
+        (str(trial["number"]), trial["number"]),
+        (trial["hash"][:8], trial["hash"]),
+        (params, params),
+        *zip(texts, trial["values"], strict=True),
+    )
 
 
 def _params_text(params: Mapping[str, Any]) -> str:
-    shown = {key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in params.items()}
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in shown.items()) or "the only point"
+    terms = []
+    for key, value in params.items():
+        shown = f"{value:.3g}" if isinstance(value, float) else value
+        terms.append(f"{key.rpartition('.')[2]}={shown}")
+    return " ".join(terms) or "the only point"
 
 
 def _cost(spent: Sequence[Mapping[str, float]]) -> str:
-    seconds, tokens = (sum(each[key] for each in spent) for key in ("train_seconds", "tokens"))
-    return f"{written(seconds, 'seconds')} of training and {written(tokens, 'count')} tokens"
+    seconds = written(sum(map(itemgetter("train_seconds"), spent)), "seconds")
+    tokens = written(sum(map(itemgetter("tokens"), spent)), "count")
+    return f"{seconds} of training and {tokens} tokens"

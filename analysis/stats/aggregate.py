@@ -1,25 +1,71 @@
-"""Turns runs into numbers over seeds: one summary and one reward curve per configuration."""
+"""Turns runs into numbers over seeds: one group, summary and curve for each configuration."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from analysis.data.load import Result, Run
-from analysis.stats.intervals import Estimate, Floats, Stratum, crossed, interquartile_mean, mean, mean_of, means_of_columns
+from analysis.data.load import REWARD, Run, Series, finished_runs, results_of
+from analysis.stats import intervals
+from analysis.stats.intervals import Estimate, Floats, Stratum, mean_of
+from efficient_rl.metrics import METRICS, Metric
+from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.labels import STRATEGY, make_labels, make_setting_labels
 
-MEASURE = ("model.", "task.", "eval.")  # accuracies under different values of these are not comparable
-COSTS: Mapping[str, Callable[[Result], float]] = {
-    "trainable_params": lambda result: result.trainable_params,
-    "mean_active_params": lambda result: result.mean_active_params,
-    "peak_memory_bytes": lambda result: result.peak_memory_bytes,
-    "train_seconds": lambda result: result.train_seconds,
-    "tokens": lambda result: result.tokens,
+MEASURE = ("model.", "task.", "eval.")  # accuracies under different values of these do not compare
+COSTS: Mapping[str, Metric] = {  # by their names in the report's files
+    "trainable_params": METRICS["params/trainable"],
+    "mean_active_params": METRICS["params/active"],
+    "peak_memory_bytes": METRICS["memory/total_peak_bytes"],
+    "train_seconds": METRICS["time/train_seconds"],
+    "tokens": METRICS["tokens"],
 }
+
+
+Item = TypeVar("Item")  # with a setting
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one configuration: they differ in nothing but the seed. At least one."""
+
+    label: str
+    setting: str
+    runs: tuple[Run, ...]
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.runs[0].params.get(STRATEGY, "?"))
+
+    @cached_property
+    def results(self) -> list[RunResult]:
+        """Those of the finished runs, in their order."""
+        return results_of(self.runs)
+
+    @cached_property
+    def by_seed(self) -> dict[str, RunResult]:
+        """The finished runs' results by seed."""
+        return {run.seed: run.result for run in self.runs if run.result is not None}
+
+    def values(self, attribute: str) -> Floats:
+        """An attribute of every result (seeds,)."""
+        return values_of(self.results, attribute)
+
+    def average(self, attribute: str) -> float:
+        """Mean of an attribute over seeds."""
+        return float(self.values(attribute).mean())
+
+    def series(self, metric: str) -> list[Series]:
+        """A metric of the finished runs that recorded it."""
+        runs = finished_runs(self.runs)
+        return [run.series[metric] for run in runs if metric in run.series]
 
 
 @dataclass(frozen=True)
@@ -32,9 +78,7 @@ class Summary:
     setting. Labels are unique within a setting.
     """
 
-    label: str
-    setting: str
-    strategy: str
+    group: Group
     seeds: int
     total_params: int
     accuracy: float
@@ -47,11 +91,27 @@ class Summary:
     problems: int
     reward: float
     costs: Mapping[str, Estimate]
+    reward_area: Estimate | None  # mean reward over the whole training
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others of its setting."""
+        return self.group.label
+
+    @property
+    def setting(self) -> str:
+        """What was measured on, where the sweep has several."""
+        return self.group.setting
 
     @property
     def name(self) -> str:
         """The label, with the setting where the sweep has several."""
         return f"{self.label}, {self.setting}" if self.setting else self.label
+
+    @property
+    def accuracy_estimate(self) -> Estimate:
+        """The accuracy with its interval."""
+        return Estimate(self.accuracy, self.accuracy_low, self.accuracy_high)
 
     @property
     def trainable_params(self) -> int:
@@ -81,60 +141,59 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A metric of one configuration at the steps that all its seeds have; arrays (steps,), no band with one seed."""
+    """A metric of one configuration at the steps that all its seeds have.
+
+    Arrays (steps,); no band with one seed. Every value is the mean of `window` steps, its own last.
+    """
 
     label: str
     setting: str
     seeds: int
-    window: int  # every value is the mean of so many steps, its own the last
+    window: int
     steps: NDArray[np.int64]
     mean: Floats
     low: Floats | None
     high: Floats | None
 
 
-@dataclass(frozen=True)
-class Group:
-    """The runs of one configuration: they differ in nothing but the seed. At least one."""
-
-    label: str
-    setting: str
-    strategy: str
-    runs: tuple[Run, ...]
-
-    @property
-    def results(self) -> list[Result]:
-        """Those of the finished runs, in their order."""
-        return [run.result for run in self.runs if run.result is not None]
-
-    def by_seed(self) -> dict[str, Result]:
-        """The finished runs' results by seed."""
-        return {str(run.params.get("seed")): run.result for run in self.runs if run.result is not None}
+def by_setting(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """What belongs to every setting, in its order."""
+    found = defaultdict(list)
+    for item in items:
+        found[attrgetter("setting")(item)].append(item)
+    return dict(found)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """The configurations, named, in the order of the runs."""
-    members: dict[str, list[Run]] = {}
+    members = defaultdict(list)
     for run in runs:
-        identity = {key: value for key, value in run.params.items() if key != "seed"}
-        members.setdefault(json.dumps(identity, sort_keys=True), []).append(run)
-    groups = [tuple(group) for group in members.values()]
-    params = [group[0].params for group in groups]
-    labels = zip(make_labels(params, MEASURE), make_setting_labels(params, MEASURE), groups, strict=True)
-    return [Group(label, setting, str(group[0].params.get(STRATEGY, "?")), group) for label, setting, group in labels]
+        members[run.identity()].append(run)
+    params = [group[0].params for group in members.values()]
+    labels, settings = make_labels(params, MEASURE), make_setting_labels(params, MEASURE)
+    return list(map(Group, labels, settings, map(tuple, members.values())))
 
 
 def summarize(runs: Sequence[Run]) -> list[Summary]:
-    """A summary for every configuration with a finished run, by setting and then from high to low accuracy.
-
-    Unfinished runs only take part in the naming.
-    """
-    summaries = [_summarize(group) for group in group_runs(runs) if group.results]
-    settings = list(dict.fromkeys(summary.setting for summary in summaries))
-    return sorted(summaries, key=lambda s: (settings.index(s.setting), -s.accuracy, s.trainable_params, s.label))
+    """A summary for every configuration with a finished run; unfinished ones help to name it."""
+    return summarize_groups(group_runs(runs))
 
 
-def accuracy_stratum(results: Sequence[Result]) -> Stratum:
+def summarize_groups(groups: Iterable[Group]) -> list[Summary]:
+    """A summary for every group with results, by setting and then from high to low accuracy."""
+    ranked = []
+    for members in by_setting(groups).values():
+        summaries = [_summarize(group) for group in members if group.results]
+        ranked += sorted(summaries, key=lambda s: (-s.accuracy, s.trainable_params, s.label))
+    return ranked
+
+
+def values_of(results: Sequence[RunResult], attribute: str) -> Floats:
+    """An attribute of every result (seeds,)."""
+    return np.fromiter(map(attrgetter(attribute), results), np.float64, len(results))
+
+
+def accuracy_stratum(results: Sequence[RunResult]) -> Stratum:
     """The accuracies of runs (seeds,), with what the choice of the problems adds.
 
     Where runs did not record which problems they solved, the standard error of one run stands for
@@ -142,80 +201,91 @@ def accuracy_stratum(results: Sequence[Result]) -> Stratum:
     """
     shares = right_shares(results)
     if shares is not None:
-        return crossed(shares)
-    scores = np.array([result.accuracy for result in results])
-    of_problems = float(np.mean([result.standard_error**2 for result in results]))
-    return Stratum(scores, of_problems, min(result.problems for result in results))
+        return intervals.crossed(shares)
+    of_problems = float(np.mean(values_of(results, "standard_error") ** 2))
+    problems = int(values_of(results, "problems").min())
+    return Stratum(values_of(results, "accuracy"), of_problems, problems)
 
 
-def gain_stratum(results: Sequence[Result]) -> Stratum:
+def gain_stratum(results: Sequence[RunResult]) -> Stratum:
     """The same of the accuracy gained over the model before training."""
-    after, before = right_shares(results), right_shares(results, before=True)
-    if after is not None and before is not None and after.shape == before.shape:
-        return crossed(after - before)
-    gains = np.array([result.accuracy - result.accuracy_before for result in results])
-    return Stratum(gains, accuracy_stratum(results).problem_variance, min(result.problems for result in results))
+    problem_by_problem = paired(right_shares(results), right_shares(results, "right_before"))
+    if problem_by_problem is not None:
+        return problem_by_problem
+    accuracy = accuracy_stratum(results)
+    problems = int(values_of(results, "problems").min())
+    return Stratum(values_of(results, "gain"), accuracy.problem_variance, problems)
 
 
-def right_shares(results: Sequence[Result], before: bool = False) -> Floats | None:
-    """Share of right samples (seeds, problems); None where it was not recorded or the problems are not the same."""
-    rows = [result.right_before if before else result.right for result in results]
-    alike = len({(len(row), result.samples) for row, result in zip(rows, results, strict=True)}) == 1
-    if not alike or len(rows[0]) < 2 or results[0].samples < 1:
+def right_shares(results: Sequence[RunResult], attribute: str = "right") -> Floats | None:
+    """Share of right samples (seeds, problems); None where not recorded, or of other problems."""
+    rows = list(map(attrgetter(attribute), results))
+    samples = results[0].samples
+    shapes = {(len(row), result.samples) for row, result in zip(rows, results, strict=True)}
+    if len(shapes) > 1 or len(rows[0]) < 2 or samples < 1:
         return None
-    return np.array(rows, dtype=np.float64) / results[0].samples
+    return np.array(rows, dtype=np.float64) / samples
 
 
-def curves(runs: Sequence[Run], metric: str, window: int = 1) -> list[Curve]:
-    """A metric's curve for every configuration with a finished run that has it, in the order of the runs.
+def paired(first: Floats | None, second: Floats | None) -> Stratum | None:
+    """`first` less `second`, shares (seeds, problems) of the same problems; None without them."""
+    if first is None or second is None or first.shape != second.shape:
+        return None
+    return intervals.crossed(first - second)
+
+
+def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]:
+    """A metric's curve for every group with a finished run that has it.
 
     Each value is the mean over the last `window` steps of a run, so the first ones have none.
     """
     if window < 1:
         raise ValueError(f"window={window} is below 1; use window=1 for no smoothing")
-    return [curve for group in group_runs(runs) if (curve := _curve(group, metric, window)) is not None]
+    found = (_curve(group, metric, window) for group in groups)
+    return [curve for curve in found if curve is not None]
 
 
 def _summarize(group: Group) -> Summary:
-    results = group.results
-
-    def average(name: str) -> float:
-        return float(np.mean([getattr(result, name) for result in results]))
-
-    stratum = accuracy_stratum(results)
-    accuracy = mean([stratum]).within(0.0, 1.0)
+    stratum = accuracy_stratum(group.results)
+    accuracy = intervals.mean([stratum]).within(0.0, 1.0)
+    costs = {name: mean_of(group.values(metric.attribute)).within(0, np.inf) for name, metric in COSTS.items()}
     return Summary(
-        label=group.label,
-        setting=group.setting,
-        strategy=group.strategy,
-        seeds=len(results),
-        total_params=round(average("total_params")),
-        accuracy=float(np.mean([result.accuracy for result in results])),
+        group=group,
+        seeds=len(group.results),
+        total_params=round(group.average("total_params")),
+        accuracy=group.average("accuracy"),
         accuracy_low=accuracy.low,
         accuracy_high=accuracy.high,
-        robust_accuracy=interquartile_mean([stratum]).within(0.0, 1.0),
-        accuracy_before=average("accuracy_before"),
-        gain=mean([gain_stratum(results)]).within(-1.0, 1.0),
-        greedy_accuracy=average("greedy_accuracy"),
-        problems=round(average("problems")),
-        reward=average("final_reward"),
-        costs={
-            name: mean_of(np.array([cost(result) for result in results])).within(0, np.inf) for name, cost in COSTS.items()
-        },
+        robust_accuracy=intervals.interquartile_mean([stratum]).within(0.0, 1.0),
+        accuracy_before=group.average("accuracy_before"),
+        gain=intervals.mean([gain_stratum(group.results)]).within(-1.0, 1.0),
+        greedy_accuracy=group.average("greedy_accuracy"),
+        problems=round(group.average("problems")),
+        reward=group.average("final_reward"),
+        costs=costs,
+        reward_area=_reward_area(group),
     )
+
+
+def _reward_area(group: Group) -> Estimate | None:
+    """Area under the reward curve by its length; None where no run recorded rewards."""
+    series = group.series(REWARD)
+    areas = [intervals.area_under_curve(each.steps.astype(float), each.values) for each in series]
+    return mean_of(np.array(areas)) if areas else None
 
 
 def _curve(group: Group, metric: str, window: int) -> Curve | None:
     """None where the finished runs of the group have fewer than `window` steps in common."""
-    recorded = [run.series[metric] for run in group.runs if run.result is not None and metric in run.series]
-    steps = recorded[0].steps if recorded else np.array([], dtype=np.int64)
-    for series in recorded[1:]:
-        steps = np.intersect1d(steps, series.steps)
-    if len(steps) < window or not len(steps):
+    recorded = group.series(metric)
+    if not recorded:
         return None
-    common = np.array([series.values[np.isin(series.steps, steps)] for series in recorded])
+    steps = reduce(np.intersect1d, map(attrgetter("steps"), recorded))
+    if len(steps) < window:
+        return None
+    common = np.array([each.values[np.isin(each.steps, steps)] for each in recorded])
     values = sliding_window_view(common, window, axis=1).mean(axis=-1)  # (seeds, steps)
-    low = high = None
+    centre, low, high = values.mean(axis=0), None, None
     if len(recorded) > 1:
-        _, low, high = means_of_columns(values)
-    return Curve(group.label, group.setting, len(recorded), window, steps[window - 1 :], values.mean(axis=0), low, high)
+        centre, low, high = intervals.means_of_columns(values)
+    seeds, kept = len(recorded), steps[window - 1 :]
+    return Curve(group.label, group.setting, seeds, window, kept, centre, low, high)

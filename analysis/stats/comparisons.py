@@ -1,38 +1,32 @@
-"""Compares configurations on common seeds: differences, whether they are real, and what each accuracy costs to reach."""
+"""Compares configurations on common seeds: differences, whether they are real, costs to a target."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, starmap
 from math import inf, isfinite
+from operator import attrgetter
+from statistics import median_low
 
 import numpy as np
 
-from analysis.data.load import ACCURACY, REWARD, SECONDS, TOKENS, Result, Run
-from analysis.stats.aggregate import Group, accuracy_stratum, right_shares
-from analysis.stats.intervals import (
-    Estimate,
-    Stratum,
-    area_under_curve,
-    crossed,
-    first_reaching,
-    holm,
-    interquartile_mean,
-    mean,
-    mean_of,
-    p_value,
-    probability_of_improvement,
-)
+from analysis.data.load import ACCURACY, SECONDS, TOKENS, Run, finished_runs
+from analysis.stats import intervals
+from analysis.stats.aggregate import Group, accuracy_stratum, by_setting, paired, right_shares, values_of
+from analysis.stats.intervals import Estimate, Stratum
+from efficient_rl.rundir.result import RunResult
 
 SIGNIFICANT = 0.05
-REACHED_SHARE = 0.9  # of the best configuration's gain: the accuracy whose price is asked for
+REACHED_SHARE = 0.9  # of the best configuration's gain: the target whose cost is asked for
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` less `second` in accuracy, on the seeds that both finished; `holm_p` is corrected for all pairs of the family.
+    """`first` less `second` in accuracy, on the seeds that both finished.
 
-    `improvement` is the chance that a run of `first` beats one of `second`. `over_problems`: the
-    interval covers the choice of the problems too, not of the seeds alone.
+    `holm_p` is corrected for all pairs of the family. `improvement` is the chance that a run of
+    `first` beats one of `second`. `over_problems`: the interval covers the choice of the problems
+    too, not of the seeds alone.
     """
 
     first: str
@@ -50,10 +44,16 @@ class Difference:
         """Whether the data tell the two apart."""
         return self.holm_p < SIGNIFICANT
 
+    def against(self, label: str) -> tuple[str, Estimate]:
+        """The other of the pair, and its accuracy less that of `label` in percentage points."""
+        if self.second == label:
+            return self.first, self.accuracy.mapped(lambda share: 100 * share)
+        return self.second, self.accuracy.mapped(lambda share: -100 * share)
+
 
 @dataclass(frozen=True)
-class Price:
-    """What it took to reach an accuracy: medians over seeds, infinite where most seeds did not reach it."""
+class CostToTarget:
+    """What it took to reach an accuracy: medians over seeds, infinite where most did not reach it."""
 
     label: str
     setting: str
@@ -65,7 +65,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Across:
+class AcrossSettings:
     """One configuration over all settings of a sweep: tasks or models, each a stratum of its own."""
 
     label: str
@@ -74,107 +74,97 @@ class Across:
     robust_accuracy: Estimate
 
 
-def differences(groups: Sequence[Group]) -> list[Difference]:
-    """Every pair of configurations of one setting with at least two common seeds; p-values corrected within the setting."""
+def differences(groups: Iterable[Group]) -> list[Difference]:
+    """Every pair of a setting with at least two common seeds, corrected within the setting."""
     found: list[Difference] = []
-    for setting in dict.fromkeys(group.setting for group in groups):
-        named = [(group.label, group.by_seed()) for group in groups if group.setting == setting]
-        pairs = [compare(one, other, setting) for one, other in combinations(named, 2)]
-        found += corrected([pair for pair in pairs if pair is not None])
+    for members in by_setting(groups).values():
+        pairs = starmap(compare, combinations(members, 2))
+        found += corrected(list(filter(None, pairs)))
     return found
 
 
-def compare(
-    first: tuple[str, Mapping[str, Result]], second: tuple[str, Mapping[str, Result]], setting: str = ""
-) -> Difference | None:
-    """Two configurations, each a name and results by seed; None with fewer than two common seeds. `holm_p` is still p."""
-    seeds = sorted(first[1].keys() & second[1].keys())
-    if len(seeds) < 2:
+def compare(first: Group, second: Group) -> Difference | None:
+    """Two configurations; None with fewer than two common seeds. `holm_p` is still p."""
+    ours, theirs = common_results(first, second)
+    if len(ours) < 2:
         return None
-    ours, theirs = [first[1][seed] for seed in seeds], [second[1][seed] for seed in seeds]
-    of_ours, of_theirs = right_shares(ours), right_shares(theirs)
-    over_problems = of_ours is not None and of_theirs is not None and of_ours.shape == of_theirs.shape
-    if of_ours is not None and of_theirs is not None and over_problems:
-        stratum = crossed(of_ours - of_theirs)
-    else:
-        stratum = Stratum(np.array([one.accuracy - other.accuracy for one, other in zip(ours, theirs, strict=True)]))
-    p = p_value([stratum])
-    scores = [[np.array([result.accuracy for result in side])] for side in (ours, theirs)]
-    improvement = probability_of_improvement(scores[0], scores[1])
-    difference = mean([stratum]).within(-1.0, 1.0)
-    return Difference(first[0], second[0], setting, len(seeds), difference, p, p, improvement, over_problems)
+    accuracies, others = values_of(ours, "accuracy"), values_of(theirs, "accuracy")
+    by_problem = paired(right_shares(ours), right_shares(theirs))
+    stratum = by_problem or Stratum(accuracies - others)
+    p = intervals.p_value([stratum])
+    return Difference(
+        first=first.label,
+        second=second.label,
+        setting=first.setting,
+        seeds=len(ours),
+        accuracy=intervals.mean([stratum]).within(-1.0, 1.0),
+        p=p,
+        holm_p=p,
+        improvement=intervals.probability_of_improvement([accuracies], [others]),
+        over_problems=by_problem is not None,
+    )
+
+
+def common_results(first: Group, second: Group) -> tuple[list[RunResult], list[RunResult]]:
+    """The results of both on the seeds that both finished, in the same order."""
+    seeds = sorted(first.by_seed.keys() & second.by_seed.keys())
+    ours, theirs = map(first.by_seed.__getitem__, seeds), map(second.by_seed.__getitem__, seeds)
+    return list(ours), list(theirs)
 
 
 def corrected(family: Sequence[Difference]) -> list[Difference]:
     """The same differences with Holm's correction for all of them."""
-    adjusted = holm([difference.p for difference in family])
-    return [replace(difference, holm_p=p) for difference, p in zip(family, adjusted, strict=True)]
+    adjusted = intervals.holm(list(map(attrgetter("p"), family)))
+    return [replace(each, holm_p=p) for each, p in zip(family, adjusted, strict=True)]
 
 
-def across_settings(groups: Sequence[Group]) -> list[Across]:
-    """Every configuration that finished in all of at least two settings, from high to low mean accuracy."""
-    settings = {group.setting for group in groups}
+def across_settings(groups: Sequence[Group]) -> list[AcrossSettings]:
+    """Every configuration finished in all of two settings or more, by falling mean accuracy."""
+    settings = len(by_setting(groups))
+    strata = defaultdict(list)
+    for group in groups:
+        if group.results:
+            strata[group.label].append(accuracy_stratum(group.results))
     found = []
-    for label in dict.fromkeys(group.label for group in groups):
-        strata = [accuracy_stratum(group.results) for group in groups if group.label == label and group.results]
-        if len(strata) == len(settings) > 1:
-            robust = interquartile_mean(strata).within(0.0, 1.0)
-            found.append(Across(label, len(strata), mean(strata).within(0.0, 1.0), robust))
+    for label, own in strata.items():
+        if len(own) == settings > 1:
+            accuracy, robust = intervals.mean(own), intervals.interquartile_mean(own)
+            ends = accuracy.within(0.0, 1.0), robust.within(0.0, 1.0)
+            found.append(AcrossSettings(label, settings, *ends))
     return sorted(found, key=lambda each: -each.accuracy.value)
 
 
-def prices(groups: Sequence[Group], target: float | None = None) -> list[Price]:
-    """Tokens and seconds of training until the first measurement of an accuracy; runs measure it every `eval.steps`.
+def costs_to_target(groups: Iterable[Group], target: float | None = None) -> list[CostToTarget]:
+    """Tokens and seconds until the first measurement of an accuracy, one each `eval.steps`.
 
     Without a target: in every setting what REACHED_SHARE of the best configuration's gain makes of
     the accuracy before.
     """
-    found = []
-    for setting in dict.fromkeys(group.setting for group in groups):
-        members = [group for group in groups if group.setting == setting and group.results]
-        if not members:
-            continue
-        best = max(members, key=lambda group: _average(group, "accuracy"))
-        before, after = _average(best, "accuracy_before"), _average(best, "accuracy")
-        wanted = before + REACHED_SHARE * (after - before) if target is None else target
-        if after > before or target is not None:
-            found += [_price(group, wanted) for group in members]
+    found: list[CostToTarget] = []
+    for members in by_setting(filter(attrgetter("results"), groups)).values():
+        best = max(members, key=lambda group: group.average("accuracy"))
+        before, gain = best.average("accuracy_before"), best.average("gain")
+        wanted = before + REACHED_SHARE * gain if target is None else target
+        if gain > 0 or target is not None:
+            found += [_cost_to_target(group, wanted) for group in members]
     return found
 
 
-def reward_areas(groups: Sequence[Group]) -> dict[tuple[str, str], Estimate]:
-    """Mean reward over the whole training (area under the curve by its length), by (label, setting)."""
-    found = {}
-    for group in groups:
-        series = [run.series[REWARD] for run in group.runs if run.result is not None and REWARD in run.series]
-        if series:
-            areas = [area_under_curve(each.steps.astype(float), each.values) for each in series]
-            found[group.label, group.setting] = mean_of(np.array(areas))
-    return found
+def _cost_to_target(group: Group, target: float) -> CostToTarget:
+    runs = finished_runs(group.runs)
+    tokens = [_cost_until(run, TOKENS, target) for run in runs]
+    seconds = [_cost_until(run, SECONDS, target) for run in runs]
+    # The lower median, so that infinite values have no part in a mean.
+    medians = median_low(tokens), median_low(seconds)
+    reached = sum(map(isfinite, seconds))
+    return CostToTarget(group.label, group.setting, target, *medians, reached, len(runs))
 
 
-def _average(group: Group, name: str) -> float:
-    return float(np.mean([getattr(result, name) for result in group.results]))
-
-
-def _price(group: Group, target: float) -> Price:
-    runs = [run for run in group.runs if run.result is not None]
-    tokens = [_cost_until(run, TOKENS, target, running=False) for run in runs]
-    seconds = [_cost_until(run, SECONDS, target, running=True) for run in runs]
-    reached = sum(isfinite(each) for each in seconds)
-    return Price(group.label, group.setting, target, _median(tokens), _median(seconds), reached, len(runs))
-
-
-def _median(values: Sequence[float]) -> float:
-    """The lower median, so that infinite values have no part in a mean."""
-    return sorted(values)[(len(values) - 1) // 2]
-
-
-def _cost_until(run: Run, metric: str, target: float, running: bool) -> float:
-    """What a metric of the steps has come to (`running`: summed up) when the accuracy first reached the target."""
+def _cost_until(run: Run, metric: str, target: float) -> float:
+    """What a metric of the steps has come to when the accuracy first reached the target."""
     if ACCURACY not in run.series or metric not in run.series:
         return inf
     measured, spent = run.series[ACCURACY], run.series[metric]
-    totals = np.cumsum(spent.values) if running else spent.values
+    totals = np.cumsum(spent.values) if metric == SECONDS else spent.values  # tokens are a total
     places = np.searchsorted(spent.steps, measured.steps, side="right")
-    return first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)
+    return intervals.first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)

@@ -1,4 +1,4 @@
-"""The statistics of the report: arrays of scores in, estimates with 95% intervals out.
+"""Owns the statistics of the report: arrays of scores in, estimates with 95% intervals out.
 
 Seeds are few, and the percentile bootstrap is too narrow for few (5 seeds: about 85% instead of
 95%). Means therefore have Student's interval, robust means that of Tukey and McLaughlin or, over
@@ -6,9 +6,12 @@ several strata, a stratified bootstrap with widened percentiles. `python -m benc
 counts how often each holds the truth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, sqrt
+from operator import attrgetter
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +24,8 @@ LEVEL = 0.95
 RESAMPLES = 2_000
 TRIM = 0.25
 EDGE = 1e-9
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
+Part: TypeAlias = tuple[float, int]  # of the variance of a mean, with its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,38 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, where there is an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval; where there is none, the value twice."""
+        return self.interval or (self.value, self.value)
+
+    def holds(self, value: float) -> bool:
+        """Whether there is an interval and it holds the value."""
+        low, high = self.interval or (inf, -inf)
+        return low <= value <= high
+
     def within(self, least: float, most: float) -> "Estimate":
         """The same with an interval that ends at the bounds of what is measured."""
         if self.low is None or self.high is None:
             return self
         return Estimate(self.value, max(least, self.low), min(most, self.high))
 
+    def mapped(self, function: Callable[[float], float]) -> "Estimate":
+        """Value and interval after a monotonic function, rising or falling."""
+        if self.low is None or self.high is None:
+            return Estimate(function(self.value))
+        low, high = sorted((function(self.low), function(self.high)))
+        return Estimate(function(self.value), low, high)
+
 
 @dataclass(frozen=True, eq=False)
 class Stratum:
-    """Scores of runs that differ in the seed alone, shape (seeds,), on one set of problems that all of them share.
+    """Scores (seeds,) of runs that differ in the seed alone, on one set of problems.
 
     `problem_variance` is what the choice of the problems adds to the variance of the mean, which
     the scores cannot show; 0 where it is not known. `problems` is how many there are.
@@ -55,6 +81,16 @@ class Stratum:
     def mean(self) -> float:
         """The mean over seeds."""
         return float(self.scores.mean())
+
+    @property
+    def of_seeds(self) -> Part:
+        """What the seeds add to the variance of the mean."""
+        return float(self.scores.var(ddof=1)) / len(self.scores), len(self.scores) - 1
+
+    @property
+    def of_problems(self) -> list[Part]:
+        """What the choice of the problems adds, where it is known."""
+        return [(self.problem_variance, self.problems - 1)] if self.problem_variance > 0 else []
 
 
 def crossed(shares: Floats) -> Stratum:
@@ -72,14 +108,13 @@ def crossed(shares: Floats) -> Stratum:
     residual = shares - scores[:, None] - by_problem[None, :] + shares.mean()
     of_problems = seeds * by_problem.var(ddof=1)
     of_residual = float((residual**2).sum()) / ((seeds - 1) * (problems - 1))
-    return Stratum(scores, max(0.0, float(of_problems - of_residual)) / (seeds * problems), problems)
+    variance = max(0.0, float(of_problems - of_residual)) / (seeds * problems)
+    return Stratum(scores, variance, problems)
 
 
 def mean(strata: Sequence[Stratum]) -> Estimate:
-    """The mean of the strata's means with Student's interval; degrees of freedom by Welch and Satterthwaite."""
-    centre = float(np.mean([stratum.mean for stratum in strata]))
-    parts = _parts(strata)
-    return Estimate(centre) if parts is None else _with_interval(centre, parts)
+    """The mean of the strata's means with Student's interval."""
+    return _with_interval(_centre(strata), _parts(strata), len(strata))
 
 
 def mean_of(values: Floats) -> Estimate:
@@ -87,18 +122,24 @@ def mean_of(values: Floats) -> Estimate:
     return mean([Stratum(values)])
 
 
+def mean_of_shares(values: Floats) -> Estimate:
+    """The mean of values (seeds,), or over both factors of (seeds, problems)."""
+    return mean([crossed(values) if values.ndim > 1 else Stratum(values)])
+
+
 def p_value(strata: Sequence[Stratum]) -> float:
-    """Two-sided p-value of a mean of 0; with differences of pairs this is the paired t-test. 1 with one seed."""
-    centre = float(np.mean([stratum.mean for stratum in strata]))
-    parts = _parts(strata)
-    if parts is None or centre == 0.0:
+    """Two-sided p-value of a mean of 0; of differences of pairs the paired t-test; 1 with one seed."""
+    centre, parts = _centre(strata), _parts(strata)
+    if not parts or centre == 0.0:
         return 1.0
     error, freedom = _error(parts)
-    return 0.0 if error == 0.0 else float(2 * student.sf(abs(centre) / error, freedom))
+    if error == 0.0:
+        return 0.0
+    return float(2 * student.sf(abs(centre) * len(strata) / error, freedom))
 
 
 def ratio_of_means(numerators: Floats, denominators: Floats) -> Estimate:
-    """Mean of one over the mean of the other, pair by pair of the same seeds, with Fieller's interval (1954).
+    """Mean of one over the mean of the other, in pairs of a seed, with Fieller's interval (1954).
 
     Both (seeds,), or (seeds, problems) with the same problems. The interval holds the ratios r for
     which the mean of numerator - r denominator may be 0; it ends at 0 and at infinity where the
@@ -107,33 +148,30 @@ def ratio_of_means(numerators: Floats, denominators: Floats) -> Estimate:
     if denominators.mean() <= 0:
         return Estimate(inf)
     value = float(numerators.mean() / denominators.mean())
-
-    def rest(ratio: float) -> tuple[float, float]:
-        left = numerators - ratio * denominators
-        found = mean([crossed(left) if left.ndim > 1 else Stratum(left)])
-        return (found.value if found.low is None else found.low, found.value if found.high is None else found.high)
-
     if len(numerators) < 2:
         return Estimate(value)
+
+    def end(ratio: float, side: int) -> float:
+        return mean_of_shares(numerators - ratio * denominators).ends[side]
+
     low, high = value, max(value, EDGE)
-    while low > EDGE and rest(low)[0] <= 0:
+    while low > EDGE and end(low, 0) <= 0:
         low /= 2
-    while high < 1 / EDGE and rest(high)[1] >= 0:
+    while high < 1 / EDGE and end(high, 1) >= 0:
         high *= 2
-    return Estimate(
-        value,
-        brentq(lambda ratio: rest(ratio)[0], low, value) if low > EDGE else 0.0,
-        brentq(lambda ratio: rest(ratio)[1], value, high) if high < 1 / EDGE else inf,
-    )
+    least = brentq(end, low, value, args=(0,)) if low > EDGE else 0.0
+    most = brentq(end, value, high, args=(1,)) if high < 1 / EDGE else inf
+    return Estimate(value, least, most)
 
 
 def means_of_columns(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean, low and high of every column of values (seeds, columns) by Student; ValueError with fewer than 2 seeds."""
+    """Mean, low and high by Student of every column of (seeds, columns); ValueError for one seed."""
     count = len(values)
     if count < 2:
         raise ValueError(f"{count} value has no spread; an interval needs at least 2")
     centre = values.mean(axis=0)
-    half = float(student.ppf((1 + LEVEL) / 2, count - 1)) * values.std(axis=0, ddof=1) / sqrt(count)
+    spread = values.std(axis=0, ddof=1) / sqrt(count)
+    half = float(student.ppf((1 + LEVEL) / 2, count - 1)) * spread
     return centre, centre - half, centre + half
 
 
@@ -145,37 +183,34 @@ def interquartile_mean(strata: Sequence[Stratum], resamples: int = RESAMPLES) ->
     bootstrap whose percentiles are those that give a mean Student's width (Hesterberg,
     arXiv:1411.5279).
     """
-    scores = [stratum.scores for stratum in strata]
+    scores = list(map(attrgetter("scores"), strata))
+    counts = np.array(list(map(len, scores)))
     value = float(trim_mean(np.concatenate(scores), TRIM))
-    if min(map(len, scores)) < 2:
+    if counts.min() < 2:
         return Estimate(value)
     if len(strata) == 1:
-        count, cut = len(scores[0]), int(TRIM * len(scores[0]))
-        ordered = np.sort(scores[0])
-        winsorized = np.clip(ordered, ordered[cut], ordered[-cut - 1])
-        variance = float(winsorized.var(ddof=1)) / count / (1 - 2 * cut / count) ** 2
-        if cut:
-            variance *= count / (count - 1)
-        return _with_interval(value, [(variance, count - 2 * cut - 1), *_problem_parts(strata)])
+        return _with_interval(value, [_winsorized(scores[0]), *strata[0].of_problems])
     rng = np.random.default_rng(0)
-    drawn = [
-        s.scores[rng.integers(0, len(s.scores), (resamples, len(s.scores)))]
-        + rng.normal(0.0, sqrt(s.problem_variance), (resamples, 1))
-        for s in strata
-    ]
+    drawn = []
+    for stratum, count in zip(strata, counts, strict=True):
+        places = rng.integers(0, count, (resamples, count))
+        problems = rng.normal(0.0, sqrt(stratum.problem_variance), (resamples, 1))
+        drawn.append(stratum.scores[places] + problems)
     means = trim_mean(np.concatenate(drawn, axis=1), TRIM, axis=1)
-    low, high = np.quantile(means, _widened_tails(list(map(len, scores))))
+    low, high = np.quantile(means, _widened_tails(counts))
     return Estimate(value, float(low), float(high))
 
 
 def probability_of_improvement(better: Sequence[Floats], worse: Sequence[Floats]) -> Estimate:
-    """Chance that a run of one beats a run of the other, ties half, averaged over strata (arXiv:2108.13264).
+    """Chance that a run of one beats a run of the other, ties half, over strata (arXiv:2108.13264).
 
     Arrays (seeds,) by stratum. A bootstrap's interval is a point where the two are apart, so it is
     Newcombe's score interval instead (2006, method 5), at all seeds together.
     """
-    pairs = [np.sign(x[:, None] - y[None, :]) for x, y in zip(better, worse, strict=True)]
-    value = float(np.mean([(1 + signs.mean()) / 2 for signs in pairs]))
+    chances = []
+    for ours, theirs in zip(better, worse, strict=True):
+        chances.append((1 + np.sign(ours[:, None] - theirs[None, :]).mean()) / 2)
+    value = float(np.mean(chances))
     first, second = sum(map(len, better)), sum(map(len, worse))
     if min(first, second) < 2:
         return Estimate(value)
@@ -183,22 +218,25 @@ def probability_of_improvement(better: Sequence[Floats], worse: Sequence[Floats]
     spare = (first + second) / 2 - 1
 
     def beyond(theta: float) -> float:
-        variance = theta * (1 - theta) * (1 + spare * ((1 - theta) / (2 - theta) + theta / (1 + theta))) / (first * second)
+        extra = spare * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        variance = theta * (1 - theta) * (1 + extra) / (first * second)
         return (value - theta) ** 2 - z**2 * variance
 
-    inside = min(max(value, EDGE), 1 - EDGE)  # at the very ends the variance is 0, which is a root of its own
+    # At the very ends the variance is 0, which is a root of its own.
+    inside = min(max(value, EDGE), 1 - EDGE)
     low = brentq(beyond, 0.0, inside) if value > 0 else 0.0
     high = brentq(beyond, inside, 1.0) if value < 1 else 1.0
     return Estimate(value, float(low), float(high))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values after Holm's correction (1979) for asking so many questions at once, in the same order."""
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+    """p-values after Holm's correction (1979) for asking several questions, in the same order."""
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * values[order]))
+    return list(map(float, adjusted))
 
 
 def area_under_curve(steps: Floats, values: Floats) -> float:
@@ -216,7 +254,10 @@ def first_reaching(costs: Floats, values: Floats, target: float) -> float:
 
 @dataclass(frozen=True)
 class Fit:
-    """value = intercept + slope log10(size), by least squares; `slope` is per tenfold, `r_squared` the share explained."""
+    """value = intercept + slope log10(size), by least squares.
+
+    `slope` is per tenfold, `r_squared` the share of the variance that it explains.
+    """
 
     slope: Estimate
     intercept: float
@@ -225,43 +266,60 @@ class Fit:
 
 
 def scaling_fit(sizes: Floats, values: Floats) -> Fit | None:
-    """A line of values against the logarithm of sizes, both (configurations,); None with fewer than three sizes."""
+    """A line of values over log10 of sizes, both (configurations,); None below three sizes."""
     if len(np.unique(sizes)) < 3:
         return None
     found = linregress(np.log10(sizes), values)
     half = float(student.ppf((1 + LEVEL) / 2, len(sizes) - 2)) * float(found.stderr)
     slope = float(found.slope)
     r_squared = 0.0 if np.ptp(values) == 0 else float(found.rvalue) ** 2
-    return Fit(Estimate(slope, slope - half, slope + half), float(found.intercept), r_squared, len(sizes))
+    estimate = Estimate(slope, slope - half, slope + half)
+    return Fit(estimate, float(found.intercept), r_squared, len(sizes))
 
 
-def _parts(strata: Sequence[Stratum]) -> list[tuple[float, float]] | None:
-    """What the variance of the mean of means is made of, each with its degrees of freedom; None with one seed somewhere."""
+def _centre(strata: Sequence[Stratum]) -> float:
+    return float(np.mean(list(map(attrgetter("mean"), strata))))
+
+
+def _parts(strata: Sequence[Stratum]) -> list[Part]:
+    """What the variance of the sum of the strata's means is made of; empty with one seed somewhere."""
     if min(len(stratum.scores) for stratum in strata) < 2:
-        return None
-    of_seeds = [(float(s.scores.var(ddof=1)) / len(s.scores) / len(strata) ** 2, float(len(s.scores) - 1)) for s in strata]
-    return of_seeds + _problem_parts(strata)
+        return []
+    of_seeds = list(map(attrgetter("of_seeds"), strata))
+    return of_seeds + list(chain.from_iterable(map(attrgetter("of_problems"), strata)))
 
 
-def _problem_parts(strata: Sequence[Stratum]) -> list[tuple[float, float]]:
-    return [(s.problem_variance / len(strata) ** 2, float(s.problems - 1)) for s in strata if s.problem_variance > 0]
+def _winsorized(scores: Floats) -> Part:
+    """The variance of a trimmed mean, by Tukey and McLaughlin."""
+    count = len(scores)
+    cut = int(TRIM * count)
+    ordered = np.sort(scores)
+    clipped = np.clip(ordered, ordered[cut], ordered[-cut - 1])
+    variance = float(clipped.var(ddof=1)) / count / (1 - 2 * cut / count) ** 2
+    return variance * count / (count - 1) if cut else variance, count - 2 * cut - 1
 
 
-def _error(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _error(parts: Sequence[Part]) -> tuple[float, float]:
     """Standard error and degrees of freedom (Welch and Satterthwaite) of a sum of variances."""
-    variance = sum(part for part, _ in parts)
-    return (sqrt(variance), variance**2 / sum(part**2 / free for part, free in parts)) if variance > 0 else (0.0, inf)
+    variances, freedoms = np.array(parts, dtype=np.float64).T
+    total = float(variances.sum())
+    if total == 0.0:
+        return 0.0, inf
+    return sqrt(total), total**2 / float((variances**2 / freedoms).sum())
 
 
-def _with_interval(centre: float, parts: Sequence[tuple[float, float]]) -> Estimate:
+def _with_interval(centre: float, parts: Sequence[Part], strata: int = 1) -> Estimate:
+    """The centre with Student's interval, where there are parts; they are those of `strata` summed up."""
+    if not parts:
+        return Estimate(centre)
     error, freedom = _error(parts)
-    half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+    half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error / strata
     return Estimate(centre, centre - half, centre + half)
 
 
-def _widened_tails(counts: Sequence[int]) -> tuple[float, float]:
+def _widened_tails(counts: NDArray[np.int64]) -> tuple[float, float]:
     """The percentiles between which a bootstrap of means has the width of Student's interval."""
-    freedom = sum(count - 1 for count in counts)
-    widened = float(student.ppf((1 + LEVEL) / 2, freedom)) * sqrt(sum(counts) / freedom)
+    freedom = int((counts - 1).sum())
+    widened = float(student.ppf((1 + LEVEL) / 2, freedom)) * sqrt(counts.sum() / freedom)
     tail = float(norm.sf(widened))
     return tail, 1 - tail

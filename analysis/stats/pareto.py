@@ -1,7 +1,9 @@
-"""Finds the configurations that no other one beats: lower cost, higher accuracy; and how sure that is."""
+"""Finds the Pareto front of low cost and high accuracy, and how sure it is."""
 
 from collections.abc import Sequence
+from itertools import compress
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,12 @@ from analysis.stats.intervals import RESAMPLES, Floats
 
 
 def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -> list[Summary]:
-    """The summaries that no other dominates, cheapest first; equal ones stay together. `cost` is a key of COSTS."""
+    """Those that no other dominates, cheapest first; equal ones stay. `cost` is a key of COSTS."""
     if not summaries:
         return []
-    found = on_front(
-        np.array([[summary.costs[cost].value for summary in summaries]]), np.array([[s.accuracy for s in summaries]])
-    )[0]
-    front = [summary for summary, on in zip(summaries, found, strict=True) if on]
+    costs = np.array([[summary.costs[cost].value for summary in summaries]])
+    accuracies = np.array([list(map(attrgetter("accuracy"), summaries))])
+    front = compress(summaries, on_front(costs, accuracies)[0])
     return sorted(front, key=lambda summary: (summary.costs[cost].value, summary.label))
 
 
@@ -46,17 +47,19 @@ def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
 
 
 def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resamples: int = RESAMPLES) -> Floats | None:
-    """How often each configuration is on the front when its seeds are drawn anew; arrays (seeds,) for each configuration.
+    """How often each configuration is on the front when its seeds are drawn anew.
 
-    Cost and value are drawn together. None where every configuration has one seed.
+    Arrays (seeds,) for each configuration. Cost and value are drawn together. None where every
+    configuration has one seed.
     """
-    if all(len(each) < 2 for each in values):
+    if max(map(len, values)) < 2:
         return None
     rng = np.random.default_rng(0)
     drawn_costs, drawn_values = np.empty((2, resamples, len(values)))
     for column, (cost, value) in enumerate(zip(costs, values, strict=True)):
         draws = rng.integers(0, len(value), (resamples, len(value)))
-        drawn_costs[:, column], drawn_values[:, column] = cost[draws].mean(axis=1), value[draws].mean(axis=1)
+        drawn_costs[:, column] = cost[draws].mean(axis=1)
+        drawn_values[:, column] = value[draws].mean(axis=1)
     share: Floats = on_front(drawn_costs, drawn_values).mean(axis=0)
     return share
 

@@ -1,4 +1,4 @@
-"""Expands a Hydra command line into plain configurations: each combination of group choices is composed once."""
+"""Expands a Hydra command line into plain configurations; composes each set of choices once."""
 
 import copy
 import itertools
@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from efficient_rl.config.options import config_folder, group_options
+from efficient_rl.config.options import config_folder, group_options, items_of
 from efficient_rl.config.overrides import Axis, Override, axis_of, parse_overrides
 from efficient_rl.errors import ConfigError, did_you_mean
 
@@ -25,14 +25,14 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Point:
-    """One composed configuration: the whole tree without open references, and the options chosen in every group."""
+    """One composed configuration without open references, and the option chosen in each group."""
 
     config: Tree
     choices: Mapping[str, str]
 
 
 class Composer:
-    """Composes configurations from the shipped options and those in `extra_folder`; each set of choices once."""
+    """Composes the shipped options and those in `extra_folder`; each set of choices once."""
 
     def __init__(self, extra_folder: str | None = None) -> None:
         self._folder = extra_folder
@@ -66,7 +66,7 @@ class Composer:
         return self._cache[overrides]
 
     def point(self, chosen: Sequence[tuple[Axis, Any]]) -> tuple[Point, set[str]]:
-        """The configuration with one value for each axis, and the keys of the values that it has no place for."""
+        """The configuration for one value of each axis, and the keys that it has no place for."""
         tree, choices = self.choose(tuple(str(value) for axis, value in chosen if axis.composed))
         config = copy.deepcopy(tree)
         unused = set()
@@ -164,7 +164,7 @@ def _set(tree: Tree, key: str, value: Any) -> None:
 
 
 def _resolved(tree: Tree) -> Tree:
-    """The tree with every `${a.b}` replaced; anything richer than a plain reference is left to OmegaConf."""
+    """The tree with every `${a.b}` replaced; OmegaConf does what is more than a plain reference."""
     open_references = list(_strings(tree))
     if not open_references:
         return tree
@@ -186,8 +186,7 @@ def _resolved(tree: Tree) -> Tree:
 
 def _strings(node: Any) -> Iterator[tuple[Any, Any, str]]:
     """Every string with a reference: its container, its key and itself."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
+    for key, value in items_of(node):
         if isinstance(value, str) and "${" in value:
             yield node, key, value
         else:

@@ -1,8 +1,9 @@
-"""Rules that say which combinations of a sweep to keep: comparisons over configuration values, parsed and never executed."""
+"""Filters of sweeps: comparisons over configuration values, parsed and never executed."""
 
 import ast
 import operator
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from typing import Any
 
 from efficient_rl.errors import ConfigError, did_you_mean
@@ -24,13 +25,12 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Mod: operator.mod,
 }
-
-
 MISSING = object()  # a value that this combination does not have
+ALL_OF, ANY_OF = (False, None, True), (True, None, False)  # which truth of the parts wins
 
 
 def keeps(rule: str, values: Mapping[str, Any], known: Collection[str]) -> bool:
-    """Whether a combination with the flat `values` fulfils the rule, e.g. `strategy.k < 3 or strategy.name == "lora"`.
+    """Whether a combination fulfils the rule, e.g. `strategy.k < 3 or strategy.name == "lora"`.
 
     What the rule says about a value that this combination lacks (k of LoRA) is neither true nor
     false, and only a false rule drops a combination. A name outside `known`, the names of all
@@ -50,23 +50,23 @@ def _truth(node: ast.expr, values: Mapping[str, Any], known: Collection[str]) ->
     match node:
         case ast.BoolOp(op=ast.And(), values=parts):
             truths = [_truth(part, values, known) for part in parts]
-            return False if False in truths else None if None in truths else True
+            return min(truths, key=ALL_OF.index)
         case ast.BoolOp(op=ast.Or(), values=parts):
             truths = [_truth(part, values, known) for part in parts]
-            return True if True in truths else None if None in truths else False
+            return min(truths, key=ANY_OF.index)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             truth = _truth(operand, values, known)
             return None if truth is None else not truth
         case ast.Compare(left=first, ops=operators, comparators=others):
             terms = [_value(term, values, known) for term in (first, *others)]
-            if any(term is MISSING for term in terms):
+            if MISSING in terms:
                 return None
-            pairs = zip(terms, operators, terms[1:], strict=False)
-            if unknown := [sign for sign in operators if type(sign) not in COMPARISONS]:
-                raise ConfigError(
-                    f"filter: {type(unknown[0]).__name__.lower()} is not allowed; use == != < <= > >= in, not in"
-                )
-            return all(COMPARISONS[type(compare)](left, right) for left, compare, right in pairs)
+            for sign in operators:
+                if type(sign) not in COMPARISONS:
+                    name = type(sign).__name__.lower()
+                    raise ConfigError(f"filter: {name} is not allowed; use == != < <= > >= in, not in")
+            compare = map(COMPARISONS.__getitem__, map(type, operators))
+            return all(holds(*pair) for holds, pair in zip(compare, pairwise(terms), strict=True))
     value = _value(node, values, known)
     if value is MISSING:
         return None

@@ -1,5 +1,6 @@
 """Finds the options of the configuration groups, shipped and own."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ def load_option(group: str, name: str) -> Tree:
 
 def group_options(folder: str | None = None) -> dict[str, list[str]]:
     """The options of every group, from the shipped folder and `folder`."""
-    roots = [config_folder("conf"), *([Path(folder)] if folder else [])]
+    files = [*config_folder("conf").glob("*/*.yaml")]
+    if folder:
+        files += Path(folder).glob("*/*.yaml")
     options: dict[str, set[str]] = {}
-    for root in roots:
-        for path in root.glob("*/*.yaml"):
-            options.setdefault(path.parent.name, set()).add(path.stem)
+    for path in files:
+        options.setdefault(path.parent.name, set()).add(path.stem)
     return {group: sorted(names) for group, names in sorted(options.items())}
+
+
+def items_of(node: Any) -> Iterable[tuple[Any, Any]]:
+    """The items of a dictionary or a list, keys or positions first; none of other values."""
+    if isinstance(node, list):
+        return enumerate(node)
+    return node.items() if isinstance(node, dict) else ()

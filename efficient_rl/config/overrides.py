@@ -1,5 +1,6 @@
 """Parses the overrides of a command line, once, with Hydra's own parser: keys, values, and what is swept."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from hydra.errors import HydraException
 from efficient_rl.errors import ConfigError
 
 EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
+RENAMED = re.compile(r"^launcher\.(?=(notify|stall_minutes|requeue_stalled|retries|max_gpu_hours)=)")  # in 0.1
 OPEN = (*EXTENSIBLE, "search.sampler", "search.pruner")  # below these a command line may add arguments of the targets
 
 
@@ -47,7 +49,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Axis:
-    """One override with all values it takes; those of an interval, in `span`, cannot be listed."""
+    """One override with all values it takes; those of an interval, in `span`, have no list."""
 
     key: str
     values: Sequence[Any]
@@ -60,7 +62,8 @@ class Axis:
 def parse_overrides(texts: Iterable[str]) -> list[Override]:
     """The overrides in the order given; ConfigError for what Hydra's grammar does not know."""
     parser, overrides = OverridesParser.create(), []
-    for text in texts:
+    for given in texts:
+        text = RENAMED.sub("watch.", given)
         try:
             parsed = parser.parse_override(text)
         except HydraException as error:

@@ -5,13 +5,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from efficient_rl.config.compose import Point
-from efficient_rl.config.options import load_option
+from efficient_rl.config.options import items_of, load_option
 from efficient_rl.config.schema import (
     Component,
     EvalSettings,
@@ -21,7 +22,7 @@ from efficient_rl.config.schema import (
     RewardTerm,
     local_folder,
 )
-from efficient_rl.errors import ConfigError, did_you_mean, require
+from efficient_rl.errors import ConfigError, did_you_mean, is_number, require
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.tasks.problem import Task
 
@@ -31,7 +32,7 @@ SMALL_FILE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a run's result. Two equal ones are the same run, whatever the options were called."""
+    """All that decides a run's result: equal ones are one run, whatever its options are called."""
 
     model: ModelConfig
     prompt: PromptSettings
@@ -46,12 +47,11 @@ class RunConfig:
 
     @functools.cached_property
     def config_hash(self) -> str:
-        """16 hexadecimal digits over the content; what only serves display and estimates does not count."""
+        """16 hexadecimal digits over the content, without what serves display and estimates."""
         tree = asdict(self)
         if self.eval.split == "test":
-            del tree["eval"]["split"]  # as before there was another one: what was run then counts now
-        content = json.dumps(_content(tree), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+            del tree["eval"]["split"]  # keeps the hashes from before there was a `split`
+        return _hash(json.dumps(_content(tree), sort_keys=True))
 
     def to_yaml(self) -> str:
         """The text of `config.yaml` in the run directory."""
@@ -63,7 +63,7 @@ class RunConfig:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names; a component's arguments stand directly under its name."""
+    """Nested dictionaries as one with dotted names; arguments stand directly below a component."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if key == "reward":
@@ -74,55 +74,60 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
             flat |= flatten(value, prefix)
         elif isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, tuple):
+            flat[f"{prefix}{key}"] = list(value)
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def _content(tree: Any) -> Any:
-    if isinstance(tree, dict):  # the arguments of a class are content, whatever they are called
-        kept = {key: value for key, value in tree.items() if key not in NOT_CONTENT}
-        return {key: value if key == "arguments" else _content(value) for key, value in kept.items()}
-    return [_content(item) for item in tree] if isinstance(tree, list | tuple) else tree
+    if isinstance(tree, list | tuple):
+        return list(map(_content, tree))
+    if not isinstance(tree, dict):
+        return tree
+    content = {key: _content(value) for key, value in tree.items() if key not in NOT_CONTENT}
+    if "arguments" in tree:  # of a class are content, whatever they are called
+        content["arguments"] = tree["arguments"]
+    return content
 
 
 def parse_run(point: Point) -> RunConfig:
-    """The typed configuration of one composed point; ConfigError names value, bound and remedy of what is wrong."""
+    """The typed configuration of a point; ConfigError names value, bound and remedy."""
     tree, names = point.config, point.choices
-    strategy_arguments = dict(tree["strategy"])
-    factor = strategy_arguments.pop("learning_rate_factor", 1)
-    model_arguments = dict(tree["model"])
-    base_rate = model_arguments.pop("learning_rate", 1e-6)
-    rate = tree["grpo"]["learning_rate"]
+    strategy, model, grpo = dict(tree["strategy"]), dict(tree["model"]), dict(tree["grpo"])
+    factor, base_rate = strategy.pop("learning_rate_factor", 1), model.pop("learning_rate", 1e-6)
     for key, value in (("model.learning_rate", base_rate), ("strategy.learning_rate_factor", factor)):
-        require(type(value) in (int, float) and value > 0, key, value, "must be a number above 0")
-    for name, term in tree["reward"].items():
-        require(isinstance(term, dict), f"reward.{name}", term, "must name a function with _target_ and a weight")
+        require(is_number(value) and value > 0, key, value, "must be a number above 0")
+    if grpo["learning_rate"] is None:
+        grpo["learning_rate"] = base_rate * factor
+    model["fingerprint"] = fingerprint(str(model["path"]))
+    sets = tree["eval"].get("sets")
     run = RunConfig(
-        model=_section(
-            ModelConfig,
-            "model",
-            {"name": names["model"], **model_arguments, "fingerprint": fingerprint(str(model_arguments["path"]))},
-        ),
+        model=_section(ModelConfig, "model", {"name": names["model"], **model}),
         prompt=_section(PromptSettings, "prompt", {"name": names["prompt"], **tree["prompt"]}),
-        strategy=_component(names["strategy"], strategy_arguments),
+        strategy=_component(names["strategy"], strategy),
         task=_component(names["task"], tree["task"]),
-        reward=tuple(
-            RewardTerm(_component(name, {k: v for k, v in term.items() if k != "weight"}), term.get("weight", 1.0))
-            for name, term in tree["reward"].items()
-        ),
+        reward=tuple(starmap(_term, tree["reward"].items())),
         curriculum=_component(names["curriculum"], tree["curriculum"]),
-        grpo=_section(GRPOSettings, "grpo", {**tree["grpo"], "learning_rate": base_rate * factor if rate is None else rate}),
-        eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": _sets(tree["eval"].get("sets"))}),
+        grpo=_section(GRPOSettings, "grpo", grpo),
+        eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": _sets(sets)}),
         seed=tree["seed"],
-        data=_data_digest([tree["task"], tree["eval"].get("sets")]),
+        data=_data_digest([tree["task"], sets]),
     )
-    require(
-        type(run.seed) is int and 0 <= run.seed < 2**32, "seed", run.seed, "must be a whole number, 0 or above, below 2^32"
-    )
+    whole = type(run.seed) is int and 0 <= run.seed < 2**32
+    require(whole, "seed", run.seed, "must be a whole number, 0 or above, below 2^32")
     require(bool(run.reward), "reward", {}, "has no term; name at least one function")
     _check_parts(run)
     return run
+
+
+def _term(name: str, values: Any) -> RewardTerm:
+    bound = "must name a function with _target_ and a weight"
+    require(isinstance(values, dict), f"reward.{name}", values, bound)
+    arguments = dict(values)
+    weight = arguments.pop("weight", 1.0)
+    return RewardTerm(_component(name, arguments), weight)
 
 
 def _section(kind: Any, name: str, values: Mapping[str, Any]) -> Any:
@@ -142,22 +147,25 @@ def _component(name: str, arguments: Mapping[str, Any]) -> Component:
 
 
 def _sets(named: Any) -> tuple[Component, ...]:
-    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks of their own."""
+    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks."""
     if isinstance(named, list):
         named = {str(name): load_option("task", str(name)) for name in named}
     require(named is None or isinstance(named, dict), "eval.sets", named, "must list tasks or map names to tasks")
-    return tuple(_component(name, task) for name, task in sorted((named or {}).items()))
+    return tuple(starmap(_component, sorted((named or {}).items())))
 
 
 def _data_digest(tree: Any) -> str:
-    """A digest of every local file or folder that a `path` below the tree names; "" where there is none."""
+    """A digest of all local files that a `path` below the tree names; "" where there is none."""
     found = sorted(set(_paths(tree)))
-    return hashlib.sha256("".join(map(_digest, found)).encode()).hexdigest()[:16] if found else ""
+    return _hash("".join(map(_digest, found))) if found else ""
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _paths(tree: Any) -> Iterator[Path]:
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
+    for key, value in items_of(tree):
         if key == "path" and isinstance(value, str) and Path(value).expanduser().exists():
             yield Path(value).expanduser().resolve()
         elif isinstance(value, str) and value.startswith("path:"):
@@ -192,7 +200,7 @@ def _built(key: str) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def fingerprint(path: str) -> str:
-    """A digest of a local model folder's files (of large ones their size and ends), "" for a hub name."""
+    """A digest of a local model folder's files, "" for a hub name."""
     folder = local_folder(path)
     if not path:
         raise ConfigError("model.path is empty; give a folder or a hub name")
@@ -200,17 +208,20 @@ def fingerprint(path: str) -> str:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")
         return ""
-    return _digest(folder, deep=False)
+    return _digest(folder, "*")
 
 
-def _digest(path: Path, deep: bool = True) -> str:
-    """16 hexadecimal digits over name, size and content (of large files the ends) of a file or of a folder's files."""
+def _digest(path: Path, pattern: str = "**/*") -> str:
+    """16 hexadecimal digits over names, sizes and contents (the ends of large files) of files."""
     digest = hashlib.sha256()
-    below = [path] if path.is_file() else path.rglob("*") if deep else path.iterdir()
-    files = sorted(each for each in below if each.is_file() and not each.name.startswith("."))
-    for file in files:
+    root, below = path, sorted(path.glob(pattern))
+    if path.is_file():
+        root, below = path.parent, [path]
+    for file in below:
+        if file.name.startswith(".") or not file.is_file():
+            continue
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(path) if file != path else file.name} {size} ".encode())
+        digest.update(f"{file.relative_to(root)} {size} ".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(SMALL_FILE_BYTES))
             if size > SMALL_FILE_BYTES:

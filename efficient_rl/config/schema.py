@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vesp
 
 @dataclass(frozen=True)
 class Component:
-    """A variant that YAML names by class: `target` with its arguments. `name` is the option it came from, for display."""
+    """A class that YAML names, with its arguments; `name` is the option it came from."""
 
     name: str
     target: str
@@ -58,9 +58,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_types("model", self)
-        for key, valid in (("prompt", PROMPTS), ("dtype", DTYPES), ("attn_implementation", ATTENTION)):
-            value = getattr(self, key)
-            require_known(f"model.{key}", value, valid)
+        require_known("model.prompt", self.prompt, PROMPTS)
+        require_known("model.dtype", self.dtype, DTYPES)
+        require_known("model.attn_implementation", self.attn_implementation, ATTENTION)
 
     @property
     def folder(self) -> Path | None:
@@ -70,16 +70,38 @@ class ModelConfig:
     @property
     def blocks(self) -> int | None:
         """How many transformer blocks the model has, where a local folder says so."""
-        path = self.folder / "config.json" if self.folder else None
-        if path is None or not path.is_file():
+        if self.folder is None or not (self.folder / "config.json").is_file():
             return None
-        blocks = json.loads(path.read_text()).get("num_hidden_layers")
-        return int(blocks) if blocks is not None else None
+        blocks: int | None = json.loads((self.folder / "config.json").read_text()).get("num_hidden_layers")
+        return blocks
+
+
+Bound = tuple[Callable[[Any], bool], str]
+ABOVE_ZERO: Bound = (lambda value: value > 0, "must be above 0")
+COUNT: Bound = (lambda value: 1 <= value <= 10**9, "must be at least 1, at most 10^9")
+NOT_NEGATIVE: Bound = (lambda value: value >= 0, "must not be negative")
+BETA: Bound = (lambda value: 0 <= value < 1, "must lie in 0 <= beta < 1")
+GRPO_BOUNDS: Mapping[str, Bound] = {
+    **dict.fromkeys(("learning_rate", "epsilon", "temperature", "max_grad_norm", "epsilon_high"), ABOVE_ZERO),
+    **dict.fromkeys(("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"), COUNT),
+    **dict.fromkeys(("num_iterations", "max_completion_length", "train_problems"), COUNT),
+    **dict.fromkeys(("beta", "top_k", "warmup_steps", "weight_decay", "trunk_cache_mib"), NOT_NEGATIVE),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), BETA),
+    "top_p": (lambda value: 0 < value <= 1, "must lie in 0 < top_p <= 1"),
+    "num_generations": (lambda value: value >= 2, "must be at least 2"),
+}
+GRPO_CHOICES = {
+    "loss_type": LOSS_TYPES,
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "sampler": SAMPLERS,
+    "lr_scheduler_type": ("constant", "constant_with_warmup", "linear", "cosine"),
+}
 
 
 @dataclass(frozen=True)
 class GRPOSettings:
-    """The knobs of GRPO under TRL's names (trl.GRPOConfig); `per_device_train_batch_size` counts completions."""
+    """GRPO's settings under TRL's names; `per_device_train_batch_size` counts completions."""
 
     max_steps: int
     learning_rate: float
@@ -111,31 +133,12 @@ class GRPOSettings:
 
     def __post_init__(self) -> None:
         check_types("grpo", self)
-        above_zero = ("learning_rate", "epsilon", "temperature", "max_grad_norm")
-        for key in above_zero:
-            require(getattr(self, key) > 0, f"grpo.{key}", getattr(self, key), "must be above 0")
-        whole = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations")
-        for key in (*whole, "max_completion_length", "train_problems"):
-            require(1 <= getattr(self, key) <= 10**9, f"grpo.{key}", getattr(self, key), "must be at least 1, at most 10^9")
-        for key in ("beta", "top_k", "warmup_steps", "weight_decay", "trunk_cache_mib"):
-            require(getattr(self, key) >= 0, f"grpo.{key}", getattr(self, key), "must not be negative")
-        for key in ("adam_beta1", "adam_beta2"):
-            require(0 <= getattr(self, key) < 1, f"grpo.{key}", getattr(self, key), "must lie in 0 <= beta < 1")
-        require(0 < self.top_p <= 1, "grpo.top_p", self.top_p, "must lie in 0 < top_p <= 1")
-        require(self.num_generations >= 2, "grpo.num_generations", self.num_generations, "must be at least 2")
-        require(
-            self.epsilon_high is None or self.epsilon_high > 0, "grpo.epsilon_high", self.epsilon_high, "must be above 0"
-        )
-        choices = {
-            "loss_type": LOSS_TYPES,
-            "scale_rewards": ("group", "batch", "none"),
-            "importance_sampling_level": ("token", "sequence"),
-            "sampler": SAMPLERS,
-            "lr_scheduler_type": ("constant", "constant_with_warmup", "linear", "cosine"),
-        }
-        for key, valid in choices.items():
-            value = getattr(self, key)
-            require_known(f"grpo.{key}", value, valid)
+        for key, value in vars(self).items():
+            if key in GRPO_CHOICES:
+                require_known(f"grpo.{key}", value, GRPO_CHOICES[key])
+            elif key in GRPO_BOUNDS and value is not None:
+                holds, bound = GRPO_BOUNDS[key]
+                require(holds(value), f"grpo.{key}", value, bound)
         batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
         if batch % self.num_generations:
             near = max(self.num_generations, batch - batch % self.num_generations)
@@ -171,16 +174,15 @@ class PromptSettings:
         check_types("prompt", self)
         require_known("prompt.place", self.place, PLACES)
         require(0 <= self.shots <= 1000, "prompt.shots", self.shots, "must lie in 0 to 1000")
-        require(
-            bool(self.shots) == ("{examples}" in (self.template or "")), "prompt.shots", self.shots,
-            "and {examples} in prompt.template need each other",
-        )  # fmt: skip
+        shown = "{examples}" in (self.template or "")
+        both = "and {examples} in prompt.template need each other"
+        require(bool(self.shots) == shown, "prompt.shots", self.shots, both)
         require(self.stop != "", "prompt.stop", self.stop, "must not be empty; null is none")
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Held-out evaluation: `samples` completions for each of `problems` problems, also every `steps` training steps.
+    """Held-out evaluation: `samples` completions of `problems` problems, also every `steps` steps.
 
     `sets` are further tasks whose held-out problems are measured too, each under its name. `split`:
     the test problems, or validation problems that are neither tested nor trained on.
@@ -210,11 +212,12 @@ class RewardTerm:
     def __post_init__(self) -> None:
         if type(self.weight) is int:
             object.__setattr__(self, "weight", float(self.weight))
-        require(type(self.weight) is float and math.isfinite(self.weight), "weight", self.weight, "must be a number")
+        finite = type(self.weight) is float and math.isfinite(self.weight)
+        require(finite, "weight", self.weight, "must be a number")
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder that a model path names: in this package (`package:...`), on this machine, or None for a hub name."""
+    """The folder of a model path: of this package (`package:...`) or local; None for a hub name."""
     if path.startswith("package:"):
         return Path(__file__).resolve().parents[1] / path.removeprefix("package:")
     folder = Path(path).expanduser()

@@ -36,7 +36,6 @@ class LevelBandit(LevelMixture):
         raise NotImplementedError
 
     def probabilities(self, step: int) -> list[float]:
-        """The softmax of the values."""
         return softmax(self.values(), self.temperature)
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
@@ -49,12 +48,11 @@ class LevelBandit(LevelMixture):
 
     def beliefs(self) -> dict[str, float]:
         """Probability and value of every level."""
-        named = zip(self.levels.names, self.values(), strict=True)
-        return super().beliefs() | {f"value_{name}": value for name, value in named}
+        return super().beliefs() | self.levels.named("value", self.values())
 
 
 class SEC(LevelBandit):
-    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of each level drawn, p by exp(Q / tau).
+    """Self-evolving curriculum (arXiv:2505.14970): Q <- Q + alpha (mean |A| - Q) of drawn levels.
 
     `rate` is alpha; `temperature` is tau, published as 1.0 for countdown, 0.4 for mathematics, 0.2
     with two dimensions of levels. Every Q starts at 0.
@@ -70,14 +68,12 @@ class SEC(LevelBandit):
         self.quality = [0.0] * len(self.levels)
 
     def values(self) -> list[float]:
-        """Q."""
         return self.quality
 
     def learn(self, level: int, advantages: list[float]) -> None:
         self.quality[level] += self.rate * (statistics.fmean(advantages) - self.quality[level])
 
     def state_dict(self) -> dict[str, Any]:
-        """What every level mixture keeps, and Q."""
         return super().state_dict() | {"quality": list(self.quality)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,7 +82,7 @@ class SEC(LevelBandit):
 
 
 class DUMP(LevelBandit):
-    """DUMP (arXiv:2504.09710): value = mean |A| of the last `window` completions + sqrt(2 ln(N + 1) / (n + 1)).
+    """DUMP (arXiv:2504.09710): value = mean |A| of `window` completions + sqrt(2 ln(N+1) / (n+1)).
 
     p is proportional to exp(value / `temperature`). n counts all completions of the level, N those
     of all levels; the mean of a level without any is 0. It learns from training rewards alone; the
@@ -104,10 +100,9 @@ class DUMP(LevelBandit):
         self.recent: list[deque[float]] = [deque(maxlen=self.window) for _ in self.seen]
 
     def values(self) -> list[float]:
-        """The upper confidence bounds."""
         spread = 2 * math.log(sum(self.seen) + 1)
         return [
-            (statistics.fmean(recent) if recent else 0.0) + math.sqrt(spread / (seen + 1))
+            statistics.fmean(recent or [0.0]) + math.sqrt(spread / (seen + 1))
             for recent, seen in zip(self.recent, self.seen, strict=True)
         ]
 
@@ -116,8 +111,7 @@ class DUMP(LevelBandit):
         self.seen[level] += len(advantages)
 
     def state_dict(self) -> dict[str, Any]:
-        """What every level mixture keeps, the windows, and how many completions each level had."""
-        return super().state_dict() | {"recent": [list(recent) for recent in self.recent], "seen": list(self.seen)}
+        return super().state_dict() | {"recent": list(map(list, self.recent)), "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

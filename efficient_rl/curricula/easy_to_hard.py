@@ -1,35 +1,38 @@
-"""The four schedules of E2H (arXiv:2506.06632): probabilities of K levels, 0 the easiest, by the step t of T."""
+"""The four schedules of E2H (arXiv:2506.06632): probabilities of K levels at step t of T."""
 
 import math
 from collections.abc import Sequence
 
 from efficient_rl.curricula.checks import check_number
 from efficient_rl.curricula.levels import LevelMixture
+from efficient_rl.errors import require
 
 
 class Classic(LevelMixture):
     """E2H's classic schedule: one level at a time, level min(floor(t K / T), K - 1)."""
 
     def probabilities(self, step: int) -> list[float]:
-        """1 for the level whose turn it is."""
         count = len(self.levels)
-        now = min(step * count // self.steps, count - 1)
-        return [float(level == now) for level in range(count)]
+        chances = [0.0] * count
+        chances[min(step * count // self.steps, count - 1)] = 1.0
+        return chances
 
 
 class Balanced(LevelMixture):
     """E2H's balanced schedule: every level with probability 1 / K, however many problems it has."""
 
     def probabilities(self, step: int) -> list[float]:
-        """1 / K."""
         return [1 / len(self.levels)] * len(self.levels)
 
 
 class Cosine(LevelMixture):
-    """E2H's cosine schedule: p_i = a (K - i) / S + (1 - a) (i + 1) / S, a = (1 + cos(pi t / T)) / 2, S = K (K + 1) / 2."""
+    """E2H's cosine schedule: from mostly easy to mostly hard.
+
+    p_i = a (K - i) / S + (1 - a) (i + 1) / S with a = (1 + cos(pi t / T)) / 2, S = K (K + 1) / 2,
+    and i = 0 the easiest level.
+    """
 
     def probabilities(self, step: int) -> list[float]:
-        """Mostly easy at first, mostly hard at the end."""
         count = len(self.levels)
         total = count * (count + 1) / 2
         easy = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
@@ -37,7 +40,9 @@ class Cosine(LevelMixture):
 
 
 class Gaussian(LevelMixture):
-    """E2H's Gaussian schedule: p_i = p_min + (1 - K p_min) q_i, q_i proportional to exp(-(i - mu)^2 / (2 sigma^2)).
+    """E2H's Gaussian schedule: p_i = p_min + (1 - K p_min) q_i, a bell q around a moving centre.
+
+    q_i is proportional to exp(-(i - mu)^2 / (2 sigma^2)).
 
     The centre mu = (t / T)^`mu_exponent` (K - 1) moves from the easiest level to the hardest, fast
     at first where the exponent is below 1. `p_min` is what every level keeps, at most 1 / K; null
@@ -57,13 +62,13 @@ class Gaussian(LevelMixture):
         super().begin(difficulties, seed, steps)
         count = len(self.levels)
         self.floor = 2 / (count * (count + 1)) if self.p_min is None else self.p_min
-        if count * self.floor > 1:
-            raise ValueError(f"curriculum.p_min={self.floor} exceeds 1/{count} of {count} levels; use at most {1 / count:g}")
+        bound = f"exceeds 1/{count} of {count} levels; use at most {1 / count:g}"
+        require(count * self.floor <= 1, "curriculum.p_min", self.floor, bound)
 
     def probabilities(self, step: int) -> list[float]:
-        """A bell around the centre, over the floor."""
         count = len(self.levels)
         centre = min(step / self.steps, 1) ** self.mu_exponent * (count - 1)
-        closest = min((level - centre) ** 2 for level in range(count))  # keeps the largest exponent at 0
-        bell = [math.exp((closest - (level - centre) ** 2) / (2 * self.sigma**2)) for level in range(count)]
+        squares = [(level - centre) ** 2 for level in range(count)]
+        closest = min(squares)  # keeps the largest exponent at 0
+        bell = [math.exp((closest - square) / (2 * self.sigma**2)) for square in squares]
         return [self.floor + (1 - count * self.floor) * height / sum(bell) for height in bell]

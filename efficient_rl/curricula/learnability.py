@@ -89,11 +89,10 @@ class Learnability(Curriculum):
     def beliefs(self) -> dict[str, float]:
         """The success (or deviation) of every level, and how many problems were visited."""
         kind = "success" if self.by_variance else "deviation"
-        named = zip(self.levels.names, self.level_estimates, strict=True)
-        return {f"{kind}_{name}": value for name, value in named} | {"visited": float(len(self.estimates))}
+        found = self.levels.named(kind, self.level_estimates)
+        return found | {"visited": float(len(self.estimates))}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many candidates came, and the estimates of levels and visited problems."""
         return {
             "drawn": self.candidates.drawn,
             "levels": list(self.level_estimates),

@@ -12,7 +12,7 @@ from efficient_rl.curricula.protocol import Curriculum
 
 
 class Levels:
-    """The pool by level, from easy to hard: distinct difficulties if there are at most `most`, else as many quantile bins.
+    """The pool by level, from easy to hard: distinct difficulties, or `most` quantile bins.
 
     `of[index]` is a problem's level, `members[level]` its problems, `names[level]` is for the log.
     Equal difficulties share a level, so there may be fewer bins than asked for; no level is empty.
@@ -25,14 +25,21 @@ class Levels:
         self.members: list[list[int]] = [[] for _ in starts]
         for index, level in enumerate(self.of):
             self.members[level].append(index)
-        self.names = [_name([difficulties[index] for index in members]) for members in self.members]
+        self.names: list[str] = []
+        for members in self.members:
+            values = list(map(difficulties.__getitem__, members))
+            self.names.append(_name(min(values), max(values)))
 
     def __len__(self) -> int:
         return len(self.members)
 
+    def named(self, what: str, values: Sequence[float]) -> dict[str, float]:
+        """A value for each level, for the log: `probability_level_3`."""
+        return {f"{what}_{name}": value for name, value in zip(self.names, values, strict=True)}
+
 
 def _quantile_starts(counts: Mapping[float, int], most: int) -> list[float]:
-    """The lowest difficulty of every bin; a difficulty lies in the bin that the middle of its ranks belongs to."""
+    """The lowest difficulty of every bin; the middle of its ranks decides about a difficulty."""
     size, below = sum(counts.values()), 0
     starts: dict[int, float] = {}
     for difficulty, count in sorted(counts.items()):
@@ -41,14 +48,14 @@ def _quantile_starts(counts: Mapping[float, int], most: int) -> list[float]:
     return list(starts.values())
 
 
-def _name(difficulties: Sequence[float]) -> str:
-    """`level_3`, or `level_0.1_to_0.25` of a bin; without the plus sign that metric names may not have."""
-    low, high = f"{min(difficulties):g}".replace("+", ""), f"{max(difficulties):g}".replace("+", "")
-    return f"level_{low}" if low == high else f"level_{low}_to_{high}"
+def _name(lowest: float, highest: float) -> str:
+    """`level_3`, or `level_0.1_to_0.25` of a bin, without the plus sign, which MLflow refuses."""
+    ends = dict.fromkeys([f"{lowest:g}", f"{highest:g}"])
+    return f"level_{'_to_'.join(ends)}".replace("+", "")
 
 
 class LevelMixture(Curriculum):
-    """Draws a level for each problem by `probabilities`, then the level's next problem, all of a level before any again."""
+    """Draws a level for each problem by `probabilities`, then the level's next problem."""
 
     def __init__(self, levels: int = 8) -> None:
         check_whole("levels", levels, low=1)
@@ -67,15 +74,13 @@ class LevelMixture(Curriculum):
         self.step = step
         drawn = sum(order.drawn for order in self.orders)
         levels = Random(f"{self.seed} levels {drawn}").choices(self.orders, self.probabilities(step), k=count)
-        return [index for order in levels for index in order.take(1)]
+        return [order.take(1)[0] for order in levels]
 
     def beliefs(self) -> dict[str, float]:
         """The probability of every level."""
-        chances = zip(self.levels.names, self.probabilities(self.step), strict=True)
-        return {f"probability_{name}": chance for name, chance in chances}
+        return self.levels.named("probability", self.probabilities(self.step))
 
     def state_dict(self) -> dict[str, Any]:
-        """The last step, and how many problems of each level were drawn."""
         return {"step": self.step, "drawn": [order.drawn for order in self.orders]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

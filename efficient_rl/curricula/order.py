@@ -6,7 +6,7 @@ from random import Random
 
 
 class Epochs:
-    """Every member once in a shuffled order, then all again in another: the same for the same key and number drawn."""
+    """Every member once in a shuffled order, then all again; decided by key and number drawn."""
 
     def __init__(self, members: Sequence[int], key: str) -> None:
         self.members, self.key = members, key
@@ -31,7 +31,7 @@ class Epochs:
 
 
 def easy_first(difficulties: Sequence[float], seed: int) -> list[int]:
-    """All indices from the easiest problem to the hardest, equally difficult ones in random order."""
+    """All indices from the easiest problem to the hardest, equals in random order."""
     size = len(difficulties)
     return sorted(Random(f"{seed} ties").sample(range(size), size), key=difficulties.__getitem__)
 
@@ -44,7 +44,7 @@ def pick(members: Sequence[int], count: int, random: Random) -> list[int]:
 
 
 def nearest(ascending: Sequence[float], target: float, count: int) -> tuple[int, int]:
-    """Start and stop of the `count` values nearest to the target, and of all that are as near as the farthest of them."""
+    """Start and stop of the `count` values nearest to the target, and of their equals."""
     low, high = 0, len(ascending) - count
     while low < high:  # the first start whose value is no farther from the target than the one after its window
         middle = (low + high) // 2

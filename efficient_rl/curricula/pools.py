@@ -1,5 +1,6 @@
 """Pools of hard, normal and easy problems, by how their latest group went."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -13,7 +14,7 @@ HARD, NORMAL, EASY, UNSEEN = "hard", "normal", "easy", "unseen"
 
 
 class DifficultyPools(Curriculum):
-    """prime-rl's pools (https://github.com/PrimeIntellect-ai/prime-rl): each draw picks a problem by the weight of its pool.
+    """prime-rl's pools (https://github.com/PrimeIntellect-ai/prime-rl): problems by pool weight.
 
     A problem is hard where the mean success of its latest group is at most `hard_until`, normal
     where it is at most `normal_until`, else easy; one without a group is unseen and weighs 1. The
@@ -46,7 +47,8 @@ class DifficultyPools(Curriculum):
 
     def sizes(self) -> dict[str, int]:
         """How many problems each pool has."""
-        return {pool: len(members) for pool, members in self.pools.items()} | {UNSEEN: self.size - self.unseen.drawn}
+        sizes = dict(zip(self.pools, map(len, self.pools.values()), strict=True))
+        return sizes | {UNSEEN: self.size - self.unseen.drawn}
 
     def draw(self, count: int, step: int) -> list[int]:
         random = Random(f"{self.seed} pools {self.drawn}")
@@ -56,7 +58,9 @@ class DifficultyPools(Curriculum):
     def _one(self, random: Random) -> int:
         sizes = self.sizes()
         chances = [self.weights[pool] * size for pool, size in sizes.items()]
-        pool = random.choices(list(sizes), chances if any(chances) else list(sizes.values()))[0]
+        if not any(chances):
+            chances = list(sizes.values())
+        pool = random.choices(list(sizes), chances)[0]
         if pool != UNSEEN:
             return random.choice(self.pools[pool])
         index = self.unseen.take(1)[0]
@@ -78,19 +82,24 @@ class DifficultyPools(Curriculum):
         for index, group in zip(indices, rewards, strict=True):
             rate = self.success.rate(group)
             if rate is not None:
-                self._move(index, HARD if rate <= self.hard_until else NORMAL if rate <= self.normal_until else EASY)
+                bounds = [self.hard_until, self.normal_until]
+                self._move(index, (HARD, NORMAL, EASY)[bisect_left(bounds, rate)])
 
     def beliefs(self) -> dict[str, float]:
         """The share of the problems that is in each pool."""
         return {pool: size / self.size for pool, size in self.sizes().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many were drawn, how many of them for the first time, and the pools in their order."""
-        pools = {pool: list(members) for pool, members in self.pools.items()}
-        return {"drawn": self.drawn, "met": self.unseen.drawn, "pools": pools, "success": self.success.state_dict()}
+        pools, success = _copied(self.pools), self.success.state_dict()
+        return {"drawn": self.drawn, "met": self.unseen.drawn, "pools": pools, "success": success}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.drawn, self.unseen.drawn = state["drawn"], state["met"]
-        self.pools = {pool: list(members) for pool, members in state["pools"].items()}
-        self.places = {index: (pool, place) for pool, members in self.pools.items() for place, index in enumerate(members)}
+        self.pools, self.places = _copied(state["pools"]), {}
+        for pool, members in self.pools.items():
+            self.places |= {index: (pool, place) for place, index in enumerate(members)}
         self.success.load_state_dict(state["success"])
+
+
+def _copied(pools: dict[str, list[int]]) -> dict[str, list[int]]:
+    return dict(zip(pools, map(list, pools.values()), strict=True))

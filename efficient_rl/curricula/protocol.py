@@ -1,4 +1,4 @@
-"""What a curriculum is: it chooses the problems of the next batch, and may learn from the rewards they earned."""
+"""What a curriculum is: it chooses the next problems, and may learn from their rewards."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,18 +15,18 @@ class Curriculum:
     refills: int = 0  # how often groups without a signal may be replaced by new ones within one step (DAPO)
 
     def begin(self, difficulties: Sequence[float], seed: int, steps: int) -> None:
-        """The pool's difficulties, in the order of its problems; `steps` is the length of the training."""
+        """Take the pool's difficulties, in the order of its problems, and the number of steps."""
         raise NotImplementedError
 
     def draw(self, count: int, step: int) -> list[int]:
-        """Indices of `count` problems for the step (0 is the first); the same for the same seed and history."""
+        """Indices of `count` problems for the step, from 0; decided by seed and history."""
         raise NotImplementedError
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
-        """Take in the rewards, shape (problems, num_generations), that the problems drawn for the step earned."""
+        """Take in the rewards, shape (problems, num_generations), of the step's problems."""
 
     def beliefs(self) -> dict[str, float]:
-        """What it believes, by level or name, for the log: for example {"level_3": 0.4}; empty for one without beliefs."""
+        """What it believes, for the log, by level or name: {"level_3": 0.4}; empty by default."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

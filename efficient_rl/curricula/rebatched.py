@@ -1,9 +1,10 @@
 """Batches from easy to hard whose inner order is measured anew while training goes on."""
 
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from efficient_rl.curricula.checks import check_number, check_pool, check_whole
 from efficient_rl.curricula.levels import Levels
@@ -11,9 +12,11 @@ from efficient_rl.curricula.order import Epochs, easy_first, pick
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.curricula.signals import Success
 
+Key = TypeVar("Key", int, str)
+
 
 class ADCL(Curriculum):
-    """ADCL (arXiv:2505.08364): K batches from easy to hard; once batch k is over, batch k + 1 alone is sorted anew.
+    """ADCL (arXiv:2505.08364): K batches from easy to hard; each is sorted anew before its turn.
 
     Every batch is an equal part of the pool and of the steps, and is gone through from its easy end
     to its hard end. The paper measures all of batch k + 1 with generations made for that; here
@@ -43,25 +46,27 @@ class ADCL(Curriculum):
         """Sort the batch by the success of those that were seen, and look out for the next one."""
         self.batch, self.seen = batch, seen
         self.order = resorted(self.batches[batch], self.difficulties, seen, self.most_levels)
-        ahead = self.batches[batch + 1] if batch + 1 < len(self.batches) else []
+        ahead = [*self.batches, []][batch + 1]
         self.ahead = frozenset(ahead)
         self.probes = Epochs(ahead, f"{self.seed} probes {batch}")
         self.probed = {}
 
     def draw(self, count: int, step: int) -> list[int]:
         batch = min(step * len(self.batches) // self.steps, len(self.batches) - 1)
-        if batch != self.batch:
-            self._enter(batch, self.probed if batch == self.batch + 1 else {})
+        if batch == self.batch + 1:
+            self._enter(batch, self.probed)
+        elif batch != self.batch:
+            self._enter(batch, {})
         probes = round(count * self.lookahead) if self.ahead else 0
         start, stop = self._stretch(count - probes, step)
         places = pick(range(start, stop), count - probes, Random(f"{self.seed} batch {self.drawn}"))
         self.drawn += count
-        return [self.order[place] for place in places] + self.probes.take(probes)
+        return [*map(self.order.__getitem__, places), *self.probes.take(probes)]
 
     def _stretch(self, count: int, step: int) -> tuple[int, int]:
-        """The part of the sorted batch whose turn it is: one of as many equal parts as the batch has steps."""
+        """The part of the sorted batch whose turn it is, one of as many as the batch has steps."""
         size, batches = len(self.order), len(self.batches)
-        first, end = (-(-part * self.steps // batches) for part in (self.batch, self.batch + 1))
+        first, end = -(-self.batch * self.steps // batches), -(-(self.batch + 1) * self.steps // batches)
         turn, turns = min(step, end - 1) - first, end - first
         stop = min(size, max(-(-(turn + 1) * size // turns), turn * size // turns + count))
         return max(0, min(turn * size // turns, stop - count)), stop
@@ -74,38 +79,49 @@ class ADCL(Curriculum):
                 self.probed[index] = rate
 
     def beliefs(self) -> dict[str, float]:
-        """The batch, counted from 0, how many of the next one were probed, and how often those were solved."""
+        """The batch, from 0, how many of the next one were probed, and their success."""
         found = {"batch": float(self.batch), "probed": float(len(self.probed))}
-        return found | ({"next_batch_success": statistics.fmean(self.probed.values())} if self.probed else {})
+        if self.probed:
+            found["next_batch_success"] = statistics.fmean(self.probed.values())
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The batch, the success that sorted it, and what is known of the next."""
         return {
             "drawn": self.drawn,
             "batch": self.batch,
-            "seen": {str(index): rate for index, rate in self.seen.items()},
-            "probed": {str(index): rate for index, rate in self.probed.items()},
+            "seen": _with_keys(str, self.seen),
+            "probed": _with_keys(str, self.probed),
             "probes": self.probes.drawn,
             "success": self.success.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._enter(state["batch"], {int(index): rate for index, rate in state["seen"].items()})
-        self.probed = {int(index): rate for index, rate in state["probed"].items()}
+        self._enter(state["batch"], _with_keys(int, state["seen"]))
+        self.probed = _with_keys(int, state["probed"])
         self.drawn, self.probes.drawn = state["drawn"], state["probes"]
         self.success.load_state_dict(state["success"])
 
 
+def _with_keys(kind: Callable[[Any], Key], rates: Mapping[Any, float]) -> dict[Key, float]:
+    """The same values under keys that JSON can write, or as they were before."""
+    return dict(zip(map(kind, rates), rates.values(), strict=True))
+
+
 def resorted(members: Sequence[int], difficulties: Sequence[float], seen: dict[int, float], most_levels: int) -> list[int]:
-    """The members (given from easy to hard) from the most to the least successful, by their own success or their level's."""
+    """The members (easy first) by falling success, their own or their level's."""
     if not seen:
         return list(members)
-    levels = Levels([difficulties[index] for index in members], most_levels)
-    by_level: dict[int, list[float]] = {}
-    for place, index in enumerate(members):
+    levels = Levels(list(map(difficulties.__getitem__, members)), most_levels)
+    level_of = dict(zip(members, levels.of, strict=True))
+    by_level: dict[int, list[float]] = defaultdict(list)
+    for index in members:
         if index in seen:
-            by_level.setdefault(levels.of[place], []).append(seen[index])
-    known = {level: statistics.fmean(rates) for level, rates in by_level.items()}
-    means = [known[min(known, key=lambda other: abs(other - level))] for level in range(len(levels))]
-    success = [seen.get(index, means[levels.of[place]]) for place, index in enumerate(members)]
-    return [members[place] for place in sorted(range(len(members)), key=lambda place: -success[place])]
+            by_level[level_of[index]].append(seen[index])
+    known = dict(zip(by_level, map(statistics.fmean, by_level.values()), strict=True))
+
+    def success(index: int) -> float:
+        level = level_of[index]
+        nearest = min(known, key=lambda other: abs(other - level))
+        return seen.get(index, known[nearest])
+
+    return sorted(members, key=success, reverse=True)

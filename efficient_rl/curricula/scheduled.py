@@ -11,7 +11,7 @@ from efficient_rl.curricula.protocol import Curriculum
 
 
 class Uniform(Curriculum):
-    """Every problem once, in a shuffled order, then all again in another: the control for every other curriculum."""
+    """Every problem once in a shuffled order, then all again: the control for other curricula."""
 
     def begin(self, difficulties: Sequence[float], seed: int, steps: int) -> None:
         self.order = Epochs(range(len(check_pool(difficulties, steps))), f"{seed}")
@@ -20,7 +20,6 @@ class Uniform(Curriculum):
         return self.order.take(count)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many problems were drawn."""
         return {"drawn": self.order.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -28,7 +27,7 @@ class Uniform(Curriculum):
 
 
 class DynamicSampling(Uniform):
-    """DAPO's dynamic sampling (arXiv:2503.14476): groups that are all right or all wrong are replaced by new ones.
+    """DAPO's dynamic sampling (arXiv:2503.14476): groups without a signal are replaced.
 
     The problems come as from `uniform`. Groups whose completions all earned the same have no
     advantage; the trainer generates others in their place, at most `refills` times in a step, and
@@ -53,14 +52,14 @@ class Windowed(Curriculum):
         self.stretch = (0, len(pool))
 
     def window(self, count: int, step: int) -> tuple[int, int]:
-        """Start and stop of the stretch that the step draws from, never empty, by rank from 0, the easiest."""
+        """Start and stop of the stretch to draw from, by rank from 0, the easiest; never empty."""
         raise NotImplementedError
 
     def draw(self, count: int, step: int) -> list[int]:
         self.stretch = self.window(count, step)
         places = pick(range(*self.stretch), count, Random(f"{self.seed} window {self.drawn}"))
         self.drawn += count
-        return [self.order[place] for place in places]
+        return list(map(self.order.__getitem__, places))
 
     def beliefs(self) -> dict[str, float]:
         """The difficulties that were to choose from, and their share of the pool."""
@@ -72,7 +71,6 @@ class Windowed(Curriculum):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """How many problems were drawn, and the stretch that the last ones came from."""
         return {"drawn": self.drawn, "stretch": list(self.stretch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -81,7 +79,7 @@ class Windowed(Curriculum):
 
 
 class Staged(Windowed):
-    """From easy to hard in `stages` equal parts of the pool, each for as many steps (arXiv:1611.06204 compares both kinds).
+    """From easy to hard in `stages` equal parts of the pool (arXiv:1611.06204), equally long.
 
     With `keep_easier` a stage adds its part to those before it (Baby Steps); without, it replaces
     them (One Pass). Unlike E2H's `classic`, the parts are equally large, whatever the difficulties
@@ -101,7 +99,7 @@ class Staged(Windowed):
 
 
 class Competence(Windowed):
-    """Competence-based curriculum (arXiv:1903.09848): the easiest share c(t) of the pool, growing from `c0` to all of it.
+    """Competence-based curriculum (arXiv:1903.09848): the easiest share c(t), growing to all.
 
     With T = `duration` x steps, root is c(t) = min(1, sqrt(t (1 - c0^2) / T + c0^2)) and linear
     min(1, t (1 - c0) / T + c0). A problem's place is its rank over the size of the pool; equally

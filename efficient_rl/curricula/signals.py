@@ -1,8 +1,9 @@
-"""What the rewards of a group say: how large its advantages are, and how often the problem was solved."""
+"""What a group's rewards say: the size of its advantages, the problem's success rate."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from efficient_rl.curricula.checks import check_number
@@ -17,13 +18,14 @@ def known(group: Sequence[float | None]) -> list[float]:
 
 
 def absolute_advantages(group: Sequence[float | None]) -> list[float]:
-    """|A| of each scored completion, A = (reward - mean) / (sample standard deviation + 1e-4) as TRL normalises a group."""
+    """|A| of each scored completion: (reward - mean) / (sample deviation + 1e-4), as in TRL."""
     rewards = known(group)
     if len(rewards) < 2:
         return [0.0] * len(rewards)
     mean = statistics.fmean(rewards)
-    deviation = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1))
-    return [abs(reward - mean) / (deviation + TINY) for reward in rewards]
+    gaps = [abs(reward - mean) for reward in rewards]
+    deviation = math.sqrt(sum(gap**2 for gap in gaps) / (len(rewards) - 1))
+    return [gap / (deviation + TINY) for gap in gaps]
 
 
 class Success:
@@ -46,9 +48,9 @@ class Success:
 
     def see(self, rewards: Sequence[Sequence[float | None]]) -> None:
         """Widen the range by the rewards of a batch."""
-        seen = [reward for group in rewards for reward in known(group)]
-        if self.success_at is None and seen:
-            self.low, self.high = min(self.low, *seen), max(self.high, *seen)
+        if self.success_at is None:
+            seen = [self.low, self.high, *chain.from_iterable(map(known, rewards))]
+            self.low, self.high = min(seen), max(seen)
 
     def scaled(self, group: Sequence[float | None]) -> list[float]:
         """The success of every scored completion, in [0, 1]; call `see` first."""
@@ -62,7 +64,7 @@ class Success:
         return statistics.fmean(scaled) if scaled else None
 
     def deviation(self, group: Sequence[float | None]) -> float | None:
-        """The (population) standard deviation of a group's successes, at most 1/2; None where nothing could be scored."""
+        """The (population) standard deviation of a group's successes, at most 1/2; else None."""
         scaled = self.scaled(group)
         if not scaled:
             return None

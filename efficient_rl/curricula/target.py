@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from efficient_rl.curricula.checks import check_number
@@ -14,7 +15,7 @@ SCALE = 100  # the paper's difficulties run from 0 to 100
 
 
 class AdaRFT(Windowed):
-    """AdaRFT (arXiv:2504.05520): T <- clip(T + eta tanh(alpha (R - beta)), d_min, d_max), and problems near T.
+    """AdaRFT (arXiv:2504.05520): T <- clip(T + eta tanh(alpha (R - beta)), d_min, d_max).
 
     R is the mean success of the batch. `eta` and `start` are on the paper's scale, on which the
     pool runs from 0 to 100. The paper takes the nearest batch, and so the same problems again and
@@ -51,17 +52,16 @@ class AdaRFT(Windowed):
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
         self.success.see(rewards)
-        scaled = [success for group in rewards for success in self.success.scaled(group)]
+        scaled = list(chain.from_iterable(map(self.success.scaled, rewards)))
         if scaled:
             change = self.eta * math.tanh(self.alpha * (statistics.fmean(scaled) - self.beta))
             self.target = min(self.hardest, max(self.easiest, self.target + change * self.unit))
 
     def beliefs(self) -> dict[str, float]:
-        """The target, in the task's own difficulty, and the stretch that the last batch came from."""
+        """The target in the task's own difficulty, and the last batch's stretch."""
         return {"target_difficulty": self.target, **super().beliefs()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The target, what was drawn, and the range of rewards."""
         return super().state_dict() | {"target": self.target, "success": self.success.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What would stop or ruin a sweep here, found in seconds: versions, GPUs, memory, host, folders, Slurm, model, reward.
+"""Finds in seconds what would stop or ruin a sweep here, from versions to the reward.
 
 python -m efficient_rl.doctor [-m] [overrides as for efficient_rl.sweep]
 """
@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 from rich.console import Console
@@ -16,12 +17,13 @@ from rich.markup import escape
 
 from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, split_overrides
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.doctor import batches, cluster, folders, gpus, host, places, services, versions
+from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.doctor.places import Place
-from efficient_rl.errors import ConfigError
-from efficient_rl.launch.base import build_launcher
-from efficient_rl.launch.local import LocalLauncher, visible_gpus
+from efficient_rl.doctor.machines import Machine
+from efficient_rl.errors import ConfigError, first_line
+from efficient_rl.launch.base import Launcher, build_launcher
+from efficient_rl.launch.gpus import visible_gpus
+from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.request import Request, read_request
 
@@ -35,7 +37,7 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     launcher = build_launcher(request.settings["launcher"])
     slurm = launcher if isinstance(launcher, SlurmLauncher) else None
     runs = request.runs
-    seen, machine = gpus.usable(visible_gpus()), host.this_host()
+    seen, here = visible_gpus(), host.this_host()
     installed, cuda = versions.installed_versions(), versions.torch_cuda()
     yield from versions.check_versions(installed, versions.requirements())
     yield from versions.check_driver(seen[0].driver if seen else None, cuda)
@@ -44,22 +46,28 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
                          lambda run: gpus.check_gpus(seen, run.model.dtype, run.model.attn_implementation, cuda,
                                                      "flash-attn" in installed))  # fmt: skip
     yield from _each(runs, lambda run: run.model, lambda run: services.check_model(run.model))
-    if any(not services.is_here(run.model) or services.loads_from_hub(run) for run in runs) and not services.reach_hub():
+    if any(map(services.needs_hub, runs)) and not services.reach_hub():
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # what is cached loads, the rest fails at once
     processes = getattr(launcher, "processes_per_run", 1)
-    at_once = min(len(runs), slurm.at_once if slurm else launcher.slots if isinstance(launcher, LocalLauncher) else 1)
+    at_once = min(len(runs), _slots(launcher))
     if slurm is None:
-        yield from host.check_host(machine, at_once, processes)
+        yield from host.check_host(here, at_once, processes)
     yield from folders.check_folder(request.outputs)
     if slurm is not None:
         yield from cluster.check_cluster(slurm)
         yield from cluster.check_python(slurm, request.outputs)
     yield from services.check_tracking(request.settings["tracking"]["uri"])
     yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
-    place = places.place_of(launcher, at_once, seen, machine)
-    parallel = min(len(runs), slurm.array_parallelism * slurm.at_once) if slurm else at_once
-    yield from _memory(runs, place, slurm, request.outputs, parallel)
+    machine = machines.machine_of(launcher, at_once, seen, here)
+    yield from _memory(runs, machine, launcher, request.outputs)
     yield from _learning(runs, probe and slurm is None, probe_seconds)
+
+
+def _slots(launcher: Launcher) -> int:
+    """How many runs go on beside each other on one machine."""
+    if isinstance(launcher, SlurmLauncher):
+        return launcher.at_once
+    return launcher.slots if isinstance(launcher, LocalLauncher) else 1
 
 
 def _each(
@@ -70,7 +78,7 @@ def _each(
     for run in reversed(first.values()):
         try:
             yield from check(run)
-        except (ConfigError, ValueError) as error:
+        except ValueError as error:
             yield Finding("failure", "configuration", str(error), "the run would end so", "change what the message names")
 
 
@@ -79,12 +87,12 @@ def _batch_key(run: RunConfig) -> object:
     return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
 
 
-def _memory(
-    runs: Sequence[RunConfig], place: Place, slurm: SlurmLauncher | None, outputs: Path, parallel: int
-) -> Iterator[Finding]:
+def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, outputs: Path) -> Iterator[Finding]:
     """Memory of every kind of run, and the disk that all of them take."""
     from efficient_rl.doctor import memory
 
+    slurm = launcher if isinstance(launcher, SlurmLauncher) else None
+    parallel = _slots(launcher) * (slurm.array_parallelism if slurm else 1)
     sizes: list[int] = []
 
     def check(run: RunConfig) -> list[Finding]:
@@ -92,34 +100,31 @@ def _memory(
             return []  # said already
         name = f"model={run.model.name} strategy={run.strategy.name}"
         try:
-            verdict = memory.check_memory(run, place)
+            verdict = memory.check_memory(run, machine)
         except (OSError, NotImplementedError, RuntimeError) as error:
-            what = f"{name} could not be estimated ({str(error).splitlines()[0]})"
+            what = f"{name} could not be estimated ({first_line(error)})"
             return [Finding("warning", "memory", what, "it may not fit", "grpo.max_steps=1 tells")]
         sizes.append(verdict.step.saved + verdict.step.optimizer_state)
-        loading = memory.check_loading(name, verdict.step, slurm) if slurm is not None else []
-        return [verdict.finding, *loading]
+        if slurm is None:
+            return [verdict.finding]
+        return [verdict.finding, *memory.check_loading(name, verdict.step, slurm)]
 
     yield from _each(runs, lambda run: (run.model, run.strategy, run.prompt, run.task, run.grpo, run.eval), check)
     if sizes:
-        yield from folders.check_room(outputs, max(sizes) * (len(runs) + CHECKPOINTS * parallel))
+        yield from folders.check_room(outputs, max(sizes) * (len(runs) + CHECKPOINTS * min(len(runs), parallel)))
 
 
 def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterator[Finding]:
     from efficient_rl.doctor import learning
 
-    golden: list[Finding] = []
-
-    def check(run: RunConfig) -> list[Finding]:
-        golden.extend(found := learning.check_golden(run))
-        return found
-
-    yield from _each(runs, lambda run: (run.task, run.reward, run.prompt.place), check)
-    if not probe or any(finding.level == "failure" for finding in golden):
+    golden = list(_each(runs, lambda run: (run.task, run.reward, run.prompt.place), learning.check_golden))
+    yield from golden
+    if not probe or "failure" in map(attrgetter("level"), golden):
         return
-    kinds = {
-        repr((run.model, run.task, run.reward, run.prompt)): run for run in reversed(runs) if services.is_here(run.model)
-    }
+    kinds: dict[str, RunConfig] = {}
+    for run in reversed(runs):
+        if services.is_here(run.model):
+            kinds[repr((run.model, run.task, run.reward, run.prompt))] = run
     yield from _each(list(kinds.values())[-MOST_PROBES:], repr, lambda run: learning.check_probe(run, seconds))
     if len(kinds) > MOST_PROBES:
         yield ok("probe", f"{len(kinds) - MOST_PROBES} more kinds of run were not tried; give their overrides alone")
@@ -127,7 +132,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
 
 @command_line()
 def main(arguments: Sequence[str]) -> int:
-    """Run the checks and print what they find; 1 for a failure, with --strict for a warning too, 2 for a bad request."""
+    """Run the checks and print the findings; exit codes as in `cli`, --strict fails warnings."""
     known, overrides = split_overrides(_parser(), arguments)
     console, found = Console(), list[Finding]()
 
@@ -148,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
             if finding.level == "failure" or (known.strict and finding.level == "warning"):
                 status = FAILED
     if known.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
+        print(json.dumps(list(map(asdict, found)), indent=1))
     return status
 
 
@@ -156,7 +161,7 @@ def _show(finding: Finding, console: Console) -> None:
     console.print(
         f"{SIGNS[finding.level]} [bold]{finding.check}[/]: {escape(finding.what)}", soft_wrap=True, highlight=False
     )
-    for word, text in (("why", finding.why), ("mend", finding.remedy)):
+    for word, text in (("why", finding.why), ("fix", finding.remedy)):
         if text and finding.level != "ok":
             console.print(f"        {word}: {escape(text)}", soft_wrap=True, highlight=False)
 

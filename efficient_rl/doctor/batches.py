@@ -1,7 +1,7 @@
 """Shows the batch that a run really has, and whether its processes can share it."""
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.doctor.finding import Finding, counted, ok
 from efficient_rl.errors import ConfigError
 
 FEWEST_PROMPTS = 8
@@ -28,6 +28,6 @@ def check_batch(run: RunConfig, processes: int) -> list[Finding]:
         findings.append(Finding("warning", "batch", what, why, remedy))
     sentence = (
         f"a step: {prompts} prompts x {grpo.num_generations} = {batch} completions, "
-        f"in {passes} passes of {micro} over {processes} process{'es' if processes > 1 else ''}"
+        f"in {passes} passes of {micro} over {counted(processes, 'process')}"
     )
     return findings or [ok("batch", sentence)]

@@ -17,9 +17,8 @@ def check_cluster(launcher: SlurmRequest) -> list[Finding]:
     """Slurm's commands, its answer, and its own verdict on the request (`sbatch --test-only`)."""
     if missing := [name for name in ("sbatch", "sacct", "squeue", "scontrol", "srun") if shutil.which(name) is None]:
         what = f"{', '.join(missing)} not found"
-        return [
-            Finding("failure", "slurm", what, "launcher=slurm submits by it", "run this on a login node, or launcher=local")
-        ]
+        remedy = "run this on a login node, or launcher=local"
+        return [Finding("failure", "slurm", what, "launcher=slurm submits by it", remedy)]
     done = _call(["scontrol", "ping"])
     if done.returncode or "UP" not in done.stdout:
         what = f"the controller does not answer ({(done.stderr or done.stdout).strip().splitlines()[0:1]})"
@@ -44,13 +43,11 @@ def _request(launcher: SlurmRequest) -> list[Finding]:
         reason = (done.stderr.strip().splitlines() or ["refused"])[-1].removeprefix("allocation failure: ")
         partitions = "; ".join(_call(["sinfo", "-h", "-o", "%R: %l, %c cpus, %m MB, %G, features %f"]).stdout.splitlines())
         why = f"it would wait for ever, or be refused; there is {partitions}"
-        remedy = (
-            "launcher.partition, .gpus_per_node, .cpus_per_task, .mem_gb, .timeout_min, .constraint within what there is"
-        )
+        keys = "launcher.partition, .gpus_per_node, .cpus_per_task, .mem_gb, .timeout_min, .constraint"
+        remedy = f"{keys} within what there is"
         return [Finding("failure", "slurm", f"Slurm would never start such a job: {reason}", why, remedy)]
-    return [
-        ok("slurm", f"the request can start ({(done.stderr.strip().splitlines() or [''])[-1].removeprefix('sbatch: ')})")
-    ]
+    answer = done.stderr.strip().rpartition("\n")[2].removeprefix("sbatch: ")
+    return [ok("slurm", f"the request can start ({answer})")]
 
 
 def _options(launcher: SlurmRequest) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Counts the bytes of a training step without doing it: on tensors that have shapes and no contents."""
+"""Counts the bytes of a training step without doing it, on tensors without contents."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ FIRST_CHOICES = 8  # of a strategy whose choice changes, so many are looked at
 
 @dataclass(frozen=True)
 class Load:
-    """How much of a run one process does at a time: completions of a pass, passes, completions sampled together."""
+    """How much of a run one process does at a time: completions of a pass, passes, samples."""
 
     rows: int
     passes: int
@@ -72,7 +72,7 @@ class Step:
 
 
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make: bytes that live now, and the most that ever did."""
+    """Adds up the storages that operations make: the bytes that live, and their peak."""
 
     def __init__(self, held: Iterable[torch.Tensor]) -> None:
         """What is `held` already counts nothing: views of weights show up among the results too."""
@@ -115,7 +115,7 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
     """
     with torch.device("meta"):
         causal = _made(run)
-        total = sum(p.numel() for p in causal.parameters())
+        bare = _count(causal)
         add_fused_lm_head(causal, run.grpo.temperature, outputs=("log_probs", "entropy"))
         strategy: Strategy = run.strategy.build()
         model = strategy.apply(causal)
@@ -124,39 +124,52 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
         _give_shapes_only(model)
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         active = _active(run, model, strategy, trainable)
-        total = max(total, sum(p.numel() for p in model.parameters()))
-        model.train()
         held = [*model.parameters(), *model.buffers()]
         tally = stack.enter_context(Tally(held))
         if autocast:
             stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
-        activations, backward = _backward(model, causal, load, active, tally)
-        with torch.no_grad(), merged(model):
-            model.eval()
-            cache, sampling = _sampling(model, load, load.sampled, tally) if load.sampled else (0, 0)
-            evaluating = _sampling(model, load, load.evaluated, tally)[1]
-    copied = sum(p.nbytes for p in trainable.values())
-    active_bytes = sum(trainable[name].nbytes for name in active)
+        phases = _phases(model, causal, load, set(active), tally)
+    copied, active_bytes = _nbytes(trainable.values()), _nbytes(active.values())
     return Step(
-        saved=copied if isinstance(model, PeftModel) else sum(tensor.nbytes for tensor in held),
-        total_params=total,
+        saved=copied if isinstance(model, PeftModel) else _nbytes(held),
+        total_params=max(bare, _count(model)),
         trainable_params=sum(p.numel() for p in trainable.values()),
-        parameters=sum(tensor.nbytes for tensor in held),
+        parameters=_nbytes(held),
         optimizer_state=2 * active_bytes,
         reference=copied if run.grpo.beta else 0,
         trunk=_trunk_bytes(run, model, set(trainable), load, autocast),
         gradients=active_bytes,
-        activations=activations,
-        backward=backward,
-        cache=cache,
-        sampling=sampling,
-        evaluating=evaluating,
+        **phases,
     )
+
+
+def _count(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _nbytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active: set[str], tally: Tally) -> dict[str, int]:
+    """What training, sampling and evaluation add to what is held."""
+    model.train()
+    activations, backward = _backward(model, causal, load, active, tally)
+    cache = sampling = 0
+    with torch.no_grad(), merged(model):
+        model.eval()
+        if load.sampled:
+            cache, sampling = _sampling(model, load, load.sampled, tally)
+        evaluating = _sampling(model, load, load.evaluated, tally)[1]
+    names = ("activations", "backward", "cache", "sampling", "evaluating")
+    return dict(zip(names, (activations, backward, cache, sampling, evaluating), strict=True))
 
 
 def _made(run: RunConfig) -> PreTrainedModel:
     """The run's model without its weights."""
-    extra = {"gguf_file": run.model.gguf_file} if run.model.gguf_file else {}
+    extra = {}
+    if run.model.gguf_file:
+        extra["gguf_file"] = run.model.gguf_file
     source = str(run.model.folder or run.model.path)
     config = AutoConfig.from_pretrained(source, **extra)
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
@@ -166,7 +179,7 @@ def _made(run: RunConfig) -> PreTrainedModel:
 
 
 def _give_shapes_only(model: PreTrainedModel) -> None:
-    """Put the model on a CPU that has no memory: operations choose there what they would on a real one."""
+    """Put the model on a CPU without memory: operations choose there as on a real one."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -179,16 +192,20 @@ def _give_shapes_only(model: PreTrainedModel) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainable: Mapping[str, Any]) -> set[str]:
-    """The largest of a strategy's first choices, all that trains where the choice never changes; only it has gradients."""
+def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainable: dict[str, Any]) -> dict[str, Any]:
+    """The largest of a strategy's first choices, all that trains without a schedule."""
     schedule = strategy.schedule(model, run.seed, run.grpo.max_steps)
     if schedule is None:
-        return set(trainable)
-    choices: list[set[str]] = []
+        return trainable
+    largest: dict[str, Any] = {}
+    most = -1
     for step in range(min(FIRST_CHOICES, run.grpo.max_steps)):
         schedule.begin_step(step)
-        choices.append({name for name, p in model.named_parameters() if p.requires_grad and name in schedule.active})
-    largest = max(choices, key=lambda names: sum(trainable[name].numel() for name in names))
+        active = schedule.active
+        chosen = {name: p for name, p in trainable.items() if p.requires_grad and name in active}
+        size = sum(p.numel() for p in chosen.values())
+        if size > most:
+            largest, most = chosen, size
     for name, parameter in trainable.items():
         parameter.requires_grad_(name in largest)
     return largest
@@ -197,7 +214,7 @@ def _active(run: RunConfig, model: PreTrainedModel, strategy: Strategy, trainabl
 def _backward(
     model: PreTrainedModel, causal: PreTrainedModel, load: Load, active: set[str], tally: Tally
 ) -> tuple[int, int]:
-    """What the forward pass leaves for the backward pass, and the most that both add to what is held."""
+    """What forward leaves for backward, and the most that both add to what is held."""
     base = tally.now
     if load.passes > 1:  # what the passes before this one left
         for name, parameter in model.named_parameters():
@@ -238,7 +255,7 @@ def _only_completions(causal: PreTrainedModel, load: Load) -> Iterator[None]:
 
 
 def _sampling(model: PreTrainedModel, load: Load, rows: int, tally: Tally) -> tuple[int, int]:
-    """The full key-value cache of so many completions, and the most that drawing their last token adds to what is held."""
+    """The whole key-value cache, and the most that drawing the last token adds to what is held."""
     start = tally.now
     tokens = load.prompt + load.completion
     ids, mask = _tokens(rows, tokens)

@@ -1,4 +1,4 @@
-"""What a check found: whether it is well, why it matters, and what mends it."""
+"""What a check found: whether it is well, why it matters, and what fixes it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Level = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. A failure will stop the sweep, a warning may spoil it; `remedy` is a command or an override."""
+    """One finding: a failure stops the sweep, a warning may spoil it; `remedy` is a command."""
 
     level: Level
     check: str
@@ -18,5 +18,12 @@ class Finding:
 
 
 def ok(check: str, what: str) -> Finding:
-    """Nothing to mend."""
+    """Nothing to fix."""
     return Finding("ok", check, what)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `3 processes`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""Checks the output folder: that it can be written, renamed in and locked, has room, and keeps the time."""
+"""Checks the output folder: writing, renaming, locking, free space, the server's clock."""
 
 import os
 import shutil
@@ -35,11 +35,10 @@ def check_folder(outputs: Path) -> list[Finding]:
     except OSError as error:
         what = f"output={outputs}: {error.strerror}"
         return [Finding("failure", "folder", what, "every run writes its results there", remedy)]
-    findings = (
-        [Finding("failure", "folder", f"output={outputs}: {problem}", "two processes could write one run", remedy)]
-        if problem
-        else []
-    )
+    findings = []
+    if problem:
+        why = "two processes could write one run"
+        findings.append(Finding("failure", "folder", f"output={outputs}: {problem}", why, remedy))
     skew = _clock_skew(outputs)
     if abs(skew) > CLOCK_SECONDS:
         what = f"the file server's clock is {skew:+.0f} s off this machine's"

@@ -1,59 +1,17 @@
 """Checks that the GPUs can do what the run asks of them: data type, attention, memory in use."""
 
-import subprocess
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.launch.gpus import Gpu
 
 AMPERE = (8, 0)
 OLDEST_CAPABILITIES = {"12": (5, 0), "13": (7, 5)}  # that CUDA compiles for, by its major version (NVIDIA's release notes)
-QUERY = "index,uuid,name,compute_cap,memory.total,memory.free,driver_version"
 BUSY_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as nvidia-smi tells of it; memory in bytes, `names` are those that CUDA_VISIBLE_DEVICES may call it by."""
-
-    names: tuple[str, str]
-    name: str
-    capability: tuple[int, int]
-    total_bytes: int
-    free_bytes: int
-    driver: str
-
-
-def usable(names: Collection[str]) -> list[Gpu]:
-    """Those of this machine's GPUs that go by these names (see `launch.local.visible_gpus`)."""
-    return [gpu for gpu in all_gpus() if any(own.startswith(name) if name.startswith("GPU-") else own == name
-                                             for own in gpu.names for name in names)]  # fmt: skip
-
-
-def all_gpus() -> list[Gpu]:
-    """The GPUs of this machine; none where there is no nvidia-smi."""
-    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return []
-    return parse_gpus(done.stdout) if done.returncode == 0 else []
-
-
-def parse_gpus(text: str) -> list[Gpu]:
-    """GPUs from nvidia-smi's lines of QUERY, memory in MiB."""
-    gpus = []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 7 and cells[4].isdigit() and cells[5].isdigit():
-            index, uuid, name, capability, total, free, driver = cells
-            major, minor = (int(part) for part in capability.split("."))
-            gpus.append(Gpu((index, uuid), name, (major, minor), int(total) << 20, int(free) << 20, driver))
-    return gpus
-
-
 def check_gpus(gpus: Sequence[Gpu], dtype: str, attention: str, cuda: str | None, has_flash: bool) -> list[Finding]:
-    """Whether data type and attention of a model run on every GPU, with the CUDA that torch was built for."""
+    """Whether a model's data type and attention run on every GPU, with torch's CUDA."""
     findings = _of_the_model(dtype, attention, bool(gpus), has_flash)
     oldest = OLDEST_CAPABILITIES.get((cuda or "").split(".")[0], (0, 0))
     for gpu in gpus:

@@ -1,4 +1,4 @@
-"""Checks what the operating system lets a run have: cores, control groups, shared memory, open files."""
+"""Checks what the operating system gives a run: cores, control groups, files, shared memory."""
 
 import os
 import resource
@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 
 from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.launch.cgroups import limits
 
 FEWEST_FILES = 1024
 LEAST_SHM_BYTES = 1 << 30
-UNBOUNDED = 1 << 60  # how version 1 of control groups writes that there is no bound
 
 
 @dataclass(frozen=True)
 class Host:
-    """What this process may use. `quota_cores` and `limit_bytes` are those of its control group, None without a bound."""
+    """What this process may use; `quota_cores` and `limit_bytes` are its control group's, or None."""
 
     cores: int
     usable_cores: int
@@ -35,7 +35,7 @@ class Host:
 
 def this_host() -> Host:
     """What this process may use here."""
-    quota, limit = control_group(_read(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
+    quota, limit = limits()
     shm = Path("/dev/shm")
     return Host(
         cores=os.cpu_count() or 1,
@@ -48,50 +48,8 @@ def this_host() -> Host:
     )
 
 
-def control_group(membership: str, root: Path) -> tuple[float | None, int | None]:
-    """Cores and bytes that control groups leave to a process: the least on its path below `root`.
-
-    `membership` is the text of /proc/self/cgroup. Slurm confines jobs by version 1 (a tree for each
-    resource) or 2 (one).
-    """
-    quotas, limits = [], []
-    for line in membership.splitlines():
-        _, kinds, path = line.split(":", 2)
-        for tree in [root] if not kinds else [root / kind for kind in kinds.split(",")]:
-            folder = tree / path.lstrip("/")
-            for place in (folder, *folder.parents):
-                if not place.is_relative_to(tree):
-                    break
-                quotas += _quota(place)
-                limits += _limit(place)
-    return min(quotas, default=None), min(limits, default=None)
-
-
-def _quota(place: Path) -> list[float]:
-    """Cores by a control group's own bound, if it has one."""
-    either = _read(place / "cpu.max") or f"{_read(place / 'cpu.cfs_quota_us')} {_read(place / 'cpu.cfs_period_us')}"
-    numbers = either.split()
-    return [int(numbers[0]) / int(numbers[1])] if len(numbers) == 2 and numbers[0].isdigit() else []
-
-
-def _limit(place: Path) -> list[int]:
-    """Bytes that a control group's own bound leaves, if it has one."""
-    for bound, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        text = _read(place / bound)
-        if text.isdigit() and int(text) < UNBOUNDED:
-            return [int(text) - int(_read(place / used) or 0)]
-    return []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def check_host(host: Host, runs: int, processes: int = 1) -> list[Finding]:
-    """Whether `runs` at once, of so many `processes` each, have cores to run on, and files and shared memory enough."""
+    """Whether `runs` at once, of `processes` each, have cores, files and shared memory enough."""
     findings = []
     cores = min(host.usable_cores, host.quota_cores or host.usable_cores)
     if cores < runs * processes:

@@ -1,4 +1,4 @@
-"""Checks that a run can learn: a right answer earns its reward, and the untrained model earns neither all nor nothing."""
+"""Checks that a run can learn: a right answer pays, and one step has groups that differ."""
 
 import json
 import tempfile
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,23 @@ FORMS = {
 
 
 def check_golden(run: RunConfig) -> list[Finding]:
-    """Give the reward right and wrong answers in the form that the prompt asks for: the right ones must earn more."""
+    """Check that right answers in the form that the prompt asks for earn more than wrong ones."""
     try:
-        problems = [p for p in run.task.build().problems("train", PROMPTS, HELD_OUT_SEED) if p.solution]
+        drawn = run.task.build().problems("train", PROMPTS, HELD_OUT_SEED)
     except ValueError as error:
         why, remedy = "every run fails when it loads it", "what the message names, or another task=..."
         return [Finding("failure", "task", f"task={run.task.name}: {error}", why, remedy)]
+    problems = list(filter(attrgetter("solution"), drawn))
     if not problems:
         return [ok("reward", f"task={run.task.name} knows no solutions to try out")]
     form = FORMS[run.prompt.place]
     golden = [form.format(steps=" ".join(p.steps), answer=p.solution) for p in problems]
     try:
-        right, wrong = (total_reward(run, problems, texts) for texts in (golden, [WRONG] * len(problems)))
+        right, wrong = total_reward(run, problems, golden), total_reward(run, problems, [WRONG] * len(problems))
     except ERRORS as error:
         names = ", ".join(term.function.name for term in run.reward)
         what = f"the reward ({names}) fails on a right answer: {type(error).__name__}: {error}"
-        return [Finding("failure", "reward", what, "the first step of every run fails", "mend the function that raises")]
+        return [Finding("failure", "reward", what, "the first step of every run fails", "fix the function that raises")]
     if right <= wrong:
         what = f"a right answer earns {right:.2f} and {WRONG!r} earns {wrong:.2f}, e.g. for {golden[0]!r}"
         why = "the reward does not read the answer where the prompt puts it: nothing would be learned"
@@ -55,20 +57,19 @@ def check_golden(run: RunConfig) -> list[Finding]:
 
 def total_reward(run: RunConfig, problems: Sequence[Problem], texts: Sequence[str]) -> float:
     """The mean weighted reward of completions; what a term gives for tokens is added up."""
-    columns: Mapping[str, Any] = {
-        "prompts": [problem.question for problem in problems],
+    names = ("prompts", "check", "gold", "difficulty", "source")
+    read = attrgetter("question", "check", "gold", "difficulty", "source")
+    columns: dict[str, Any] = dict(zip(names, map(list, zip(*map(read, problems), strict=True)), strict=True))
+    columns |= {
         "completions": list(texts),
         "completion_ids": [list(range(len(text.split()))) for text in texts],
-        "check": [problem.check for problem in problems],
-        "gold": [json.dumps(problem.gold) for problem in problems],
+        "gold": list(map(json.dumps, columns["gold"])),
         "place": [run.prompt.place] * len(problems),
         "prefill": [""] * len(problems),
-        "difficulty": [problem.difficulty for problem in problems],
-        "source": [problem.source for problem in problems],
     }
     total = 0.0
     for term in run.reward:
-        values = [_amount(value) for value in term.function.build()(**columns)]
+        values = list(map(_amount, term.function.build()(**columns)))
         total += term.weight * sum(values) / len(values)
     return total
 
@@ -80,28 +81,31 @@ def _amount(value: Any) -> float:
 
 
 def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
-    """Do one step on eight prompts in a process of its own, and look at what the model wrote and earned."""
+    """Do one step on eight prompts in a process of its own, and judge what the model wrote."""
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
+    from efficient_rl.run import Options
     from efficient_rl.rundir.directory import RunDirectory
+    from efficient_rl.rundir.state import RunState
 
     probe = _small(run)
     with tempfile.TemporaryDirectory(prefix="efficient-rl-doctor-") as name:
         folder = Path(name) / probe.config_hash
         launcher = LocalLauncher(workers=1)
-        (handle,) = launcher.launch([Job(str(folder), to_dict(probe), checkpoint_steps=10**6, code_version="doctor")])
+        job = Job(folder, to_dict(probe), Options(checkpoint_steps=10**6, code_version="doctor"))
+        (handle,) = launcher.launch([job])
         deadline = time.monotonic() + seconds
-        while not handle.ended and time.monotonic() < deadline:
+        while not handle.state.ended and time.monotonic() < deadline:
             launcher.poll(0.1)
-        if not handle.ended:
+        if not handle.state.ended:
             launcher.kill()
             what = f"one step on {PROMPTS} prompts took longer than {seconds:.0f} s"
             return [Finding("warning", "probe", what, "it could not be tried out", "--probe-seconds=600, or --no-probe")]
         record = RunDirectory(folder)
-        if handle.stage != "finished":
+        if handle.state is not RunState.FINISHED:
             error = handle.failure.error if handle.failure else f"exit code {handle.exit_code}"  # type: ignore[attr-defined]
             why = "the run would end the same way"
-            return [Finding("failure", "probe", f"one step fails: {error}", why, "mend what the error names")]
+            return [Finding("failure", "probe", f"one step fails: {error}", why, "fix what the error names")]
         (metrics,) = [row["metrics"] for row in record.metrics() if "train/reward" in row["metrics"]]
         lines = (folder / "completions.jsonl").read_text().splitlines()
         return judge_probe(metrics, [json.loads(line)["completion"] for line in lines])
@@ -147,6 +151,8 @@ def judge_probe(metrics: Mapping[str, float], completions: Sequence[str]) -> lis
 
 
 def repeated_share(text: str) -> float:
-    """The share of a text's characters that its most frequent character makes up; 0 for texts too short to say."""
-    letters = [character for character in text if not character.isspace()]
-    return Counter(letters).most_common(1)[0][1] / len(letters) if len(letters) >= 16 else 0.0
+    """The share of the most frequent character in a text; 0 for texts too short to say."""
+    letters = "".join(text.split())
+    if len(letters) < 16:
+        return 0.0
+    return Counter(letters).most_common(1)[0][1] / len(letters)

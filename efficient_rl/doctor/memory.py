@@ -1,14 +1,15 @@
-"""Says whether a run fits into the memory there is, and finds the first change that makes it fit."""
+"""Says whether a run fits into memory, and finds the first change that makes it fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
-from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.doctor.places import Place
+from efficient_rl.doctor.finding import Finding, counted, ok
+from efficient_rl.doctor.machines import Machine
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.display import bytes_text
@@ -41,44 +42,44 @@ def prompt_tokens(run: RunConfig) -> int:
     """Tokens of the longest of some prompts, where the tokenizer is on this machine."""
     if run.model.folder is None:
         return PROMPT_TOKENS
-    from efficient_rl.datasets import load_problems
+    from efficient_rl.datasets import load_splits
     from efficient_rl.models import load_tokenizer
     from efficient_rl.prompts import Prompts
 
     few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))
-    problems = load_problems(few)
+    problems = load_splits(few)
     prompts = Prompts(run.model, run.prompt, load_tokenizer(run.model), problems.examples)
     return max(len(prompts.encode(prompts.write(problem))) for problem in problems.train)
 
 
-def load_of(run: RunConfig, place: Place, prompt: int) -> "Load":
-    """What each of the run's processes does at a time; ConfigError where the batch cannot be shared by them."""
+def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
+    """What each process does at a time; ConfigError where the batch cannot be shared."""
     from efficient_rl.doctor.dry_step import Load
     from efficient_rl.training.settings import split_batch
 
     grpo = run.grpo
-    split = split_batch(grpo, place.processes, 1)
+    split = split_batch(grpo, machine.processes, 1)
     rows = split.get("per_device_train_batch_size", grpo.per_device_train_batch_size)
     passes = split.get("gradient_accumulation_steps", grpo.gradient_accumulation_steps)
-    evaluated = min(ROWS_EVALUATED, -(-run.eval.problems // place.processes) * run.eval.samples)
+    evaluated = min(ROWS_EVALUATED, -(-run.eval.problems // machine.processes) * run.eval.samples)
     sampled = rows * passes if grpo.sampler == "own" else 0
     return Load(rows, passes, sampled, evaluated, prompt, grpo.max_completion_length, grpo.gradient_checkpointing)
 
 
-def measured(run: RunConfig, place: Place, prompt: int) -> "Step":
-    """The bytes of one step of the run, in each of its processes; OSError where the model's configuration is not here."""
+def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
+    """The bytes of one step in each process; OSError without the model's configuration."""
     from efficient_rl.doctor.dry_step import dry_step
 
-    step = dry_step(run, load_of(run, place, prompt), place.half and run.model.dtype != "float32")
-    if not (place.sharded and place.processes > 1):
+    step = dry_step(run, load_of(run, machine, prompt), machine.half and run.model.dtype != "float32")
+    if not (machine.sharded and machine.processes > 1):
         return step
-    shared = {"parameters": step.parameters, "optimizer_state": step.optimizer_state, "reference": step.reference}
-    parts = {name: ceil(size / place.processes) for name, size in shared.items()}
+    shared = ("parameters", "optimizer_state", "reference")
+    parts = {name: ceil(getattr(step, name) / machine.processes) for name in shared}
     return replace(step, **parts)
 
 
 def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple[str, "Step"] | None:
-    """The overrides of the fewest changes with which the run fits, in the order of `changes`, and what it needs then."""
+    """The first overrides, in the order of `changes`, with which the run fits, and its need."""
     overrides = dict[str, object]()
     changed, before = run, measure(run)
     for values, changed in changes(run, also_evaluation=before.held + before.evaluating > available_bytes):
@@ -96,18 +97,18 @@ def first_fit(run: RunConfig, available_bytes: float, measure: Measure) -> tuple
 
 
 def _scaled(before: "Step", run: RunConfig, changed: RunConfig) -> float | None:
-    """Where only the rows of a pass differ, the least that the run needs then: activations follow the rows."""
-    rows = "per_device_train_batch_size"
-    same = replace(run.grpo, **{name: getattr(changed.grpo, name) for name in (rows, "gradient_accumulation_steps")})
+    """The least that a run needs which differs in the rows of a pass alone; else None."""
+    rows, passes = changed.grpo.per_device_train_batch_size, changed.grpo.gradient_accumulation_steps
+    same = replace(run.grpo, per_device_train_batch_size=rows, gradient_accumulation_steps=passes)
     if replace(run, grpo=same) != changed:
         return None
-    share = changed.grpo.per_device_train_batch_size / run.grpo.per_device_train_batch_size
+    share = rows / run.grpo.per_device_train_batch_size
     held = before.held
     return held + max(share * (before.backward - before.gradients), before.sampling, before.evaluating)
 
 
 def changes(run: RunConfig, also_evaluation: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
-    """Overrides, and the run with these and all before them: what costs only time comes first, another question last."""
+    """Overrides, and the run with these and all before them; those that cost only time first."""
 
     def grpo(**values: Any) -> tuple[dict[str, Any], RunConfig]:
         nonlocal run
@@ -132,29 +133,35 @@ def changes(run: RunConfig, also_evaluation: bool) -> Iterator[tuple[dict[str, A
         yield grpo(max_completion_length=run.grpo.max_completion_length // 2)
 
 
-def check_memory(run: RunConfig, place: Place) -> Verdict:
+def check_memory(run: RunConfig, machine: Machine) -> Verdict:
     """Whether the run fits; where it does not, the first change with which it would."""
     tokens = prompt_tokens(run)
-    step = measured(run, place, tokens)
-    base = 0 if place.on_gpu else PROCESS_BYTES
+    step = measured(run, machine, tokens)
+    base = 0 if machine.on_gpu else PROCESS_BYTES
     what = f"model={run.model.name} strategy={run.strategy.name} needs {_in_words(step, base)}"
-    if place.available_bytes is None:
+    if machine.available_bytes is None:
         return Verdict(_smallest_gpu(what, step), step)
-    reserved = VLLM_SHARE if run.grpo.sampler == "vllm_colocate" else 0.0
-    room = (HEADROOM - reserved) * place.available_bytes
-    has = f"{place.name} has {bytes_text(place.available_bytes)}" + (" each" if "processes" in place.name else "")
+    share = HEADROOM
+    if run.grpo.sampler == "vllm_colocate":
+        share -= VLLM_SHARE
+    room = share * machine.available_bytes
+    has = f"{machine.name} has {bytes_text(machine.available_bytes)}"
+    if "processes" in machine.name:
+        has += " each"
     if base + step.peak <= room:
         return Verdict(ok("memory", f"{what}; {has}"), step)
-    change = first_fit(run, room - base, lambda changed: measured(changed, place, tokens))
-    remedy = f"{change[0]} (then {bytes_text(base + change[1].peak)})" if change else "a smaller model (model=...)"
+    change = first_fit(run, room - base, lambda changed: measured(changed, machine, tokens))
+    remedy = "a smaller model (model=...)"
+    if change:
+        remedy = f"{change[0]} (then {bytes_text(base + change[1].peak)})"
     return Verdict(Finding("failure", "memory", f"{what}, and {has}", WHY, remedy), step)
 
 
 def _smallest_gpu(what: str, step: "Step") -> Finding:
-    """For nodes that cannot be seen from here: the smallest GPU that is sold on which the run fits."""
-    fitting = [size for size in GPU_GIB if step.peak <= HEADROOM * size * 2**30]
-    if fitting:
-        return ok("memory", f"{what}: fits a GPU of {fitting[0]} GiB")
+    """For nodes that cannot be seen from here: the smallest GPU that is sold on which it fits."""
+    for size in GPU_GIB:
+        if step.peak <= HEADROOM * size * 2**30:
+            return ok("memory", f"{what}: fits a GPU of {size} GiB")
     remedy = "grpo.per_device_train_batch_size=... (with more grpo.gradient_accumulation_steps), launcher.sharding=fsdp"
     return Finding("warning", "memory", f"{what}: more than a GPU of {GPU_GIB[-1]} GiB has", WHY, remedy)
 
@@ -167,22 +174,23 @@ def check_loading(name: str, step: "Step", launcher: SlurmLauncher) -> list[Find
     needed = here * (PROCESS_BYTES + step.parameters)
     if needed <= launcher.mem_gb * 2**30:
         return []
-    what = f"{name}: {here} process{'es' if here > 1 else ''} of a node load {bytes_text(needed)} into launcher.mem_gb="
+    loaded = f"load {bytes_text(needed)} into launcher.mem_gb={launcher.mem_gb:g}"
+    what = f"{name}: {counted(here, 'process')} of a node {loaded}"
     remedy = f"launcher.mem_gb={ceil(needed / HEADROOM / 2**30)}"
-    return [Finding("failure", "memory", f"{what}{launcher.mem_gb:g}", "Slurm kills what exceeds its memory", remedy)]
+    return [Finding("failure", "memory", what, "Slurm kills what exceeds its memory", remedy)]
 
 
 def _in_words(step: "Step", base: int) -> str:
     """The peak, and what holds a twentieth of it or more."""
-    phase, most = max((("training", step.backward), ("sampling", step.sampling), ("evaluation", step.evaluating)),
-                      key=lambda each: each[1])  # fmt: skip
-    parts = {"libraries": base, "weights": step.parameters, "optimizer": step.optimizer_state,
-             "reference": step.reference, "trunk": step.trunk}  # fmt: skip
+    phases = {"training": step.backward, "sampling": step.sampling, "evaluation": step.evaluating}
+    phase, most = max(phases.items(), key=itemgetter(1))
+    parts = {"libraries": base, "weights": step.parameters, "optimizer": step.optimizer_state}
+    parts |= {"reference": step.reference, "trunk": step.trunk}
     if phase == "training":
-        parts |= {"gradients": step.gradients, "activations": step.activations,
-                  "backward pass": most - step.gradients - step.activations}  # fmt: skip
+        parts["gradients"], parts["activations"] = step.gradients, step.activations
+        parts["backward pass"] = most - step.gradients - step.activations
     else:
-        parts |= {"cache": most}
+        parts["cache"] = most
     peak = base + step.peak
     named = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts.items() if size >= peak / 20)
     return f"{bytes_text(peak)} in {phase} ({named})"

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.doctor.finding import Finding, ok
-from efficient_rl.tracking.collector import resolve_uri, store_trouble
+from efficient_rl.errors import first_line
+from efficient_rl.tracking.client import resolve_uri, store_trouble
 
 HUB = "https://huggingface.co"
 SECONDS = 10
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_model(model: ModelConfig) -> list[Finding]:
@@ -43,6 +44,11 @@ def is_here(model: ModelConfig) -> bool:
     return model.folder is not None or _cached(model.path)
 
 
+def needs_hub(run: RunConfig) -> bool:
+    """Whether the run loads something that may have to come from the hub."""
+    return not is_here(run.model) or loads_from_hub(run)
+
+
 def loads_from_hub(run: RunConfig) -> bool:
     """Whether a task of the run names a data set of the hub."""
     return any(_names_dataset(part.arguments) for part in (run.task, *run.eval.sets))
@@ -71,7 +77,7 @@ def _endpoint() -> str:
 
 
 def _refusal(path: str) -> tuple[str, str] | None:
-    """Why the hub does not give this user the model, and what mends it; None where it does."""
+    """Why the hub does not give this user the model, and what fixes it; None where it does."""
     if not reach_hub():
         what = f"{path} is not here, and {_endpoint()} does not answer"
         return what, f"hf download {path} where there is a network, then model.path=<folder>"
@@ -84,21 +90,22 @@ def _refusal(path: str) -> tuple[str, str] | None:
         what = f"{path} is gated, and the hub does not give it to you"
         return what, f"accept its conditions at {_endpoint()}/{path}, then hf auth login"
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        return f"{path} is not here, and the hub does not give it ({reason})", "model.path=<a name of the hub, or a folder>"
+        what = f"{path} is not here, and the hub does not give it ({first_line(error)})"
+        return what, "model.path=<a name of the hub, or a folder>"
     return None
 
 
-def _home() -> Path:
-    return Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-
-
 def _cached(path: str) -> bool:
-    """Whether a snapshot has a configuration and weights."""
-    cache = Path(os.environ.get("HF_HUB_CACHE", _home() / "hub"))
-    snapshots = (cache / f"models--{path.replace('/', '--')}" / "snapshots").glob("*")
-    weights = ("*.safetensors", "*.bin")
-    return any((s / "config.json").is_file() and any(any(s.glob(kind)) for kind in weights) for s in snapshots)
+    """Whether the hub's cache has a configuration and weights, or their index."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def has(name: str) -> bool:
+        return isinstance(try_to_load_from_cache(path, name), str)
+
+    try:
+        return has("config.json") and any(has(name) or has(f"{name}.index.json") for name in WEIGHTS)
+    except ValueError:  # no name that the hub could have
+        return False
 
 
 def check_tracking(uri: str | None) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Checks that the installed versions work together."""
 
 import importlib.metadata
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from packaging.version import Version
 from efficient_rl.doctor.finding import Finding, ok
 
 PYTHON = (3, 11)
+SHOWN = ("torch", "transformers", "trl", "peft")
 TOGETHER = {  # a package, and what another one needs of it where both are installed
     "vllm": ("trl", "vllm>=0.22.0,<=0.31.0", "TRL talks to vLLM's own classes, which change"),
     "optuna": ("hydra-optuna-sweeper", "optuna<3", "that sweeper breaks newer studies; efficient_rl does not use it"),
@@ -27,13 +29,16 @@ def installed_versions() -> dict[str, str]:
 
 
 def requirements() -> list[str]:
-    """What this package asks for, without its extras: as it was installed, or as the checkout says."""
+    """What this package requires without extras: as installed, or as the checkout says."""
     try:
-        return [text for text in importlib.metadata.requires("efficient_rl") or [] if "extra ==" not in text]
+        asked = importlib.metadata.requires("efficient_rl") or []
+        return [text for text in asked if "extra ==" not in text]
     except importlib.metadata.PackageNotFoundError:
         project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-        asked: list[str] = tomllib.loads(project.read_text())["project"]["dependencies"] if project.is_file() else []
-        return asked
+        if not project.is_file():
+            return []
+        dependencies: list[str] = tomllib.loads(project.read_text())["project"]["dependencies"]
+        return dependencies
 
 
 def check_versions(
@@ -58,12 +63,13 @@ def check_versions(
         if name in installed and other in installed and not Requirement(needs).specifier.contains(installed[name]):
             what = f"{name} {installed[name]} does not work with {other} {installed[other]}, which needs {needs}"
             findings.append(Finding("failure", "versions", what, why, f"pip install '{needs}'"))
-    named = ", ".join(f"{name} {installed[name]}" for name in ("torch", "transformers", "trl", "peft") if name in installed)
+    shown = [f"{name} {installed[name]}" for name in SHOWN if name in installed]
+    named = ", ".join(shown)
     return findings or [ok("versions", f"Python {python[0]}.{python[1]}, {named}")]
 
 
 def check_driver(driver: str | None, cuda: str | None) -> list[Finding]:
-    """Whether the GPU's driver is new enough for the CUDA that torch was built for; None: no GPU, or torch for CPUs."""
+    """Whether the driver is new enough for torch's CUDA; None: no GPU, or torch for CPUs."""
     if driver is None:
         return []
     if cuda is None:
@@ -72,15 +78,8 @@ def check_driver(driver: str | None, cuda: str | None) -> list[Finding]:
     oldest = OLDEST_DRIVERS.get(cuda.split(".")[0])
     if oldest is not None and Version(driver) < Version(oldest):
         what = f"driver {driver} is older than {oldest}, which CUDA {cuda} needs"
-        return [
-            Finding(
-                "failure",
-                "driver",
-                what,
-                "torch would not find the GPU",
-                "update the driver, or install torch for an older CUDA",
-            )
-        ]
+        why, remedy = "torch would not find the GPU", "update the driver, or install torch for an older CUDA"
+        return [Finding("failure", "driver", what, why, remedy)]
     return [ok("driver", f"driver {driver} for CUDA {cuda}")]
 
 
@@ -90,6 +89,5 @@ def torch_cuda() -> str | None:
         path = importlib.metadata.distribution("torch").locate_file("torch/version.py")
     except importlib.metadata.PackageNotFoundError:
         return None
-    with open(str(path)) as stream:
-        found = [line.split("=", 1)[1].strip().strip("'\"") for line in stream if line.startswith("cuda")]
-    return found[0] if found and found[0] not in ("None", "") else None
+    found = re.search(r"^cuda[^=\n]*=\s*['\"]([^'\"\n]+)", Path(str(path)).read_text(), re.MULTILINE)
+    return found[1] if found else None

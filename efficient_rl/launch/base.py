@@ -1,28 +1,39 @@
-"""Ways to start runs: one interface, this process, this machine or a cluster."""
+"""What all launchers share: their protocol, the handle of a job, and how an exit code settles a job."""
 
+import signal
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from efficient_rl.config.schema import Component
+from efficient_rl.errors import require, require_known
+from efficient_rl.launch.cgroups import oom_kills
+from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.run import SHARDINGS
+from efficient_rl.rundir.result import Cause, Failure
+from efficient_rl.rundir.state import RunState
 
-if TYPE_CHECKING:
-    from efficient_rl.launch.handle import Handle
-    from efficient_rl.launch.worker import Job
+
+@dataclass(eq=False)
+class Handle:
+    """One job of a launcher: `note` says where it runs or why it waits, `failure` why it failed."""
+
+    job: Job
+    state: RunState = RunState.WAITING
+    note: str = ""
+    failure: Failure | None = None
 
 
 class Launcher(Protocol):
-    """Starts jobs and says how they ended; `local.LocalLauncher` is one.
+    """Starts jobs and reports how they ended; `local.LocalLauncher` is one.
 
-    `detaches`: its jobs go on without the process that launched them; `detach`: leave at once.
-    `gpus_per_run`: what a run occupies, for estimates; `slots`: how many may run at once.
+    `detaches`: its jobs outlive the process that launched them. `detach`: return once they are
+    launched. `sharding`: what the processes of one run share (`run.Options`). `gpus_per_run`: GPUs
+    that one run occupies. `slots`: how many runs may run at once.
     """
 
     detaches: bool
     detach: bool
-    notify: str | None
-    stall_minutes: float | None
-    requeue_stalled: bool
-    max_gpu_hours: float | None
     sharding: str
 
     @property
@@ -31,33 +42,82 @@ class Launcher(Protocol):
     @property
     def slots(self) -> int: ...
 
-    def launch(self, jobs: "Sequence[Job]") -> "list[Handle]":
+    def launch(self, jobs: Sequence[Job]) -> list[Handle]:
         """Start the jobs, now or as soon as there is room."""
 
-    def attach(self, jobs: "Sequence[Job]") -> "list[Handle]":
-        """Handles of those jobs that an earlier process launched and that still go on."""
+    def attach(self, jobs: Sequence[Job]) -> list[Handle]:
+        """Handles of those jobs that an earlier process launched and that have not ended."""
 
-    def poll(self, timeout: float = 0) -> "list[Handle]":
-        """The handles whose jobs ended since the last call, after at most `timeout` seconds if none has."""
+    def poll(self, timeout: float = 0) -> list[Handle]:
+        """The handles whose jobs ended since the last call; waits up to `timeout` seconds for one."""
 
-    def requeue(self, handle: "Handle", why: str) -> bool:
-        """End a job that does not go on; whether it starts again from its last checkpoint.
+    def requeue(self, handle: Handle, why: str) -> bool:
+        """Kill a stalled job and start it again from its last checkpoint; whether it starts again.
 
-        It does not after `retries` times: then `poll` tells of it as failed, for the reason `why`.
+        After `Job.retries` restarts it does not: `poll` then returns it as failed because of `why`.
         """
 
-    def cancel(self, handle: "Handle") -> None:
-        """End one job after a checkpoint; `poll` tells of it, as stopped, or as finished where that was quicker."""
+    def cancel(self, handle: Handle) -> None:
+        """End one job after a checkpoint; `poll` returns it as stopped, or finished if it was quicker."""
 
     def stop(self) -> None:
-        """Drop what waits; let what runs write a checkpoint and end."""
+        """Drop the waiting jobs; let the running ones write a checkpoint and end."""
 
     def leave(self) -> None:
-        """Forget the jobs and let them go on."""
+        """Forget the jobs and let them run on."""
 
 
 def build_launcher(settings: Mapping[str, Any]) -> Launcher:
-    """The launcher that a configuration of the group names; ConfigError for settings out of range."""
+    """The launcher of a configuration's group; ConfigError for settings out of range."""
     arguments = dict(settings)
     launcher: Launcher = Component("launcher", arguments.pop("_target_"), arguments).build()
     return launcher
+
+
+def check_processes(processes: Any, sharding: Any) -> None:
+    """Check how many processes train a run together, and what they share of it."""
+    whole = type(processes) is int and processes >= 1
+    require(whole, "launcher.processes_per_run", processes, "must be a whole number of at least 1")
+    require_known("launcher.sharding", sharding, SHARDINGS)
+
+
+def settle(handle: Handle, exit_code: int | None, out_of_memory: bool = False, given_up: str | None = None) -> None:
+    """Set how a job ended whose process has exited; records a failure that the process could not.
+
+    `out_of_memory`: the kernel killed it for lack of memory. `given_up`: why the launcher killed it
+    for good.
+    """
+    directory = handle.job.directory
+    handle.failure = None
+    if directory.result() is not None:
+        handle.state = RunState.FINISHED
+    elif exit_code == EXIT_NOT_MINE or directory.state() is RunState.RUNNING:
+        handle.state = RunState.ELSEWHERE  # also if the fork server died and its forks live on
+    elif exit_code == EXIT_INTERRUPTED:
+        handle.state = RunState.STOPPED
+    else:
+        handle.state, handle.failure = RunState.FAILED, directory.failure()
+        if handle.failure is None and exit_code is not None:
+            handle.failure = _record(handle.job, *_cause(exit_code, out_of_memory, given_up))
+
+
+def _cause(exit_code: int, out_of_memory: bool, given_up: str | None) -> tuple[Cause, str]:
+    if given_up is not None:
+        return "stalled", given_up
+    if out_of_memory:
+        return "out_of_memory", "out of memory: the kernel killed the process, its job or this machine has no more"
+    if exit_code >= 0:
+        return "killed", f"the process ended by exit status {exit_code}"
+    name = signal.Signals(-exit_code).name
+    unsure = name == "SIGKILL" and oom_kills() is None
+    return "killed", f"the process ended by {name}" + (" (out of memory, perhaps)" if unsure else "")
+
+
+def _record(job: Job, cause: Cause, error: str) -> Failure:
+    directory = job.directory
+    failure = Failure(directory.newest_attempt() or 0, error, str(job.folder / "log.txt"), cause)
+    try:
+        directory.record_failure(failure)
+    except OSError as problem:  # a full disk kills runs without a message
+        failure = replace(failure, error=f"{error}; {problem.strerror}")
+    return failure

@@ -1,38 +1,75 @@
-"""Counts how many processes of this process's control group the kernel has ended for lack of memory."""
+"""Reads what Linux control groups (version 1 or 2) say of this process: its limits, and kills for lack of memory."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-GROUPS = Path("/proc/self/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
+UNBOUNDED = 1 << 60  # version 1 writes such a number where there is no bound
 
 
-def oom_kills(groups: Path = GROUPS, mount: Path = MOUNT) -> int | None:
-    """The kernel's counter, of cgroup v2 or v1; None where it keeps none that can be read from here.
+def oom_kills(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> int | None:
+    """How many processes of this group the kernel has killed for lack of memory; None if unknown.
 
-    Processes that are forked from this one, and those of the groups below it in v2, count too.
+    In version 2 the groups below it count too.
     """
-    for path in _counters(groups, mount):
-        try:
-            lines = path.read_text().splitlines()
-        except OSError:
-            continue
-        counts = [line.split()[1] for line in lines if line.startswith("oom_kill ")]
-        if counts:
-            return int(counts[0])
+    for own, *_, top in _groups("memory", membership, mount):
+        for folder in (own, top):  # a container shows its own group as the top
+            text = _read(folder / "memory.events") or _read(folder / "memory.oom_control")
+            if "oom_kill " in text:
+                return int(text.split("oom_kill ")[1].split()[0])
     return None
 
 
-def _counters(groups: Path, mount: Path) -> list[Path]:
-    """Where the counter may be: below the group's own path, or at the top where a container shows its group as the root."""
+def limits(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> tuple[float | None, int | None]:
+    """Cores and bytes left to this process: the least of its group's and its parents' bounds; None without one."""
+    cores: list[float] = []
+    sizes: list[int] = []
+    for folder in chain.from_iterable(_groups("cpu", membership, mount)):
+        cores += _cores(folder)
+    for folder in chain.from_iterable(_groups("memory", membership, mount)):
+        sizes += _bytes(folder)
+    return min(cores, default=None), min(sizes, default=None)
+
+
+def _groups(controller: str, membership: Path, mount: Path) -> Iterator[list[Path]]:
+    """For each hierarchy that may have the controller: this process's group, its parents, the top (at least twice)."""
+    for line in _read(membership).splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            trees = [mount, mount / "unified"]
+        elif controller in controllers.split(","):
+            trees = [mount / controller]
+        else:
+            continue
+        for tree in trees:
+            parents = Path(group.lstrip("/")).parents
+            yield [tree / group.lstrip("/"), *(tree / parent for parent in parents), tree]
+
+
+def _cores(folder: Path) -> list[float]:
+    """The bound of one group, if it has one: `quota period`, both in microseconds."""
+    text = _read(folder / "cpu.max")
+    text = text or f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+    numbers = text.split()
+    return [int(numbers[0]) / int(numbers[1])] if len(numbers) == 2 and numbers[0].isdigit() else []
+
+
+def _bytes(folder: Path) -> list[int]:
+    """What the bound of one group, if it has one, leaves above what is in use."""
+    for bound, used in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        text = _read(folder / bound)
+        if text.isdigit() and int(text) < UNBOUNDED:
+            return [int(text) - int(_read(folder / used) or 0)]
+    return []
+
+
+def _read(path: Path) -> str:
     try:
-        entries = [line.split(":", 2) for line in groups.read_text().splitlines()]
+        return path.read_text().strip()
     except OSError:
-        return []
-    found = []
-    for _, controllers, group in entries:
-        if controllers == "":
-            found += [mount / part / group.lstrip("/") / "memory.events" for part in ("", "unified")]
-            found.append(mount / "memory.events")
-        elif "memory" in controllers.split(","):
-            found += [mount / "memory" / part / "memory.oom_control" for part in (group.lstrip("/"), "")]
-    return found
+        return ""

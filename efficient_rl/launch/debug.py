@@ -4,14 +4,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efficient_rl.launch.handle import Handle, settle
-from efficient_rl.launch.settings import Supervision
+from efficient_rl.launch.base import Handle, settle
 from efficient_rl.launch.worker import Job, do
 from efficient_rl.libraries import quiet_libraries
 
 
 @dataclass
-class DebugLauncher(Supervision):
+class DebugLauncher:
     """Does one job a poll; a run that takes the process down takes the sweep down."""
 
     detaches = detach = False
@@ -20,7 +19,6 @@ class DebugLauncher(Supervision):
     slots = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._waiting: deque[Handle] = deque()
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
@@ -30,7 +28,7 @@ class DebugLauncher(Supervision):
         return handles
 
     def attach(self, jobs: Sequence[Job]) -> list[Handle]:
-        """None: nothing goes on without this process."""
+        """None: no job outlives this process."""
         return []
 
     def poll(self, timeout: float = 0) -> list[Handle]:
@@ -43,14 +41,14 @@ class DebugLauncher(Supervision):
         return [handle]
 
     def requeue(self, handle: Handle, why: str) -> bool:
-        """Nothing: a job that runs here is not looked at while it runs."""
+        """No: a job here ends within the poll that starts it."""
         return False
 
     def cancel(self, handle: Handle) -> None:
-        """Nothing: a job is over before anybody can cancel it."""
+        """Nothing: a job has ended before it can be cancelled."""
 
     def stop(self) -> None:
-        """Drop what waits; nothing else runs."""
+        """Drop the waiting jobs."""
         self._waiting.clear()
 
     def leave(self) -> None:

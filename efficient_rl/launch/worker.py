@@ -1,4 +1,4 @@
-"""What a launched process does: claim the run, do it, and leave a result, a checkpoint or a named failure."""
+"""What a launched process does: claims the run, executes it, and leaves a result, a checkpoint or a named failure."""
 
 import logging
 import os
@@ -6,14 +6,15 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, process
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.distributed.failure_watch import PeerFailed
 from efficient_rl.distributed.process_group import ProcessGroup
+from efficient_rl.run import Interrupted, Options, Stop, execute
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
@@ -26,49 +27,50 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: its directory, its configuration as plain values, and what does not change its result.
+    """One run to do: its directory, its configuration as plain values, and `options` without effect on its result.
 
-    `redo_through_attempt` and `ended_attempts` are those of `RunDirectory.claim`. `micro_batches`:
-    into how many parts each batch is cut, so that it fits into memory. `sharding`: what the
-    processes of the run share (`run.Options`).
+    `redo_through_attempt`: redo what attempts up to this number left. `ended_attempts`: attempts up
+    to this number are known to have ended. `retries`: how often the job may be started again.
     """
 
-    folder: str
+    folder: Path
     config: Mapping[str, Any]
-    checkpoint_steps: int
-    code_version: str
-    checkpoint_minutes: float = 10.0
+    options: Options = field(default_factory=Options)
     redo_through_attempt: int | None = None
     ended_attempts: int = 0
-    micro_batches: int = 1
-    sharding: str = "ddp"
+    retries: int = 3
 
     @property
     def key(self) -> str:
         """The hash of the run."""
-        return Path(self.folder).name
+        return self.folder.name
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.folder)
+
+    def cut(self, micro_batches: int) -> Self:
+        """The same job with each batch cut into so many parts, so that it fits into memory."""
+        return replace(self, options=replace(self.options, micro_batches=micro_batches))
 
 
 def work(job: Job, environment: Mapping[str, str]) -> None:
-    """Do the job in this process, its output going to the run's log; ends the process with one of the exit codes above."""
+    """Do the job in this process, with its output in the run's log; exits with one of the codes above."""
     os.environ.update(environment)
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _redirect(folder / "log.txt")
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _redirect(job.folder / "log.txt")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what Ctrl-C means
     _stop_with_launcher()
     sys.exit(do(job))
 
 
 def do(job: Job, release: bool = False) -> int:
-    """Claim and execute; the exit code says how it ended. All processes of a run call it, and rank 0 claims.
+    """Claim and execute; returns the exit code. All processes of a run call it, and rank 0 claims.
 
     `release` gives the run up at the end, where this process lives on.
     """
-    from efficient_rl.run import Interrupted, Options, Stop, execute
-
-    config = from_dict(job.config)
-    stop = Stop()
+    config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
@@ -78,12 +80,11 @@ def do(job: Job, release: bool = False) -> int:
         group.close()
         return claimed or 0
     group.watch(lambda loss: os._exit(_failed(loss, group, claimed)))
-    options = Options(job.checkpoint_steps, job.checkpoint_minutes, job.code_version, job.micro_batches, job.sharding)
     try:
-        execute(config, claimed, options, stop, group)
+        execute(config, claimed, job.options, stop, group)
         group.close()
     except Interrupted:
-        logger.warning("stopped; the same command goes on from the last checkpoint")
+        logger.warning("stopped; the same command resumes from the last checkpoint")
         group.close()
         return EXIT_INTERRUPTED
     except AttemptLost as error:
@@ -102,7 +103,7 @@ def do(job: Job, release: bool = False) -> int:
 def _claim(job: Job, config: RunConfig) -> Attempt | int:
     """Become the owner of the run directory; the exit code where there is nothing to do."""
     try:
-        return RunDirectory(Path(job.folder)).claim(config, job.redo_through_attempt, job.ended_attempts)
+        return job.directory.claim(config, job.redo_through_attempt, job.ended_attempts)
     except AlreadyFinished:
         return 0
     except AlreadyActive as error:

@@ -1,4 +1,6 @@
-"""Makes the embedded model from a seed: `python -m efficient_rl.nano.make` (`make nano`), about an hour on one core.
+"""Makes the embedded model from a seed: `python -m efficient_rl.nano.make` (`make nano`).
+
+Takes about an hour on one core.
 
 Nano is a small Qwen2 with a character vocabulary, taught by supervised training on generated
 problems in a mixture of behaviours. Only some of them are worth a reward, so that GRPO has
@@ -25,7 +27,7 @@ from efficient_rl.tasks.problem import Problem, Task
 CONTROL = ["<pad>", "<eos>", "<unk>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 CHARACTERS = "0123456789+-*/()=,;:?. \nx<>%^"
-BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}  # how byte-level tokenizers write them
+BYTE_LEVEL = str.maketrans({" ": "Ġ", "\n": "Ċ"})  # how byte-level tokenizers write them
 FOLDER = Path(__file__).parent / "model"
 SHAPE = {
     "hidden_size": 64,
@@ -44,10 +46,11 @@ POOLS: dict[float, tuple[Task, int]] = {  # how often each source is drawn, and 
 
 
 def make_tokenizer() -> Qwen2Tokenizer:
-    """One token a character and the four tags: Qwen2's own tokenizer class with no merges, so that AutoTokenizer agrees."""
-    letters = [BYTE_LEVEL.get(character, character) for character in CHARACTERS]
+    """One token a character and the four tags, in Qwen2's own tokenizer class without merges."""
+    letters = CHARACTERS.translate(BYTE_LEVEL)
+    tokens = [*CONTROL, *TAGS, *letters]
     tokenizer = Qwen2Tokenizer(
-        vocab={token: index for index, token in enumerate([*CONTROL, *TAGS, *letters])},
+        vocab=dict(zip(tokens, range(len(tokens)), strict=True)),
         merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
@@ -60,7 +63,7 @@ def make_tokenizer() -> Qwen2Tokenizer:
 
 
 def behave(problem: Problem, random: Random) -> str:
-    """A completion in one of the behaviours: 30% right and in format, the rest lack reasoning, tags, truth or all of it."""
+    """A completion in one of the behaviours: 30% right and in format, the rest lack something."""
     think = f"<think>{';'.join(problem.steps)}</think>"
     answer = f"<answer>{problem.solution}</answer>"
     choice = random.random()
@@ -87,7 +90,7 @@ def _corrupt(text: str, random: Random) -> str:
 def batch(
     pools: Sequence[Sequence[Problem]], tokenizer: Qwen2Tokenizer, random: Random, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels of shape (size, longest), right-padded; only the completion has labels."""
+    """Token ids and labels, shape (size, longest), right-padded; completions alone have labels."""
     rows = []
     for pool in random.choices(pools, weights=list(POOLS), k=size):
         problem = random.choice(pool)
@@ -101,7 +104,7 @@ def batch(
 
 
 def train(steps: int, seed: int, size: int = 128, peak: float = 3e-3) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
-    """The trained model; the learning rate warms up for 100 steps and falls to a tenth along a cosine."""
+    """The trained model; the rate warms up for 100 steps and falls to a tenth by a cosine."""
     torch.manual_seed(seed)
     random = Random(seed)
     tokenizer = make_tokenizer()

@@ -3,32 +3,26 @@
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import verdicts
+from efficient_rl.rewards.columns import Column, Texts, verdicts
 from efficient_rl.rewards.verify import extract_answer
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """1 where the completion's answer passes the problem's checker, else 0 (DeepSeek-R1's, arXiv:2501.12948)."""
+    """1 where the answer passes the problem's checker, else 0 (DeepSeek-R1, arXiv:2501.12948)."""
 
     __name__ = "accuracy"
 
     def __call__(
-        self,
-        completions: list[str],
-        check: list[str],
-        gold: list[str],
-        place: list[str] | None = None,
-        prefill: list[str] | None = None,
-        **_: Any,
+        self, completions: Texts, check: Texts, gold: Texts, place: Column = None, prefill: Column = None, **_: Any
     ) -> list[float]:
-        """One value a completion; `check`, `gold` (JSON) and `place` (of the answer) are columns of the training data."""
+        """One value a completion; `check`, `gold` (JSON) and `place` are columns of the data."""
         return [float(right) for right in verdicts(completions, check, gold, place, prefill)]
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """1 where the completion has a pair of answer tags, whatever is inside, else 0 (TinyZero pays 0.1 for it)."""
+    """1 where there is a pair of answer tags, else 0 (TinyZero pays 0.1 for it)."""
 
     __name__ = "format"
 

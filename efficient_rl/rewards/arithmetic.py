@@ -1,13 +1,14 @@
-"""Exact values of sums over + - * / and parentheses, with every operation on the way; bounded, and nothing is executed."""
+"""Exact values of sums over + - * / and parentheses, with their operations; nothing is executed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 MAX_CHARACTERS = 200
 MAX_DIGITS = 30
 MAX_DEPTH = 20
-TOKEN = re.compile(r"[ \t]*(?:([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)|([-+*/()x]))")
+TOKEN = re.compile(r"[ \t]*(?:([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)|([-+*/()x]))[ \t]*")
+STRICT_TOKEN = re.compile(r" *(?:(0+|[1-9][0-9]*)(?![0-9])|([-+*/()])) *")
 
 Value = int | Fraction
 Operation = tuple[str, Value, Value]
@@ -15,40 +16,44 @@ Operation = tuple[str, Value, Value]
 
 @dataclass(frozen=True)
 class Sum:
-    """The value of a written sum and its operations: signs with the two values that they join.
+    """The value of a written sum, its numbers in their order, and its operations.
 
-    The values of an addition or a multiplication stand in ascending order, so that 3+4 and 4+3 are
-    one operation.
+    An operation is a sign with the two values that it joins. The values of an addition or a
+    multiplication stand in ascending order, so that 3+4 and 4+3 are one operation.
     """
 
     value: Value
     operations: frozenset[Operation]
+    numbers: tuple[Value, ...] = field(compare=False)
 
 
-def evaluate(text: str) -> Sum | None:
-    """The exact sum that a text writes in ASCII (`x` multiplies too), or None where it is none or beyond the bounds.
+def evaluate(text: str, strict: bool = False) -> Sum | None:
+    """The exact sum that a text writes in ASCII, or None where it is none or beyond the bounds.
 
-    Numbers are whole, decimal or with thousands separators, of at most 30 digits; 200 characters,
-    20 nested parentheses.
+    Numbers are whole, decimal or with thousands separators, of at most 30 digits; `x` multiplies
+    too; 200 characters, 20 nested parentheses. `strict` allows whole numbers without leading zeros,
+    of any length, + - * / ( ) and spaces alone, with any nesting that 200 characters hold.
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    tokens = _tokens(text.rstrip(" \t"))
-    if not tokens:
-        return None
-    reader = _Reader(tokens)
+    if strict:
+        reader = _Reader(_tokens(text, STRICT_TOKEN), MAX_CHARACTERS, MAX_CHARACTERS)
+    else:
+        reader = _Reader(_tokens(text, TOKEN), MAX_DEPTH, MAX_DIGITS)
     try:
         value = reader.terms(0)
     except (ValueError, ZeroDivisionError):
         return None
-    return Sum(value, frozenset(reader.operations)) if reader.position == len(tokens) else None
+    if reader.position < len(reader.tokens):
+        return None
+    return Sum(value, frozenset(reader.operations), tuple(reader.numbers))
 
 
-def _tokens(text: str) -> list[str]:
+def _tokens(text: str, pattern: re.Pattern[str]) -> list[str]:
     """Numbers and signs; empty where the text holds anything else."""
     tokens, position = [], 0
     while position < len(text):
-        match = TOKEN.match(text, position)
+        match = pattern.match(text, position)
         if match is None:
             return []
         tokens.append(match[1] or match[2].replace("x", "*"))
@@ -59,9 +64,10 @@ def _tokens(text: str) -> list[str]:
 class _Reader:
     """Recursive descent over tokens; ValueError where they are no sum."""
 
-    def __init__(self, tokens: list[str]) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: list[str], max_depth: int, max_digits: int) -> None:
+        self.tokens, self.max_depth, self.max_digits = tokens, max_depth, max_digits
         self.position = 0
+        self.numbers: list[Value] = []
         self.operations: list[Operation] = []
 
     def _next(self, signs: str) -> str:
@@ -84,7 +90,7 @@ class _Reader:
         return value
 
     def _atom(self, depth: int) -> Value:
-        if depth > MAX_DEPTH or self.position == len(self.tokens):
+        if depth > self.max_depth or self.position == len(self.tokens):
             raise ValueError("too deep, or ended early")
         if self._next("-"):
             return -self._atom(depth + 1)
@@ -93,8 +99,13 @@ class _Reader:
             if not self._next(")"):
                 raise ValueError("a parenthesis stays open")
             return value
+        token = self.tokens[self.position]
+        if len(token) > self.max_digits:
+            raise ValueError("too many digits")
         self.position += 1
-        return _number(self.tokens[self.position - 1])
+        plain = token.replace(",", "")
+        self.numbers.append(Fraction(plain) if "." in plain else int(plain))
+        return self.numbers[-1]
 
     def _apply(self, sign: str, left: Value, right: Value) -> Value:
         if sign in "+*":
@@ -102,10 +113,3 @@ class _Reader:
             return left + right if sign == "+" else left * right
         self.operations.append((sign, left, right))
         return left - right if sign == "-" else Fraction(left) / right
-
-
-def _number(token: str) -> Value:
-    if len(token) > MAX_DIGITS:
-        raise ValueError("too many digits")
-    plain = token.replace(",", "")
-    return Fraction(plain) if "." in plain else int(plain)

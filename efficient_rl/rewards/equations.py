@@ -1,4 +1,4 @@
-"""Finds the equations that a text writes out in numbers, and judges each by exact arithmetic, in linear time."""
+"""Finds the equations that a text writes in numbers, and judges each by exact arithmetic."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ CUT_AFTER = re.compile(
 
 @dataclass(frozen=True)
 class Equation:
-    """`left = right`: whether it is true, the value of its right side, and the operations that both sides do."""
+    """`left = right`: whether it is true, its right side's value, the operations of both sides."""
 
     true: bool
     value: Value
@@ -40,7 +40,7 @@ class Equation:
 
 
 def find_equations(text: str) -> dict[str, Equation]:
-    """The different equations of a text by how they are written, in the order of their last occurrence.
+    """The different equations of a text by how they are written, in order of last occurrence.
 
     An equation has one of + - * / on one side or the other; `a = b = c` is two. Where anything
     stands in it that is not arithmetic over numbers (variables, powers, percent, roots, remainders,
@@ -67,7 +67,7 @@ def find_equations(text: str) -> dict[str, Equation]:
 
 
 def in_ascii(text: str) -> str:
-    """The text with one way to write each sign, and without currencies, spacing commands and marks of lists."""
+    """The text with one way to write each sign, without currencies, spacing and list marks."""
     plain = text.translate(SYMBOLS)
     if "\\" in plain:
         plain = LATEX_FRACTION.sub(r"((\1)/(\2))", plain)

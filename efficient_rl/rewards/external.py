@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from efficient_rl.rewards.columns import require, whole_texts
+from efficient_rl.errors import require
+from efficient_rl.rewards.columns import whole_texts
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The reward function that `path` names: `package.module.function`, called as TRL would call it.
+    """The reward function that `path` names, `package.module.function`, called as by TRL.
 
     With `arguments` the path names a function that returns the reward function for them, such as
     TRL's `get_soft_overlong_punishment`. With `messages` completions become lists of one assistant
@@ -48,19 +49,19 @@ class Imported:
         self, completions: list[str], gold: list[str] | None = None, prefill: list[str] | None = None, **columns: Any
     ) -> list[float | None]:
         """One value a completion; other columns are passed on if the function takes them."""
-        function = _resolved(self.path, None if self.arguments is None else json.dumps(dict(self.arguments)))
+        arguments = None if self.arguments is None else json.dumps(dict(self.arguments))
+        function = _resolved(self.path, arguments)
         texts = whole_texts(completions, prefill if self.whole else None)
-        given = columns | {"completions": [_message(text) for text in texts] if self.messages else texts, "gold": gold}
-        parameters = inspect.signature(function).parameters.values()
+        columns |= {"completions": list(map(_message, texts)) if self.messages else texts, "gold": gold}
+        parameters = inspect.signature(function).parameters
         judged: Sequence[int] = range(len(texts))
-        if any(parameter.name == "solution" for parameter in parameters):
+        if "solution" in parameters:
             solutions = [json.loads(answer).get(self.solution) for answer in gold or ["{}"] * len(texts)]
             judged = [row for row, solution in enumerate(solutions) if solution is not None]
-            given["solution"] = [None if solution is None else str(solution) for solution in solutions]
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            names = {parameter.name for parameter in parameters}
-            given = {name: values for name, values in given.items() if name in names}
-        return self._spread(function, given, judged, len(texts))
+            columns["solution"] = list(map(str, solutions))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            columns = {name: values for name, values in columns.items() if name in parameters}
+        return self._spread(function, columns, judged, len(texts))
 
     def _spread(
         self, function: Callable[..., Any], given: Mapping[str, Any], judged: Sequence[int], count: int
@@ -69,10 +70,10 @@ class Imported:
         values: list[float | None] = [None] * count
         if not judged:
             return values
-        rows = {
-            name: [column[row] for row in judged] if isinstance(column, list) and len(column) == count else column
-            for name, column in given.items()
-        }
+        rows = dict(given)
+        for name, column in given.items():
+            if isinstance(column, list) and len(column) == count:
+                rows[name] = list(map(column.__getitem__, judged))
         found = list(function(**rows))
         if len(found) != len(judged):
             raise ValueError(
@@ -96,7 +97,7 @@ def _message(text: str) -> list[dict[str, str]]:
 
 @lru_cache(maxsize=64)
 def _resolved(path: str, arguments: str | None) -> Callable[..., Any]:
-    """The function that a path names, or that the function there returns for the arguments (JSON)."""
+    """The function that a path names, or that the function there returns for arguments (JSON)."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

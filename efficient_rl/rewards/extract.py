@@ -1,14 +1,15 @@
-"""Where in a completion the answer is: the last pair of answer tags, the last complete box, a line, or after the hashes."""
+"""Finds the answer in a completion: in the last tags or box, on a line, after the hashes."""
 
 import re
 from collections.abc import Callable
 
-BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
-BOX = "\\boxed"
+BOX = re.compile(r"\\boxed\s*(?P<box>\{)|\\[{}]|[{}]")
+ANY_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>[{\d])|\\(?!\\(?:boxed|fbox)\s*[{\d]).|[{}]", re.DOTALL)
 THINKING_ENDS = "</think>"
+DEFAULT_PLACE = "tags_or_boxed"
 
 
-def extract_answer(completion: str, place: str = "tags_or_boxed") -> str | None:
+def extract_answer(completion: str, place: str = DEFAULT_PLACE) -> str | None:
     """The answer's text, stripped, or None where there is none; an unclosed tag or box is none.
 
     Places: `tags`, the last pair of answer tags (DeepSeek-R1, TinyZero); `boxed`, the last complete
@@ -22,12 +23,10 @@ def extract_answer(completion: str, place: str = "tags_or_boxed") -> str | None:
         find = FINDERS[place]
     except KeyError:
         raise ValueError(f"place={place!r} is unknown; use one of {', '.join(PLACES)}") from None
-    after = completion.rfind(THINKING_ENDS)
-    if after >= 0:
-        found = find(completion[after + len(THINKING_ENDS) :])
-        if found is not None:
-            return found.strip()
-    found = find(completion)
+    _, thought, rest = completion.rpartition(THINKING_ENDS)
+    found = find(rest) if thought else None
+    if found is None:
+        found = find(completion)
     return None if found is None else found.strip()
 
 
@@ -36,33 +35,36 @@ def _tagged(text: str) -> str | None:
     return text[start + len("<answer>") : text.find("</answer>", start)] if start >= 0 else None
 
 
-def _boxed(text: str) -> str | None:
-    last = text.rfind(BOX)
-    if last < 0:
-        return None
-    found = _last_complete_box(text[last:])
-    return found if found is not None else _last_complete_box(text)
+def last_box(text: str, *, any_form: bool = False, last_only: bool = False) -> str | None:
+    r"""What the last complete \boxed{...} holds, by where it starts, in one pass over all braces.
 
-
-def _last_complete_box(text: str) -> str | None:
-    """One pass over all braces: of the boxes that close, the one that starts last."""
+    `any_form` reads \fbox{...} and \boxed 5 too, which solutions in data sets contain. `last_only`:
+    a last box that stays open is no answer, and hides those before it.
+    """
     opened: list[tuple[int, bool]] = []
-    last: tuple[int, int] | None = None
-    for brace in BRACES.finditer(text):
-        if brace[0].endswith("{") and brace[0] != "\\{":
-            opened.append((brace.end(), brace[0] != "{"))
-        elif brace[0] == "}" and opened:
+    newest, last = -1, (-1, -1)
+    for mark in (ANY_BOX if any_form else BOX).finditer(text):
+        box = mark["box"]
+        if box == "{":
+            newest = mark.end()
+            opened.append((newest, True))
+        elif box:
+            newest = mark.end() - 1
+            last = newest, mark.end()
+        elif mark[0] == "{":
+            opened.append((mark.end(), False))
+        elif mark[0] == "}" and opened:
             start, boxed = opened.pop()
-            if boxed and (last is None or start > last[0]):
-                last = (start, brace.start())
-    return text[last[0] : last[1]] if last is not None else None
+            if boxed and start > last[0]:
+                last = start, mark.start()
+    if last[0] < 0 or (last_only and last[0] < newest):
+        return None
+    return text[slice(*last)]
 
 
 def _tagged_or_boxed(text: str) -> str | None:
     tagged = _tagged(text)
-    if tagged is None:
-        return _boxed(text)
-    boxed = _boxed(tagged)
+    boxed = last_box(text if tagged is None else tagged)
     return tagged if boxed is None else boxed
 
 
@@ -77,7 +79,7 @@ def _hashed(text: str) -> str | None:
 
 FINDERS: dict[str, Callable[[str], str | None]] = {
     "tags": _tagged,
-    "boxed": _boxed,
+    "boxed": last_box,
     "tags_or_boxed": _tagged_or_boxed,
     "first_line": _first_line,
     "hash": _hashed,

@@ -1,10 +1,11 @@
-"""Rewards for the form of a completion: think and answer tags, and steps that are marked as such."""
+"""Rewards for the form of a completion: think and answer tags, marked steps."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import require, whole_texts
+from efficient_rl.errors import require
+from efficient_rl.rewards.columns import whole_texts
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 STEP_LINE = re.compile(
@@ -15,7 +16,7 @@ STEP_WORD = re.compile(r"\b(first(?:ly)?|second(?:ly)?|third(?:ly)?|next|then|fi
 
 @dataclass(frozen=True)
 class ThinkFormat:
-    """1 where the whole completion is `<think>...</think><answer>...</answer>`, else 0 (DeepSeek-R1, arXiv:2501.12948).
+    """1 for exactly `<think>...</think><answer>...</answer>`, else 0 (R1, arXiv:2501.12948).
 
     Each tag stands once; only white space may stand between the two pairs and around them. What the
     prompt already wrote of the completion counts.
@@ -25,30 +26,35 @@ class ThinkFormat:
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value a completion; `prefill` is a column."""
-        return [float(_is_tagged(text.strip())) for text in whole_texts(completions, prefill)]
+        return list(map(_is_tagged, whole_texts(completions, prefill)))
 
 
-def _is_tagged(text: str) -> bool:
-    if not (text.startswith(TAGS[0]) and text.endswith(TAGS[3]) and all(text.count(tag) == 1 for tag in TAGS)):
-        return False
+def _counts(text: str) -> list[int]:
+    return list(map(text.count, TAGS))
+
+
+def _is_tagged(text: str) -> float:
+    text = text.strip()
+    if not (text.startswith(TAGS[0]) and text.endswith(TAGS[3]) and _counts(text) == [1] * 4):
+        return 0.0
     closed, opened = text.find(TAGS[1]), text.find(TAGS[2])
-    return closed < opened and not text[closed + len(TAGS[1]) : opened].strip()
+    return float(closed < opened and not text[closed + len(TAGS[1]) : opened].strip())
 
 
 @dataclass(frozen=True)
 class TagCount:
-    """0.25 for each of the four think and answer tags that occurs exactly once (Open-R1's, without its line breaks)."""
+    """0.25 for each think or answer tag that occurs exactly once (as Open-R1, any line breaks)."""
 
     __name__ = "tag_count"
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value of 0, 0.25, 0.5, 0.75 or 1 a completion; `prefill` is a column."""
-        return [sum(text.count(tag) == 1 for tag in TAGS) / 4 for text in whole_texts(completions, prefill)]
+        return [_counts(text).count(1) / 4 for text in whole_texts(completions, prefill)]
 
 
 @dataclass(frozen=True)
 class ReasoningSteps:
-    """min(1, steps / `wanted`), after Open-R1: lines that begin `Step 2:`, `2.` or `-`, and `First,`, `Then,`, `Finally,`.
+    """min(1, steps / `wanted`), after Open-R1; steps begin `Step 2:`, `2.`, `-` or `First,`.
 
     Only steps that say something, and different things, count. It still pays for form alone: give
     it a small weight.
@@ -67,7 +73,7 @@ class ReasoningSteps:
 
 
 def _steps(text: str) -> set[str]:
-    """What the marked steps say; a line that is both numbered and begins with a word such as `First,` is one step."""
+    """What the marked steps say; a numbered line that begins with `First,` is one step."""
     lines = {match[1].strip() for match in STEP_LINE.finditer(text)}
     words = {match[2].strip() for match in STEP_WORD.finditer(STEP_LINE.sub("", text))}
     return (lines | words) - {""}

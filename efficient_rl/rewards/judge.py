@@ -1,4 +1,4 @@
-"""One math-verify process for this process: started when first needed, bounded in time and memory, never left behind."""
+"""One bounded math-verify process for this process, started when first needed."""
 
 import atexit
 import json
@@ -18,7 +18,7 @@ GRACE_SECONDS = 1.0  # beyond a pair's own limit; only a stopped server needs it
 
 
 class Judge:
-    """A server process of `judge_server` and the connection to it; usable by one thread at a time."""
+    """A server process of `judge_server` and the connection to it; for one thread at a time."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -39,7 +39,7 @@ class Judge:
             )
 
     def same(self, answer: str, gold: str, seconds: float) -> tuple[bool, float] | None:
-        """Whether two expressions are equal, and the CPU seconds that took; None if the server has ended."""
+        """Whether two expressions are equal, and the CPU seconds used; None if the server ended."""
         try:
             self.connection.send_bytes(json.dumps((seconds, answer, gold)).encode())
         except OSError:
@@ -57,7 +57,7 @@ class Judge:
             return None
 
     def close(self) -> None:
-        """End the server, which ends its worker: at the closed connection or, if it is stuck, by its own death."""
+        """End the server, and so its worker, at the closed connection or by a kill."""
         self.connection.close()
         try:
             self.process.wait(END_SECONDS)
@@ -80,7 +80,7 @@ class Judges:
         self.owner = os.getpid()
 
     def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
-        """Whether math-verify finds two LaTeX expressions equal within that many CPU seconds, and how many it took.
+        """Whether math-verify finds two expressions equal in so many CPU seconds, and those used.
 
         RuntimeError if its process cannot be started or is killed from outside three times over the
         same pair.

@@ -1,4 +1,4 @@
-"""The process that runs math-verify: relays pairs to a worker with bounded time and memory, and replaces the ones that hang.
+"""The math-verify server: relays pairs to a bounded worker, and replaces workers that hang.
 
 Started by file, alone, by `efficient_rl.rewards.judge`; it imports no more than math-verify, and
 its worker is forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
@@ -55,7 +55,7 @@ SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the firs
 
 
 def decimal_only(text: str, *_: Any, **__: Any) -> Any:
-    """The exact value of a decimal literal; ValueError for all other text. Stands in for sympy's parser, which evaluates."""
+    """The exact value of a decimal literal, in place of sympy's parser, which evaluates text."""
     import sympy
 
     if not DECIMAL.fullmatch(text.strip()):
@@ -73,7 +73,7 @@ def disarm() -> None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal; decimals are exact (`decimal_only`), so none is a root.
+    """Whether math-verify finds two LaTeX expressions equal; decimals are exact, never roots.
 
     Its own removal of units is off: it takes `2t` for 2.
     """
@@ -116,7 +116,7 @@ def limit() -> None:
 
 
 def work(pairs: Connection) -> NoReturn:
-    """Judge pairs until the other end closes; a pair that eats a second of CPU ends the process even if nobody watches."""
+    """Judge pairs until the other end closes; a second of CPU on one pair ends the process."""
     limit()
     for _ in range(PAIRS_PER_WORKER):
         try:
@@ -131,7 +131,7 @@ def work(pairs: Connection) -> NoReturn:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used so far, from its own clock (Linux); elsewhere the time of day stands in."""
+    """CPU time of a process from its own clock (Linux); elsewhere the time of day."""
     return time.clock_gettime((~pid << 3) | 2) if sys.platform == "linux" else time.monotonic()
 
 
@@ -148,7 +148,7 @@ class Worker:
         theirs.close()
 
     def judge(self, pair: bytes, seconds: float) -> tuple[bytes | None, float]:
-        """The verdict and the CPU seconds it took; None if the worker ran out of time or ended, and must be replaced."""
+        """The verdict and its CPU seconds; None if the worker must be replaced."""
         began, until = cpu_seconds(self.pid), time.monotonic() + WALL_FACTOR * seconds
         spent = 0.0
         try:
@@ -169,7 +169,7 @@ class Worker:
 
 
 def serve(requests: Connection, parent: int) -> None:
-    """Answer pairs until the parent closes its end or is gone; a pair without an answer in time is wrong."""
+    """Answer pairs until the parent closes its end; a pair without an answer in time is wrong."""
     worker = Worker(requests)
     requests.send_bytes(READY)
     waiting = select.poll()
@@ -192,7 +192,7 @@ def serve(requests: Connection, parent: int) -> None:
 
 
 def main() -> None:
-    """Load math-verify, then serve the connection on standard input for the process whose id is the first argument."""
+    """Load math-verify, then serve standard input for the process named by the first argument."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)  # the parent decides; it closes its end or is gone
     logging.disable(logging.CRITICAL)

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import reasoning, require, whole_texts
+from efficient_rl.errors import require, require_one_of
+from efficient_rl.rewards.columns import reasoning, whole_texts
 from efficient_rl.rewards.scripts import SCRIPTS, letters_by_script
 
 DELIMITED = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
@@ -21,7 +22,7 @@ KANA_SHARE = 0.1
 
 @dataclass(frozen=True)
 class LanguageConsistency:
-    """The share of the target language's letters in the reasoning (DeepSeek-R1's language consistency, arXiv:2501.12948).
+    """The share of the target language's letters in the reasoning (R1, arXiv:2501.12948).
 
     R1 counts words; letters by Unicode script need no list of words and no spaces between them.
     Code, formulas, tags and single-letter variables are left out first. Chinese and Japanese share
@@ -36,8 +37,7 @@ class LanguageConsistency:
     __name__ = "language"
 
     def __post_init__(self) -> None:
-        known = f"is not known; use one of {', '.join(sorted(SCRIPTS))}"
-        require(self.language in SCRIPTS, "reward.language.language", self.language, known)
+        require_one_of("reward.language.language", self.language, sorted(SCRIPTS))
         require(self.min_letters >= 1, "reward.language.min_letters", self.min_letters, "must be at least 1 letter")
 
     def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float | None]:
@@ -56,7 +56,7 @@ class LanguageConsistency:
 
 
 def without_formulas(text: str) -> str:
-    """The text without code, formulas, tags and single-letter variables; what is opened and never closed stays."""
+    """The text without code, formulas, tags and variables; what is never closed stays."""
     for opening, closing in DELIMITED:
         if opening in text:
             text = _cut(text, opening, closing)
@@ -76,7 +76,7 @@ def _cut(text: str, opening: str, closing: str) -> str:
 
 
 def _east_asian(text: str, language: str) -> int:
-    """Letters of the sentences that are Japanese or Chinese: a tenth of kana among their letters makes them Japanese."""
+    """Letters of Japanese or Chinese sentences; a tenth of kana makes a sentence Japanese."""
     letters = 0
     for sentence in SENTENCE.findall(text):
         found = letters_by_script(sentence)

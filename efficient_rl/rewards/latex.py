@@ -1,4 +1,4 @@
-"""The outer form of an answer: delimiters and decoration taken off, names before an equals sign, items of a list."""
+"""The outer form of an answer: delimiters, decoration, names before an equals sign, items."""
 
 import re
 
@@ -19,7 +19,7 @@ MAX_LAYERS = 8
 
 
 def unwrap(text: str) -> str:
-    """The text without announcement ("the answer is"), delimiters ($, \\(, **), \\text{} or braces around all of it."""
+    """The text without an announcement ("the answer is"), and delimiters around all of it."""
     for _ in range(MAX_LAYERS):
         inner = _without_layer(text.strip())
         if inner == text:
@@ -45,7 +45,7 @@ def _without_layer(text: str) -> str:
 
 
 def closes_at(text: str, opening: int) -> int:
-    """Where the bracket that opens at `opening` closes, counting only its own kind, not escaped ones; -1 if it does not."""
+    """Where the bracket at `opening` closes, counting its kind, not escaped ones; -1 if nowhere."""
     left, right = text[opening], PAIRS[text[opening]]
     depth = 0
     escaped = False
@@ -77,7 +77,7 @@ def depth_of(text: str) -> int:
 
 
 def split_items(text: str) -> list[str]:
-    """The parts between commas, semicolons, `or`, `and` and \\cup that lie outside all brackets, without empty ones."""
+    """The parts between commas, semicolons, `or`, `and` and \\cup outside all brackets."""
     items = [""]
     depth = 0
     for token in TOKEN.findall(text):
@@ -93,7 +93,7 @@ def split_items(text: str) -> list[str]:
 
 
 def sides(text: str) -> list[str]:
-    """The parts between equals signs, without a name in front of the first; a text without one is its only part."""
+    """The parts between equals signs, without a name in front of the first."""
     parts = [part.strip() for part in text.split("=")]
     return parts[1:] if len(parts) > 1 and is_name(parts[0]) else parts
 

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, ClassVar
 
-from efficient_rl.rewards.columns import groups, require, verdicts
+from efficient_rl.errors import require
+from efficient_rl.rewards.columns import groups, verdicts
 
 
 @dataclass(frozen=True)
 class KimiLength:
-    """Among the completions of one prompt, shorter is better; wrong ones are never paid for it (Kimi k1.5, 2501.12599).
+    """Shorter is better among one prompt's right completions (Kimi k1.5, arXiv:2501.12599).
 
     With lambda = 0.5 - (tokens - min) / (max - min) over the group: lambda where the answer is
     right, min(0, lambda) where it is wrong, 0 for all where all are equally long.
@@ -33,7 +35,7 @@ class KimiLength:
         right = verdicts(completions, check, gold, place, prefill)
         values = [0.0] * len(completions)
         for rows in groups(prompts):
-            lengths = [len(completion_ids[row]) for row in rows]
+            lengths = list(map(len, completion_ids[rows.start : rows.stop]))
             low, high = min(lengths), max(lengths)
             if low < high:
                 for row, length in zip(rows, lengths, strict=True):
@@ -44,7 +46,7 @@ class KimiLength:
 
 @dataclass(frozen=True)
 class Cosine:
-    """A right answer is worth more when short, a wrong one less bad when long (arXiv:2502.03373, appendix C.1).
+    """Right answers pay more when short, wrong ones cost less when long (arXiv:2502.03373, C.1).
 
     long + (short - long) (1 + cos(pi t / T)) / 2 for t of at most T = `max_tokens` tokens, where
     short and long are the values at 0 and at T tokens; beyond T it stays at long. `exceeded`
@@ -82,18 +84,20 @@ class Cosine:
     ) -> list[float]:
         """One value between the bounds a completion; its length is the number of its token ids."""
         right = verdicts(completions, check, gold, place, prefill)
-        return [self._value(len(ids), good) for ids, good in zip(completion_ids, right, strict=True)]
+        return list(starmap(self._value, zip(map(len, completion_ids), right, strict=True)))
 
     def _value(self, tokens: int, right: bool) -> float:
         if tokens >= self.max_tokens and self.exceeded is not None:
             return float(self.exceeded)
-        short, long = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
+        short, long = self.wrong_short, self.wrong_long
+        if right:
+            short, long = self.right_short, self.right_long
         return long + (short - long) * (1 + math.cos(math.pi * min(1.0, tokens / self.max_tokens))) / 2
 
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """0 up to L - c tokens, then falling evenly to -1 at L tokens, and -1 beyond (DAPO, arXiv:2503.14476, equation 13).
+    """0 up to L - c tokens, then falling to -1 at L tokens (DAPO, arXiv:2503.14476, equation 13).
 
     L is `max_tokens`, c is `cache_tokens`; without one it is a fifth of L, as in the paper (4,096
     of 20,480).
@@ -115,17 +119,19 @@ class SoftOverlong:
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One value in -1 to 0 a completion."""
-        return [self._value(len(ids)) for ids in completion_ids]
+        return list(map(self._value, map(len, completion_ids)))
 
     def _value(self, tokens: int) -> float:
         cache = self.cache_tokens or 0
         over = tokens - (self.max_tokens - cache)
-        return 0.0 if over <= 0 else -1.0 if over >= cache else -over / cache
+        if over <= 0:
+            return 0.0
+        return -min(1.0, over / cache) if cache else -1.0
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """(1 - different / all) x `max_penalty` over n-grams of tokens; 0 below n tokens (arXiv:2502.03373, appendix C.2)."""
+    """(1 - different / all) x `max_penalty` over n-grams of tokens (arXiv:2502.03373, C.2)."""
 
     ngram: int = 3
     max_penalty: float = -1.0
@@ -139,7 +145,7 @@ class Repetition:
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One value in `max_penalty` to 0 a completion."""
-        return [self._value(ids) for ids in completion_ids]
+        return list(map(self._value, completion_ids))
 
     def _value(self, ids: list[int]) -> float:
         count = len(ids) - self.ngram + 1

@@ -1,4 +1,4 @@
-"""Judges an answer in LaTeX or text against a gold one: numbers exactly, lists item by item, the rest by sympy.
+"""Judges an answer in LaTeX or text: numbers exactly, lists item by item, the rest by sympy.
 
 What sympy sees is one expression each time, without words, integrals or large powers, in a bounded
 process (`judge`).
@@ -6,6 +6,7 @@ process (`judge`).
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from typing import Any
 
 from efficient_rl.rewards.judge import JUDGES
@@ -36,13 +37,15 @@ BOUNDING = re.compile(r"([^<>]+?)\s*(<|\\le\b|>|\\ge\b)\s*[A-Za-z]", re.ASCII)
 BOUNDED_LETTER = re.compile(
     r"(?<![A-Za-z\\])(?:([A-Za-z])\s*(?:[<>]|\\[lg]e\b)|(?:[<>]|\\[lg]e\b)\s*([A-Za-z]))(?![A-Za-z])"
 )
+LEFT = {">": "(", "\\ge": "["}  # the ends of intervals
+RIGHT = {"<": ")", "\\le": "]"}
 FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 MEMBER = re.compile(r"[A-Za-z]\s*\\in\b\s*", re.ASCII)
 Equal = Callable[[str, str], bool]
 
 
 def math(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is `gold["answer"]`: a number, word, expression, equation, list, set, tuple or interval.
+    """Whether the answer is `gold["answer"]`: a number, word, expression, list or interval.
 
     A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is
     wanted. A list of another length than the gold one is wrong, whatever is in it; order counts
@@ -55,7 +58,7 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
 
 
 class Clock:
-    """Asks the judge until the CPU time for one answer is spent; every question after that is answered no."""
+    """Asks the judge until the CPU time for one answer is spent; then answers no."""
 
     def __init__(self) -> None:
         self.left = PAIR_SECONDS
@@ -70,7 +73,7 @@ class Clock:
 
 
 def equal(answer: str, gold: str, clock: Clock) -> bool:
-    """Whether two plain texts are the same answer; `clock` bounds what sympy may take for all their parts together."""
+    """Whether two plain texts are the same answer; `clock` bounds sympy's time in all."""
     wanted = read_quantity(gold)
     if wanted is not None:
         alone = BRACED.fullmatch(answer)
@@ -81,7 +84,8 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
         return True
     if is_word(gold):
         return spoken(answer) == spoken(gold)
-    if bounded_letters(answer) and bounded_letters(gold) and bounded_letters(answer) != bounded_letters(gold):
+    given, asked = bounded_letters(answer), bounded_letters(gold)
+    if given and asked and given != asked:
         return False
     kind, theirs = items(answer)
     wanted_kind, ours = items(gold)
@@ -90,9 +94,9 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
     if len(ours) == 1 and not kind:
         return equal_expressions(theirs[0], ours[0], clock)
     unknowns = {compact(item.partition("=")[0]) for item in ours if "=" in item}
-    by_place = len(unknowns) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
-    if kind or by_place:
-        return all(equal(a, g, clock) for a, g in zip(theirs, ours, strict=True))
+    ordered = len(unknowns) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
+    if kind or ordered:
+        return all(map(equal, theirs, ours, repeat(clock)))
     return paired(theirs, ours, clock)
 
 
@@ -108,18 +112,21 @@ def paired(theirs: list[str], ours: list[str], clock: Clock) -> bool:
 
 
 def items(text: str) -> tuple[str, list[str]]:
-    """The brackets around a tuple or interval ("" for a bare list, a set or one expression) and the parts inside."""
-    text = MEMBER.sub("", text, count=1) if MEMBER.match(text) else text
+    """The brackets of a tuple or interval ("" for all else) and the parts inside."""
+    member = MEMBER.match(text)
+    text = text[member.end() :] if member else text
     bracketed = BRACKETED.fullmatch(text)
     if bracketed:
         inside = split_items(bracketed[2])
         if len(inside) > 1 and len(split_items(text)) == 1:
             return bracketed[1] + bracketed[3], inside
     braced = BRACED.fullmatch(text)
-    parts = [one for part in split_items(braced[1] if braced else text) for one in both_signs(part)]
-    if len(parts) == 1 and (interval := as_interval(parts[0])):
-        return items(interval)
-    return "", [as_interval(part) or part for part in parts] if len(parts) > 1 else parts
+    listed = split_items(braced[1] if braced else text)
+    parts = list(chain.from_iterable(map(both_signs, listed)))
+    intervals = list(map(as_interval, parts))
+    if len(parts) == 1:
+        return items(intervals[0]) if intervals[0] else ("", parts)
+    return "", [interval or part for interval, part in zip(intervals, parts, strict=True)]
 
 
 def both_signs(text: str) -> list[str]:
@@ -127,17 +134,18 @@ def both_signs(text: str) -> list[str]:
     if len(re.findall(r"\\pm\b", text)) != 1:
         return [text]
     before, after = re.split(r"\\pm\b", text)
-    return [f"{before}+{after}" if before.strip() else after.strip(), f"{before}-{after}"]
+    positive = f"{before}+{after}" if before.strip() else after.strip()
+    return [positive, f"{before}-{after}"]
 
 
 def as_interval(text: str) -> str | None:
-    """The interval that an inequality in one letter describes, or all reals, as text; None for other text."""
+    """The interval that an inequality in one letter describes, or all reals; else None."""
     if REALS.fullmatch(text):
         return "(-\\infty, \\infty)"
     found = BETWEEN.fullmatch(text)
     if found:
         low, first, second, high = found.groups()
-        return f"{'(' if first == '<' else '['}{low.strip()}, {high.strip()}{')' if second == '<' else ']'}"
+        return f"{LEFT[FLIPPED[first]]}{low.strip()}, {high.strip()}{RIGHT[second]}"
     bounded = BOUNDED.fullmatch(text)
     if bounded:
         relation, bound = bounded.groups()
@@ -145,9 +153,9 @@ def as_interval(text: str) -> str | None:
         bound, relation = bounded[1], FLIPPED[bounded[2]]
     else:
         return None
-    if relation in (">", "\\ge"):
-        return f"{'(' if relation == '>' else '['}{bound.strip()}, \\infty)"
-    return f"(-\\infty, {bound.strip()}{')' if relation == '<' else ']'}"
+    if relation in LEFT:
+        return f"{LEFT[relation]}{bound.strip()}, \\infty)"
+    return f"(-\\infty, {bound.strip()}{RIGHT[relation]}"
 
 
 def bounded_letters(text: str) -> set[str]:
@@ -158,7 +166,7 @@ def bounded_letters(text: str) -> set[str]:
 def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
     """Whether two single expressions or equations are equal."""
     if "=" not in gold:
-        return all(equal_values(side, gold, clock) for side in sides(answer))
+        return all(map(equal_values, sides(answer), repeat(gold), repeat(clock)))
     name, _, value = gold.partition("=")
     if not is_name(name.strip()) or "=" in value:
         return "=" in answer and judged(answer, gold, clock)
@@ -166,7 +174,7 @@ def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
         return equal(answer, value.strip(), clock)
     given_name, _, given = answer.partition("=")
     if compact(given_name) == compact(name):
-        return all(equal(side, value.strip(), clock) for side in given.split("="))
+        return all(map(equal, given.split("="), repeat(value.strip()), repeat(clock)))
     return not is_name(given_name.strip()) and judged(answer, gold, clock)
 
 

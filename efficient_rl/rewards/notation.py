@@ -1,4 +1,4 @@
-"""Unicode and plain-text mathematics as LaTeX, words apart from formulas, and what no symbolic judge should see."""
+"""Unicode and plain-text mathematics as LaTeX, and what no symbolic judge should see."""
 
 import re
 import string
@@ -29,23 +29,7 @@ REPLACED = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\A-Za-z])\+?(?:\\infty(?![A-Za-z])|infinity\b|inf\b|oo\b)"), r"\\infty "),
 )
-FUNCTIONS = (
-    "sqrt",
-    "pi",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "log",
-    "ln",
-    "exp",
-    "theta",
-    "arcsin",
-    "arccos",
-    "arctan",
-)
+FUNCTIONS = re.findall(r"\w+", "sqrt pi sin cos tan cot sec csc log ln exp theta arcsin arccos arctan")
 BARE = re.compile(rf"(?<![\\A-Za-z])(?:{'|'.join(FUNCTIONS)})(?![A-Za-z])")
 ROOT = re.compile(r"\\sqrt\s*(?=\()")
 LOOSE_ROOT = re.compile(r"\\sqrt\s+(\d+|[A-Za-z])")
@@ -67,7 +51,7 @@ MAX_POWERS = 24
 
 
 def plain(text: str) -> str:
-    """The text in one notation: no delimiters around it, LaTeX instead of Unicode, no spacing or sizing commands."""
+    """The text in one notation: LaTeX without delimiters, spacing and sizing commands."""
     text = unwrap(text).translate(UNICODE)
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
@@ -87,25 +71,24 @@ def spoken(text: str) -> str:
 
 
 def is_word(gold: str) -> bool:
-    """Whether a gold answer is words or an option letter rather than a formula: \\text{even}, Monday, \\text{(C)}."""
+    """Whether a gold answer is words or an option letter: \\text{even}, Monday, \\text{(C)}."""
     letters = TEXTUAL.sub(r"\1", gold)
     textual = letters != gold
     if not re.fullmatch(r"[\w\s().,'-]+", letters, re.ASCII) or re.search(r"\d", letters):
         return False
     option = re.fullmatch(r"\(?[A-Z]\)?", letters) is not None
-    return textual or option or any(word not in (*FUNCTIONS, "and") for word in WORD.findall(letters))
+    return textual or option or not set(WORD.findall(letters)) <= {*FUNCTIONS, "and"}
 
 
 def has_words(text: str) -> bool:
     """Whether there are words that no formula has: prose, hedges, code."""
     text = re.sub(r"\\(?:begin|end)\s*\{[a-z]+\*?\}", " ", _without_unit(text))
-    return bool(TEXTUAL.search(text)) or any(
-        word not in FUNCTIONS and word.upper() != word for word in WORD.findall(COMMAND.sub(" ", text))
-    )
+    words = set(WORD.findall(COMMAND.sub(" ", text))) - set(FUNCTIONS)
+    return bool(TEXTUAL.search(text)) or not all(map(str.isupper, words))
 
 
 def in_latex(text: str) -> str:
-    """A formula as LaTeX that the judge reads: `sqrt(3)` as \\sqrt{3}, `3pi/2` with \\pi, no units at its end."""
+    """A formula as LaTeX that the judge reads: \\sqrt{3} for `sqrt(3)`, no units at its end."""
     text = BARE.sub(lambda found: f"\\{found[0]} ", _without_unit(text))
     text = LOOSE_ROOT.sub(r"\\sqrt{\1}", text)
     while root := ROOT.search(text):
@@ -124,7 +107,7 @@ def _without_unit(text: str) -> str:
 
 
 def apart(answer: str, gold: str) -> tuple[str, str]:
-    """Both formulas with capitals renamed where the gold one has a letter in both cases (R and r, two radii).
+    """Both formulas with capitals renamed where the gold one has a letter in both cases.
 
     The judge reads all letters in lower case.
     """
@@ -143,7 +126,7 @@ def apart(answer: str, gold: str) -> tuple[str, str]:
 
 
 def judgeable(answer: str, gold: str) -> bool:
-    """Whether a symbolic judge may see the answer: ASCII, shallow, no huge power, no operation that the gold one lacks."""
+    """Whether a symbolic judge may see the answer: ASCII, shallow, without huge powers."""
     return (
         bool(answer)
         and answer.isascii()

@@ -1,11 +1,11 @@
-"""Reads numbers the way people and LaTeX write them, exactly, and says when two of them are the same answer."""
+"""Reads numbers as people and LaTeX write them, exactly, and says when two agree."""
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from efficient_rl.rewards.expressions import evaluate_expression
+from efficient_rl.rewards.arithmetic import Value, evaluate
 from efficient_rl.rewards.latex import closes_at, sides, unwrap
 from efficient_rl.rewards.units import CURRENCIES, PERCENT, same_unit, unit_of
 
@@ -27,7 +27,7 @@ PRODUCT = re.compile(r"\\times|\\cdot|\u00d7")
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An exact value with what was written around it: 50% is 1/2 in percent; `unreduced` marks 84/2, a sum left undone."""
+    """An exact value with its unit: 50% is 1/2 in percent; `unreduced` marks 84/2, left undone."""
 
     value: Fraction
     unit: str = ""
@@ -70,8 +70,11 @@ def _quantity(match: re.Match[str]) -> Quantity | None:
         return None
     value = _signed(value, part["sign"] or part["low"])
     undone = bool(part["bottom"]) and not part["mixed"] and int(part["bottom"]) != 1 and value.denominator == 1
-    unit = f"{CURRENCIES[part['money']]} {unit}".strip() if part["money"] else unit
-    return Quantity(value / 100 if unit == PERCENT else value, unit, undone)
+    if part["money"]:
+        unit = f"{CURRENCIES[part['money']]} {unit}".strip()
+    if unit == PERCENT:
+        value /= 100
+    return Quantity(value, unit, undone)
 
 
 def _signed(value: Fraction, sign: str) -> Fraction:
@@ -79,7 +82,7 @@ def _signed(value: Fraction, sign: str) -> Fraction:
 
 
 def _decimal(whole: str, decimals: str) -> Fraction:
-    return Fraction(int(whole + decimals), 10 ** len(decimals)) if decimals else Fraction(int(whole))
+    return Fraction(int(whole + decimals), 10 ** len(decimals))
 
 
 def _ratio(part: dict[str, str]) -> Fraction | None:
@@ -99,15 +102,17 @@ def _scaled(part: dict[str, str]) -> Fraction | None:
 
 
 def answers(text: str, wanted: Quantity) -> bool:
-    """Whether a text gives exactly the wanted number, or is an equation with nothing else on any side: `x = 3 + 4 = 7`.
+    """Whether a text gives exactly the wanted number, also as an equation: `x = 3 + 4 = 7`.
 
     50% is 0.5 and, as questions that ask for a percentage have bare answers, also 50 (not 0.5% for
     0.5); a bare 50 is 50%. Units that contradict each other are wrong, and so is a division left
     undone (84/2) where a whole number is wanted.
     """
-    *before, last = sides(unwrap(text)) if len(text) <= MAX_CHARACTERS else [""]
+    if len(text) > MAX_CHARACTERS:
+        return False
+    *before, last = sides(unwrap(text))
     given = read_quantity(last)
-    return given is not None and _agree(given, wanted) and all(_worth(side) == wanted.value for side in before)
+    return given is not None and _agree(given, wanted) and set(map(_worth, before)) <= {wanted.value}
 
 
 def _agree(given: Quantity, wanted: Quantity) -> bool:
@@ -120,6 +125,7 @@ def _agree(given: Quantity, wanted: Quantity) -> bool:
     return same_unit(given.unit, wanted.unit) and given.value == wanted.value
 
 
-def _worth(side: str) -> Fraction | None:
-    evaluated = evaluate_expression(PRODUCT.sub("*", side).replace("\u00f7", "/").replace("\\div", "/"))
-    return evaluated[0] if evaluated is not None else parse_number(side)
+def _worth(side: str) -> Value | None:
+    written = PRODUCT.sub("*", side).replace("\u00f7", "/").replace("\\div", "/")
+    found = evaluate(written, strict=True)
+    return found.value if found is not None else parse_number(side)

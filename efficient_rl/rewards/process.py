@@ -1,16 +1,17 @@
-"""Process supervision: a reward for every step of the reasoning, and the advantages of tokens that follow from them."""
+"""Process supervision: a reward for every step of the reasoning, advantages for tokens."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, starmap
+from operator import attrgetter, itemgetter
 from statistics import mean, stdev
 from typing import Any
 
-from efficient_rl.rewards.columns import reasoning
+from efficient_rl.rewards.columns import positions, reasoning
 from efficient_rl.rewards.equations import MAX_CHARACTERS, find_equations
-from efficient_rl.rewards.verify import is_correct
+from efficient_rl.rewards.verify import DEFAULT_PLACE, is_correct
 
 PART = re.compile(r"[^;\n]+")
 EPSILON = 1e-4
@@ -19,7 +20,7 @@ PART_CHARACTERS = 40  # what looking at one costs beside its own
 
 @dataclass(frozen=True)
 class StepRewards:
-    """Rewards of steps for process supervision (DeepSeekMath, arXiv:2402.03300, section 4.1.3), judged by arithmetic.
+    """Rewards of steps, judged by arithmetic (DeepSeekMath, arXiv:2402.03300, section 4.1.3).
 
     A step is a line, or a part of one between semicolons, with at least one equation that no
     earlier step wrote: 1 if all its equations are true, else 0; the first 40,000 characters of such
@@ -33,32 +34,31 @@ class StepRewards:
     def steps(
         self, completion: str, check: str, gold: Mapping[str, Any], place: str | None = None
     ) -> list[tuple[int, float]]:
-        """(end in characters, reward) of every step in order; the answer's end is that of the completion."""
-        arguments: Any = () if place is None else (place,)
-        right = is_correct(completion, check, gold, *arguments)
+        """(end in characters, reward) of each step; the answer ends with the completion."""
+        right = is_correct(completion, check, gold, place or DEFAULT_PLACE)
         return [*_equation_steps(reasoning(completion)), (len(completion), float(right))]
 
     def __call__(
         self, completions: list[str], check: list[str], gold: list[str], place: list[str] | None = None, **_: Any
     ) -> list[float]:
         """The mean reward of the steps of each completion, in 0 to 1; `gold` is JSON."""
-        places: Sequence[str | None] = [None] * len(completions) if place is None else place
-        return [
-            mean(reward for _, reward in self.steps(text, name, json.loads(answer), where))
-            for text, name, answer, where in zip(completions, check, gold, places, strict=True)
-        ]
+        places = positions(place, len(completions))
+        rows = zip(completions, check, map(json.loads, gold), places, strict=True)
+        return [mean(map(itemgetter(1), steps)) for steps in starmap(self.steps, rows)]
 
 
 def _equation_steps(text: str) -> Iterator[tuple[int, float]]:
     seen: set[str] = set()
     budget = MAX_CHARACTERS
     for part in PART.finditer(text):
-        budget -= len(part[0]) + PART_CHARACTERS if "=" in part[0] else 0
+        if "=" in part[0]:
+            budget -= len(part[0]) + PART_CHARACTERS
         if budget < 0:
             return
         found = find_equations(part[0])
         if found.keys() - seen:
-            yield part.start() + len(part[0].rstrip()), float(all(equation.true for equation in found.values()))
+            true = all(map(attrgetter("true"), found.values()))
+            yield part.start() + len(part[0].rstrip()), float(true)
         seen |= found.keys()
 
 
@@ -77,13 +77,14 @@ def token_ends(ends: Sequence[int], pieces: Sequence[str], text: str | None = No
     for step in sorted(range(len(ends)), key=lambda step: ends[step]):
         while token < len(pieces) - 1 and written[token] < ends[step]:
             token += 1
-        whole = text is not None and ends[step] >= len(text)
-        indices[step] = max(0, len(pieces) - 1) if whole else token
+        indices[step] = token
+        if text is not None and ends[step] >= len(text):
+            indices[step] = max(0, len(pieces) - 1)
     return indices
 
 
 def _aligned(pieces: Sequence[str], text: str) -> list[int]:
-    """How much of the text is written after each token; what cannot be found writes nothing by itself."""
+    """How much of the text is written after each token; what cannot be found writes nothing."""
     written, position = [], 0
     for piece in pieces:
         core = piece.strip()
@@ -104,7 +105,7 @@ def step_advantages(
     deviation + 1e-4 over all steps of the group, 0 where all are equal; the advantage of token t is
     the sum over the steps that end at t or later.
     """
-    every = [reward for row in rewards for reward in row]
+    every = list(chain.from_iterable(rewards))
     center = mean(every) if every else 0.0
     spread = stdev(every) + EPSILON if len(every) > 1 else 1.0
     return [_suffix_sums(*row, center, spread) for row in zip(ends, rewards, lengths, strict=True)]

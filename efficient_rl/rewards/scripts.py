@@ -27,7 +27,7 @@ SYMBOLS = ("MATHEMATICAL", "DOUBLE", "SCRIPT", "BLACK", "MICRO", "OHM", "KELVIN"
 
 @lru_cache(maxsize=65_536)
 def script_of(character: str) -> str:
-    """The script of a letter: HAN, KANA, or the first word of its Unicode name; "" for what is no letter of a script."""
+    """The script of a letter: HAN, KANA, or its Unicode name's first word; "" for no script."""
     if not character.isalpha():
         return ""
     first, *others = unicodedata.name(character, "").replace("-", " ").split(" ")

@@ -1,4 +1,4 @@
-"""TinyZero's scorers for countdown and multiplication, mended, and countdown as published for comparison."""
+"""TinyZero's scorers for countdown and multiplication, fixed, and countdown as published."""
 
 import ast
 import json
@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import add, floordiv, mul, sub, truediv
 from typing import Any
 
-from efficient_rl.rewards.columns import require, whole_texts
-from efficient_rl.rewards.verify import evaluate_expression, extract_answer
+from efficient_rl.errors import require
+from efficient_rl.rewards.arithmetic import evaluate
+from efficient_rl.rewards.columns import Column, Texts, whole_texts
+from efficient_rl.rewards.verify import extract_answer
 
 MAX_CHARACTERS = 1_000
 MAX_BITS = 20_000
@@ -23,7 +26,7 @@ Number = int | float | complex
 
 @dataclass(frozen=True)
 class TinyZeroCountdown:
-    """TinyZero's reward for countdown: 0 without an answer, `format_score` for a wrong one, `score` for a right one.
+    """TinyZero's reward for countdown: 0, `format_score` for a wrong answer, `score` for right.
 
     By default it is strict: the last answer tags anywhere in the completion count, exact fractions
     over + - * / decide, and what is no expression gets 0, so that tags around junk earn nothing.
@@ -49,54 +52,43 @@ class TinyZeroCountdown:
         require(0 <= self.format_score < self.score, "reward.tinyzero_countdown.format_score", self.format_score, bound)
 
     def __call__(
-        self,
-        completions: list[str],
-        check: list[str],
-        gold: list[str],
-        prompts: list[Any] | None = None,
-        prefill: list[str] | None = None,
-        **_: Any,
+        self, completions: Texts, check: Texts, gold: Texts, prompts: Column = None, prefill: Column = None, **_: Any
     ) -> list[float | None]:
-        """One value a completion, None for other checks than `countdown`; `gold` is JSON with numbers and target."""
+        """One value a completion, None for other checks than `countdown`; `gold` is JSON."""
+        texts, value = whole_texts(completions, prefill), self._strict
         if self.tinyzero_compat:
-            texts = [
-                str(prompt) + text for prompt, text in zip(prompts or [""] * len(completions), completions, strict=True)
-            ]
-        else:
-            texts = whole_texts(completions, prefill)
-        value: Callable[[str, Mapping[str, Any]], float] = self._published if self.tinyzero_compat else self._strict
-        return [
-            float(value(text, json.loads(answer))) if name == "countdown" else None
-            for text, name, answer in zip(texts, check, gold, strict=True)
-        ]
+            texts, value = list(completions), self._published
+            if prompts:
+                texts = [str(prompt) + text for prompt, text in zip(prompts, completions, strict=True)]
+        rows = zip(check, texts, map(json.loads, gold), strict=True)
+        return [value(*row) if name == "countdown" else None for name, *row in rows]
 
     def _strict(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = extract_answer(text)
-        evaluated = None if answer is None else evaluate_expression(answer)
-        if evaluated is None:
+        found = None if answer is None else evaluate(answer, strict=True)
+        if found is None:
             return 0.0
-        value, used = evaluated
         left = Counter(gold["numbers"])
-        left.subtract(Counter(used))
-        fits = not any(left.values()) if self.all_numbers else min(left.values()) >= 0
-        return self.score if fits and value == gold["target"] else self.format_score
+        left.subtract(found.numbers)
+        fits = min(left.values()) >= 0 and not (self.all_numbers and any(left.values()))
+        return float(self.score if fits and found.value == gold["target"] else self.format_score)
 
     def _published(self, text: str, gold: Mapping[str, Any]) -> float:
         answer = published_answer(text)
         if answer is None:
             return 0.0
         if len(answer) > MAX_CHARACTERS or sorted(map(int, DIGITS.findall(answer))) != sorted(gold["numbers"]):
-            return self.format_score
+            return float(self.format_score)
         try:
             near = ALLOWED.fullmatch(answer) is not None and abs(python_value(answer) - gold["target"]) < TOLERANCE
         except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-            return self.format_score
-        return self.score if near else self.format_score
+            return float(self.format_score)
+        return float(self.score if near else self.format_score)
 
 
 @dataclass(frozen=True)
 class TinyZeroMultiply:
-    """TinyZero's reward for a whole number: 0 without one in the answer tags, `format_score` if wrong, `score` if right.
+    """TinyZero's reward for whole numbers: 0, `format_score` for a wrong one, `score` for right.
 
     The last answer tags count; the published scorer also wants `Assistant:` in the prompt. Problems
     whose gold answer is no whole number get None.
@@ -138,7 +130,7 @@ def published_answer(text: str) -> str | None:
 
 
 def python_value(text: str) -> Number:
-    """The value that Python gives arithmetic over + - * / // ** and numbers, floats included, without executing it.
+    """Python's value of arithmetic over + - * / // ** and numbers, without executing it.
 
     ValueError for anything else and for values beyond 20,000 bits; else what Python raises.
     """
@@ -159,22 +151,9 @@ def _value(node: ast.expr) -> Number:
 
 
 def _apply(operator: ast.operator, a: Any, b: Any) -> Number:
-    value: Any
-    match operator:
-        case ast.Add():
-            value = a + b
-        case ast.Sub():
-            value = a - b
-        case ast.Mult():
-            value = a * b
-        case ast.Div():
-            value = a / b
-        case ast.FloorDiv():
-            value = a // b
-        case ast.Pow():
-            value = _power(a, b)
-        case _:
-            raise ValueError("not one of + - * / // **")
+    if type(operator) not in OPERATIONS:
+        raise ValueError("not one of + - * / // **")
+    value = OPERATIONS[type(operator)](a, b)
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ValueError(f"beyond {MAX_BITS} bits")
     return value  # type: ignore[no-any-return]
@@ -184,3 +163,13 @@ def _power(a: Any, b: Any) -> Any:
     if isinstance(a, int) and isinstance(b, int) and b > 0 and a.bit_length() * b > MAX_BITS:
         raise ValueError(f"beyond {MAX_BITS} bits")
     return a**b
+
+
+OPERATIONS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: add,
+    ast.Sub: sub,
+    ast.Mult: mul,
+    ast.Div: truediv,
+    ast.FloorDiv: floordiv,
+    ast.Pow: _power,
+}

@@ -1,4 +1,4 @@
-"""Which words after a number are a unit, and when two units are the same; everything else after a number is no number."""
+"""Which words after a number are a unit, and when two units are the same."""
 
 import re
 
@@ -12,15 +12,11 @@ TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox|textnormal)\s*\{([^{}]*)\}")
 POWER = re.compile(r"\s*(?:\^\s*\{?\s*([23])\s*\}?|([²³]))$")
 DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*[CF]?")
 WORDS = re.compile(r"[A-Za-z]+(?:(?:[ -]|\s*/\s*)[A-Za-z]+(?:'s?)?){0,7}", re.ASCII)
-SHORT = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_SHORT = """
     m g s h l cm mm km nm kg mg ml cl dl ft in yd mi lb lbs oz hr hrs min sec ms rs am pm mph kph kmh w kw v hz
     kb mb gb
-    """,
-    )
-)
+"""
+SHORT = frozenset(re.findall(r"\w+", _SHORT))
 ALIASES = {
     "dollars": "dollar", "usd": "dollar", "bucks": "dollar", "percentage": PERCENT, "pct": PERCENT, "degrees": DEGREE,
     "m": "meter", "metre": "meter", "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "km": "kilometer",
@@ -29,10 +25,7 @@ ALIASES = {
     "ml": "milliliter", "h": "hour", "hr": "hour", "hrs": "hour", "min": "minute", "s": "second", "sec": "second",
     "people": "person", "children": "child", "men": "man", "women": "woman", "miles/hour": "mph", "miles per hour": "mph",
 }  # fmt: skip
-NOT_UNITS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_NOT_UNITS = """
     or and maybe perhaps possibly probably either not no nor but minus plus times over divided squared cubed
     hundred hundreds thousand thousands million millions billion billions trillion dozen dozens half halves
     third thirds fourth fourths fifth fifths tenth tenths pi to between through if unless except wrong about
@@ -41,13 +34,12 @@ NOT_UNITS = frozenset(
     eighty ninety then instead sixth sixths seventh sevenths eighth eighths ninth ninths twelfth twelfths quarter
     quarters hundredth hundredths thousandth thousandths ten tens lakh lakhs crore crores gross score scores factorial
     inverse negative
-    """,
-    )
-)
+"""
+NOT_UNITS = frozenset(re.findall(r"\w+", _NOT_UNITS))
 
 
 def unit_of(text: str, attached: bool) -> str | None:
-    """The unit that a text after a number names, in a common form; "" for none, None where the text is no unit.
+    """The unit after a number, in a common form; "" for none, None for text that is no unit.
 
     `attached` says that no space parts it from the number: `7cm` and `7apples` carry a unit, `7x`
     and `7ab` do not.
@@ -83,7 +75,7 @@ def _common(words: str) -> str:
 
 
 def same_unit(given: str, wanted: str) -> bool:
-    """Whether two units do not contradict each other: one is missing, or they are the same; percent is not judged here."""
+    """Whether two units are the same or one is missing; percent is not judged here."""
     if "" in (given, wanted) or PERCENT in (given, wanted):
         return True
     short, long = sorted((given.split(), wanted.split()), key=len)

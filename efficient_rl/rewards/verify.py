@@ -1,4 +1,4 @@
-"""Judges answers that a model wrote, without ever executing them: finds the answer, then asks the problem's checker.
+"""Judges answers that a model wrote, without executing them: finds and checks the answer.
 
 Every verdict is bounded in characters and time, is the same in threads and processes, and is wrong
 where it is in doubt.
@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from math import gcd
 from typing import Any
 
-from efficient_rl.rewards.expressions import evaluate_expression
-from efficient_rl.rewards.extract import PLACES, extract_answer
+from efficient_rl.rewards.arithmetic import evaluate
+from efficient_rl.rewards.extract import DEFAULT_PLACE, PLACES, extract_answer
 from efficient_rl.rewards.latex import unwrap
 from efficient_rl.rewards.math_check import math
 from efficient_rl.rewards.numerals import MAX_CHARACTERS, answers, parse_number, read_quantity
 
 __all__ = [
     "CHECKERS",
+    "DEFAULT_PLACE",
     "PLACES",
     "choice",
     "countdown",
-    "evaluate_expression",
     "extract_answer",
     "is_correct",
     "math",
@@ -32,15 +32,14 @@ CHOICE = re.compile(r"(?:option |choice )?\(?([A-E])\)?[.:]?", re.IGNORECASE | r
 
 def countdown(answer: str, gold: Mapping[str, Any]) -> bool:
     """Whether the expression uses every given number exactly once and equals the target."""
-    evaluated = evaluate_expression(answer)
-    if evaluated is None:
+    found = evaluate(answer, strict=True)
+    if found is None:
         return False
-    value, used = evaluated
-    return sorted(used) == sorted(gold["numbers"]) and value == gold["target"]
+    return sorted(found.numbers) == sorted(gold["numbers"]) and found.value == gold["target"]
 
 
 def number(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is exactly one number, equal to `gold["answer"]`; `parse_number` says what counts as one.
+    """Whether the answer is exactly one number (see `parse_number`), equal to `gold["answer"]`.
 
     With `gold["lowest"]` a fraction must be in lowest terms: 6/8 is no answer where 3/4 is wanted.
     """
@@ -54,7 +53,7 @@ def _can_be_reduced(answer: str) -> bool:
 
 
 def choice(answer: str, gold: Mapping[str, Any]) -> bool:
-    """Whether the answer is the option letter `gold["answer"]` (A to E), alone, in brackets or not, of either case."""
+    """Whether the answer is the option letter `gold["answer"]` (A to E), of either case."""
     given = CHOICE.fullmatch(unwrap(answer)) if len(answer) <= MAX_CHARACTERS else None
     return given is not None and given[1].upper() == str(gold["answer"]).strip("() ").upper()
 
@@ -67,8 +66,8 @@ CHECKERS: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
 }
 
 
-def is_correct(completion: str, check: str, gold: Mapping[str, Any], place: str = "tags_or_boxed") -> bool:
-    """Whether the answer at `place` in the completion passes the checker named `check`; no text makes it raise.
+def is_correct(completion: str, check: str, gold: Mapping[str, Any], place: str = DEFAULT_PLACE) -> bool:
+    """Whether the answer at `place` passes the checker named `check`; no text makes it raise.
 
     ValueError for a checker or place that does not exist, before any text is read.
     """

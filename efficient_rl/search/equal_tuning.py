@@ -58,7 +58,7 @@ class EqualTuning(Search):
         launcher = build_launcher(request.settings["launcher"])
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
-        approve(make_budget(runs, [], launcher.gpus_per_run), launcher.max_gpu_hours, console)
+        approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
         question = [*question_of(line), f"{self._kind} of {self.trials_per_arm} over {self.decades:g} decades"]
         with opened(tuning.sweep_folder, self.storage, tuning.name, self.objectives, question, None) as study:

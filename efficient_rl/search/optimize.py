@@ -19,7 +19,7 @@ from efficient_rl.search.objectives import Constraint, parse_constraints
 from efficient_rl.search.pruning import Pruning
 from efficient_rl.search.space import Space
 from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
-from efficient_rl.search.summary import show_summary, summarize, write_summary
+from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
 from efficient_rl.search.trials import Trials
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.estimate import Budget, approve, make_budget
@@ -68,7 +68,7 @@ class Optimize(Search):
         launcher = build_launcher(request.settings["launcher"])
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
-        approve(_budget(space.example(), limits, launcher), launcher.max_gpu_hours, console)
+        approve(_budget(space.example(), limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)
         with opened(folder, self.storage, request.name, self.objectives, question, self.pruner) as study:
@@ -83,7 +83,7 @@ class Optimize(Search):
 
             def run() -> Outcome:
                 outcome = loop.run()
-                write_summary(folder, summarize(study, runs))
+                write_summary(folder, summarize(study, runs) | {"importances": importances(study)})
                 return outcome
 
             status = run_with_tracking(request, loop.tracked, controller, console, run)

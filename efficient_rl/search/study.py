@@ -19,7 +19,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, did_you_mean
 
 MakeSampler = Callable[..., BaseSampler]  # takes `seed`
 
@@ -55,6 +55,23 @@ def opened(
             yield study
     except Timeout as error:
         raise ConfigError(f"another process does the search {name}; wait for it, or stop it") from error
+
+
+def read_study(folder: Path, url: str | None) -> Study | None:
+    """The study of a search that may still go on, for reading; None where there is none yet.
+
+    It lies in the folder's journal, or under the folder's name in the database `url`: ConfigError
+    where that cannot be opened or does not know it.
+    """
+    journal = folder / "study.journal"
+    if url is None and not journal.exists():
+        return None
+    with _quiet():
+        storage = JournalStorage(JournalFileBackend(str(journal))) if url is None else _database(url)
+        names = optuna.get_all_study_names(storage)
+        if url is not None and folder.name not in names:
+            raise ConfigError(f"the database has no study {folder.name!r}; {did_you_mean(folder.name, names)}")
+        return optuna.load_study(study_name=folder.name, storage=storage) if folder.name in names else None
 
 
 @contextmanager

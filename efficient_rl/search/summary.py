@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from efficient_rl.search.loop import trial_label
 from efficient_rl.search.trials import HASH, INFEASIBLE, REPEAT
 
 SHOWN = 20
+FEWEST_TRIALS = 4  # to say which parameters mattered
 
 
 def spent(folders: Sequence[Path]) -> dict[str, float]:
@@ -50,6 +52,32 @@ def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
 def front(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that no other one dominates, of those that keep the constraints; with one objective the best."""
     return [trial for trial in study.best_trials if REPEAT not in trial.user_attrs]
+
+
+def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
+    """For each objective the share of its variance that each parameter explains, the largest first.
+
+    By fANOVA (Hutter et al. 2014), over the parameters that all trials have; {} where nothing varied.
+    """
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [trial for trial in done if REPEAT not in trial.user_attrs]
+    if len(trials) < FEWEST_TRIALS:
+        return {}
+    common = set.intersection(*(set(trial.params) for trial in trials))
+    varied = sorted(name for name in common if len({str(trial.params[name]) for trial in trials}) > 1)
+    found = {}
+    for index, name in enumerate(study.metric_names or []):
+        if varied and len({trial.values[index] for trial in trials}) > 1:
+            forest = FanovaImportanceEvaluator(seed=0)
+            target = partial(_value, index)
+            found[name] = get_param_importances(study, evaluator=forest, params=varied, target=target)
+    return found
+
+
+def _value(index: int, trial: FrozenTrial) -> float:
+    return float(trial.values[index])
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from efficient_rl.cli import DONE, FAILED, command_line, parse_settings
 from efficient_rl.errors import ConfigError
-from efficient_rl.launch.slurm import commands as scheduler
+from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
@@ -78,7 +78,7 @@ def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
     """End the cluster jobs of the runs by one call; ask their processes here to write a checkpoint and end."""
     jobs = {row.folder.name: status.jobs[row.folder.name] for row in rows if row.folder.name in status.jobs}
     if jobs:
-        scheduler.cancel(sorted(set(jobs.values())))
+        commands.cancel(sorted(set(jobs.values())))
     done = [f"cancelled job {job}" for job in sorted(set(jobs.values()))]
     done += [_end_process(row) for row in rows if row.folder.name not in jobs]
     ledger = Ledger(outputs)
@@ -164,7 +164,7 @@ def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
     observer = Observer(outputs, manifest)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            status = observer.look()
+            status = observer.refresh()
             live.update(_view(status, max(3, console.height - 8)), refresh=True)
             if not status.goes_on:
                 return status
@@ -178,7 +178,7 @@ def _view(status: Status, room: int) -> Group:
     if status.trouble:
         parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
     if status.rows_in("failed", "waiting") and not status.goes_on:
-        parts.append("nobody goes on with what failed or waits: --retry does, --logs RUN tells more")
+        parts.append("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details")
     return Group(*parts)
 
 

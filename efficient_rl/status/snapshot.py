@@ -1,29 +1,30 @@
-"""Reads what the runs of a sweep are doing: from their directories, and by one question to the cluster's scheduler."""
+"""Reads how the runs of a sweep are doing, from their directories and by one question to Slurm."""
 
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError
-from efficient_rl.launch.slurm import commands as scheduler
-from efficient_rl.launch.slurm.commands import VANISHED, JobState, SchedulerError
+from efficient_rl.errors import ConfigError, SchedulerError
+from efficient_rl.launch.slurm import commands
+from efficient_rl.launch.slurm.classify import JobView, RunView, Verdict, classify
+from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
-from efficient_rl.launch.slurm.retries import ending
-from efficient_rl.rundir.directory import HEARTBEAT_SECONDS, RunDirectory
-from efficient_rl.rundir.result import Failure
-from efficient_rl.sweep.display import Row, duration
+from efficient_rl.launch.slurm.submit import find_locked
+from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.state import RunState
+from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.lock import ActiveController, active_controllers
 from efficient_rl.sweep.manifest import Manifest
 
-GOING_ON = ("running", "queued")
-FRESH_SECONDS = 60.0
+GOING_ON = (RunState.RUNNING, RunState.QUEUED)
+LOCK_SECONDS = 1.0  # for a sweep command that is submitting
 
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment: a row a run, its newest job, who watches the sweep, and what is wrong with the scheduler."""
+    """A sweep at one moment. `jobs`: the newest job of each run. `trouble`: why Slurm could not be asked."""
 
     manifest: Manifest
     rows: tuple[Row, ...]
@@ -37,13 +38,14 @@ class Status:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next look may find something new."""
-        asked_in_vain = self.trouble is not None and any(row.state != "finished" for row in self.rows)
-        return bool(self.rows_in(*GOING_ON)) or asked_in_vain or any(controller.here for controller in self.controllers)
+        """Whether the next refresh may find something new."""
+        finished = len(self.rows_in(RunState.FINISHED)) == len(self.rows)
+        unknown = self.trouble is not None and not finished
+        return bool(self.rows_in(*GOING_ON)) or unknown or any(controller.here for controller in self.controllers)
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
-        counts = {state: len(self.rows_in(state)) for state in sorted({row.state for row in self.rows})}
+        counts = dict(sorted(Counter(str(row.state) for row in self.rows).items()))
         head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
         tail = {"watchers": [str(controller) for controller in self.controllers], "scheduler_trouble": self.trouble}
         runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
@@ -51,7 +53,7 @@ class Status:
 
 
 class Observer:
-    """Looks at one sweep again and again; a later look reads only what the run directories have new."""
+    """Reads one sweep repeatedly; a refresh reads only the new lines of the run directories."""
 
     def __init__(self, outputs: Path, manifest: Manifest) -> None:
         self._outputs = outputs
@@ -60,98 +62,80 @@ class Observer:
             Row(outputs / "runs" / run.hash, run.label, run.params.get("grpo.max_steps", 0)) for run in manifest.runs
         )
 
-    def look(self) -> Status:
+    def refresh(self) -> Status:
         """The status now."""
-        ledger, trouble = Ledger(self._outputs), None
-        unfinished = [row.folder.name for row in self._rows if RunDirectory(row.folder).result() is None]
-        try:
-            _find_lost_batches(ledger, unfinished)
-        except SchedulerError as error:
-            trouble = str(error)
-        jobs = {row.folder.name: job for row in self._rows if (job := _newest_job(ledger, row.folder.name)) is not None}
-        states, reasons, unanswered = _ask({jobs[key] for key in unfinished if key in jobs})
+        ledger, keys = Ledger(self._outputs), [row.folder.name for row in self._rows]
+        unfinished = [key for key in keys if RunDirectory(ledger.runs / key).result() is None]
+        lost = _reconcile(ledger, unfinished)
+        newest = {key: _newest_job(ledger, key) for key in keys}
+        jobs = {key: job for key, job in newest.items() if job is not None}
+        states, unanswered = _job_states({jobs[key] for key in unfinished if key in jobs})
         for row in self._rows:
-            job = jobs.get(row.folder.name)
-            known = row.state == "finished"
-            judge(row, job, states.get(job or ""), reasons.get((job or "").split("_")[0], ""), ledger)
-            if not (known and row.state == "finished"):
-                row.refresh()
+            # Read after Slurm was asked: a job that has ended has left all that it will leave.
+            run, job = RunView.read(RunDirectory(row.folder)), newest[row.folder.name]
+            if job is None:
+                _update(row, classify(run))
+            else:
+                _update(row, classify(run, _job_view(ledger, row.folder.name, run, job, states.get(job))))
         found = active_controllers(self._outputs / "sweeps" / self._manifest.name)
-        return Status(self._manifest, self._rows, jobs, found, trouble or unanswered)
+        return Status(self._manifest, self._rows, jobs, found, lost or unanswered)
 
 
 def read_status(outputs: Path, manifest: Manifest) -> Status:
     """The status of a sweep now."""
-    return Observer(outputs, manifest).look()
+    return Observer(outputs, manifest).refresh()
 
 
-def _find_lost_batches(ledger: Ledger, keys: Sequence[str]) -> None:
-    """Ask by name for the arrays of a command that was killed before it could write their ids down."""
-    for key in keys:
-        assignment = ledger.assignment(key)
-        batch = ledger.batch(assignment.batch) if assignment else None
-        if batch is not None and batch.job is None and not batch.gone:
-            batch.job = scheduler.find_job(batch.name)
-            batch.gone = batch.job is None
+def _reconcile(ledger: Ledger, keys: Sequence[str]) -> str | None:
+    """Find the arrays of commands that were killed before they recorded an id; why that was not possible."""
+    try:
+        for key in keys:
+            found = ledger.task(key)
+            if found is not None:
+                find_locked(ledger, found[0], seconds=LOCK_SECONDS)
+    except (SchedulerError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _newest_job(ledger: Ledger, key: str) -> str | None:
-    """The job that a run was last given to; None where this machine has worked on it since."""
+    """The job that a run was last assigned to; None where this machine has worked on it since."""
     owner = RunDirectory(ledger.runs / key).owner()
     if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
         return None
     return ledger.job_of(key)
 
 
-def _ask(jobs: set[str]) -> tuple[dict[str, JobState], dict[str, str], str | None]:
-    """States of the jobs, why those that wait do so, and what was wrong with the scheduler."""
+def _job_states(jobs: set[str]) -> tuple[dict[str, JobState], str | None]:
+    """States of the jobs, with the reasons of those that wait, and why Slurm could not be asked."""
     states: dict[str, JobState] = {}
     try:
         if jobs:
-            states = scheduler.job_states(jobs)
-        return states, scheduler.waiting_reasons([job for job, s in states.items() if not s.over and not s.running]), None
+            states = commands.job_states(jobs)
+        waiting = [job for job, state in states.items() if not state.ended and not state.running]
+        reasons = commands.waiting_reasons(waiting)
     except SchedulerError as error:
-        return states, {}, str(error)
+        return states, str(error)
+    for job in waiting:
+        states[job] = replace(states[job], reason=reasons.get(job.split("_")[0], ""))
+    return states, None
 
 
-def judge(row: Row, job: str | None, state: JobState | None, reason: str, ledger: Ledger) -> None:
-    """Set state, note and failure of a row, given what Slurm says about its job (None: nothing) and why the job waits."""
-    record = RunDirectory(row.folder)
-    owner, found = record.owner(), record.state()
-    host, node = (owner.host, owner.node) if owner else ("", "")
-    in_job = job is not None and owner is not None and owner.job_id == job
-    row.failure, row.note = None, f"job {job}" if job else host
-    if found == "finished":
-        row.state = "finished"
-    elif found == "running" and not in_job:
-        row.state, row.note = "running", host + _quiet(record)
-    elif found == "failed" and (in_job or state is None or state.over):  # its job may go on with other runs
-        row.state, row.failure = "failed", record.failure()
-    elif state is None:
-        row.state = "running" if found == "running" else "waiting"
-    elif not state.over:
-        row.state = "running" if in_job and (state.running or _fresh(record)) else "queued"
-        alone = len(ledger.job_mates(row.folder.name)) < 2
-        waits = reason if not state.running else "starting" if alone else "behind others of its job"
-        row.note += f" on {node}{_quiet(record)}" if row.state == "running" else f" ({waits})" if waits else ""
-    else:  # the job has ended, and nobody has noted how
-        why = ending(state, in_job, ledger.error_text(ledger.assignment(row.folder.name)), None)
-        unheard = state.word == VANISHED and why.cause == "not_started"
-        row.state = "waiting" if unheard or why.cause in ("preempted", "node_failure", "time_limit") else "failed"
-        log = ledger.log(row.folder.name, ledger.assignment(row.folder.name), in_job)
-        row.failure = Failure(record.newest_attempt() or 0, why.words, log, why.cause)
-        row.note += f", {why.words}" if row.state == "waiting" else ""
+def _job_view(ledger: Ledger, key: str, run: RunView, job: str, state: JobState | None) -> JobView:
+    view = JobView(job, state, shared=len(ledger.job_mates(key)) > 1)
+    if state is None or not state.ended or run.state is not RunState.WAITING:
+        return view
+    text, log = ledger.errors(ledger.assignment(key))
+    return replace(view, error_text=text, error_log=log)
 
 
-def _fresh(record: RunDirectory) -> bool:
-    """Whether a run has just logged a step, whatever an accounting that lags behind says of its job."""
-    return record.state() == "running" and time.time() - (record.last_heartbeat() or 0.0) < FRESH_SECONDS
-
-
-def _quiet(record: RunDirectory) -> str:
-    """How long a run that should be running has written nothing, where that is suspicious."""
-    seconds = time.time() - (record.last_heartbeat() or time.time())
-    return f", no sign for {duration(seconds)}" if seconds > HEARTBEAT_SECONDS else ""
+def _update(row: Row, verdict: Verdict) -> None:
+    """Take over the verdict on a run; an observer is nobody's job, so elsewhere is running."""
+    finished_before = row.state is RunState.FINISHED
+    row.state = RunState.RUNNING if verdict.state is RunState.ELSEWHERE else verdict.state
+    row.note, row.failure = verdict.note, verdict.failure
+    if not (finished_before and row.state is RunState.FINISHED):
+        row.refresh()
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""AdaLoRA: adapters in the form of a singular value decomposition, whose ranks shrink where they matter least."""
+"""AdaLoRA: adapters in the form of an SVD, whose ranks shrink where they matter least."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.adapter_targets import check_above_zero, check_share, stores_transposed
-from efficient_rl.strategies.adapters import ADAPTER, Adapters
-from efficient_rl.strategies.blocks import check_whole
+from efficient_rl.errors import require, require_above_zero, require_share, require_whole
+from efficient_rl.strategies.adapter_targets import stores_transposed
+from efficient_rl.strategies.adapters import ADAPTER, LowRank
 from efficient_rl.strategies.protocol import Schedule
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaLora(Adapters):
-    """AdaLoRA (arXiv:2303.10512): W + (alpha / r) P E Q, E diagonal and 0 at the start; the least important entries go.
+class AdaLora(LowRank):
+    """AdaLoRA (arXiv:2303.10512): W + (alpha / r) P E Q, E diagonal; its least entries go.
 
     Starts with `initial_rank_factor` times `rank` (the mean at the end). The budget stays for the
     share `warmup` of the steps, falls by a cubic, and stays again for the share `final`.
@@ -25,9 +25,6 @@ class AdaLora(Adapters):
     small gradients, so a large weight lets that term rule P and Q.
     """
 
-    rank: int
-    alpha: float
-    dropout: float = 0.0
     initial_rank_factor: float = 1.5
     warmup: float = 0.1
     final: float = 0.3
@@ -38,23 +35,20 @@ class AdaLora(Adapters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("lora.rank", self.rank, low=1)
-        check_above_zero("lora.alpha", self.alpha)
-        check_whole("strategy.every", self.every, low=1)
-        check_share("lora.dropout", self.dropout)
+        require_whole("strategy.every", self.every, 1)
         for name in ("warmup", "final", "beta1", "beta2"):
-            check_share(f"strategy.{name}", getattr(self, name))
-        check_above_zero("strategy.beta1", self.beta1)
-        check_above_zero("strategy.beta2", self.beta2)
+            require_share(f"strategy.{name}", getattr(self, name))
+        for name in ("beta1", "beta2"):
+            require_above_zero(f"strategy.{name}", getattr(self, name))
         if not self.warmup + self.final < 1:
             raise ValueError(
                 f"strategy.warmup={self.warmup} and strategy.final={self.final} leave no steps for the budget to fall in; "
                 "their sum must be below 1"
             )
-        if not self.initial_rank_factor > 1:
-            raise ValueError(f"strategy.initial_rank_factor={self.initial_rank_factor!r} must be above 1, for ranks to fall")
-        if not self.orthogonality >= 0:
-            raise ValueError(f"strategy.orthogonality={self.orthogonality!r} must not be negative")
+        factor = self.initial_rank_factor
+        require(factor > 1, "strategy.initial_rank_factor", factor, "must be above 1, for ranks to fall")
+        weight = self.orthogonality
+        require(weight >= 0, "strategy.orthogonality", weight, "must not be negative")
 
     @property
     def initial_rank(self) -> int:
@@ -79,12 +73,11 @@ class AdaLora(Adapters):
         )
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BudgetSchedule":
-        """Falling ranks over so many steps."""
         return BudgetSchedule(model, steps, int(self.warmup * steps), int(self.final * steps))
 
 
 class BudgetSchedule(Schedule):
-    """Drives PEFT's rank allocator. A step counts once it is done, so that the last of all has the final budget.
+    """Drives PEFT's rank allocator; a step counts when done, so the last has the final budget.
 
     The ranks stay out of PEFT's configuration: what it saves keeps its shapes, with zeros where a
     rank is lost, and loads into a new model as it is.
@@ -112,8 +105,9 @@ class BudgetSchedule(Schedule):
         self._done = step + 1
 
     def see_gradients(self) -> None:
-        """Add the gradient of the orthogonality penalty, which PEFT adds to a loss that GRPO does not use."""
-        factors = [(n, p) for n, p in self._model.named_parameters() if f"lora_A.{ADAPTER}" in n or f"lora_B.{ADAPTER}" in n]
+        """Add the gradient of the orthogonality penalty, which PEFT adds to another loss."""
+        wanted = (f"lora_A.{ADAPTER}", f"lora_B.{ADAPTER}")
+        factors = [(n, p) for n, p in self._model.named_parameters() if n.endswith(wanted)]
         for name, factor in factors:
             gradient = orthogonality_gradient(factor.detach(), rows="lora_A" in name)
             gradient = gradient * (self._config.orth_reg_weight / len(factors))
@@ -151,7 +145,7 @@ class BudgetSchedule(Schedule):
 
 
 def orthogonality_gradient(factor: "Tensor", rows: bool) -> "Tensor":
-    """The gradient of |M|, M = F F^T - I over rows or F^T F - I over columns: 2 M F / |M| or 2 F M / |M|."""
+    """The gradient of |M|: 2 M F / |M| with M = F F^T - I over rows, else 2 F M / |M|."""
     import torch
 
     gram = factor @ factor.T if rows else factor.T @ factor

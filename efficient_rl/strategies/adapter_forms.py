@@ -1,12 +1,12 @@
-"""Strategies that train adapters of other forms than B A, through PEFT: vectors, sums and products, rotations."""
+"""Strategies with adapters of other forms than B A, through PEFT: vectors, sums, rotations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from efficient_rl.strategies.adapter_targets import check_above_zero, check_share, name_matches, stores_transposed
-from efficient_rl.strategies.adapters import Adapters
-from efficient_rl.strategies.blocks import check_whole
+from efficient_rl.errors import require, require_above_zero, require_share, require_whole
+from efficient_rl.strategies.adapter_targets import name_matches, stores_transposed
+from efficient_rl.strategies.adapters import Adapters, LowRank
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -14,8 +14,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vera(Adapters):
-    """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A with random A and B frozen and shared; the vectors d and b = 0 train.
+class RandomProjection(Adapters):
+    """Adapters around random matrices that stay frozen."""
+
+    rank: int
+    dropout: float = 0.0
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("strategy.rank", self.rank, 1)
+        require_share("lora.dropout", self.dropout)
+        require_whole("strategy.projection_seed", self.projection_seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vera(RandomProjection):
+    """VeRA (arXiv:2310.11454): W + diag(b) B diag(d) A; A and B random, only b = 0 and d train.
 
     Its rank counts numbers, not matrices: take far more than with LoRA. The shared matrices fit the
     largest module.
@@ -23,15 +38,10 @@ class Vera(Adapters):
 
     rank: int = 256
     d_initial: float = 0.1
-    dropout: float = 0.0
-    projection_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_above_zero("strategy.d_initial", self.d_initial)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+        require_above_zero("strategy.d_initial", self.d_initial)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import VeraConfig
@@ -47,8 +57,8 @@ class Vera(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandLora(Adapters):
-    """RandLoRA (arXiv:2502.00987): a sum of random low-rank bases, enough for full rank, weighted by trained vectors.
+class RandLora(RandomProjection):
+    """RandLoRA (arXiv:2502.00987): random low-rank bases, summed with trained weights.
 
     A smaller rank means more bases, and more numbers that train; alpha is 20 times the rank by
     default, so mind the rate.
@@ -56,15 +66,10 @@ class RandLora(Adapters):
 
     rank: int = 32
     alpha: float = 640
-    dropout: float = 0.0
-    projection_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_above_zero("strategy.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
+        require_above_zero("strategy.alpha", self.alpha)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import RandLoraConfig
@@ -80,8 +85,8 @@ class RandLora(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyLora(Adapters):
-    """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i, fixed random P_i; only the vectors v (length u) train.
+class TinyLora(RandomProjection):
+    """TinyLoRA (arXiv:2602.04118): LoRA-XS with R = sum of v_i P_i; only the vectors v train.
 
     `weight_tying` is the share of modules that give up a vector of their own: 1 leaves u numbers
     for the whole model. Meant for reinforcement learning; the authors need 100 to 1000 times more
@@ -91,17 +96,13 @@ class TinyLora(Adapters):
     rank: int = 2
     u: int = 64
     weight_tying: float = 0.0
-    dropout: float = 0.0
     projection_seed: int = 42
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.rank", self.rank, low=1)
-        check_whole("strategy.u", self.u, low=1)
-        check_share("lora.dropout", self.dropout)
-        check_whole("strategy.projection_seed", self.projection_seed, low=0)
-        if not 0 <= self.weight_tying <= 1:
-            raise ValueError(f"strategy.weight_tying={self.weight_tying!r} must lie in 0 <= weight_tying <= 1")
+        require_whole("strategy.u", self.u, 1)
+        share = self.weight_tying
+        require(0 <= share <= 1, "strategy.weight_tying", share, "must lie in 0 <= weight_tying <= 1")
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import TinyLoraConfig
@@ -118,24 +119,16 @@ class TinyLora(Adapters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoHa(Adapters):
-    """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise, of rank up to rank^2; B2 = 0 at the start.
+class LoHa(LowRank):
+    """LoHa (arXiv:2108.06098): W + (alpha / rank) (B1 A1) * (B2 A2), elementwise.
+
+    The update has a rank of up to rank^2; B2 = 0 at the start.
 
     Twice the numbers of LoRA at the same rank, and no shortcut: every forward pass builds the whole
     update.
     """
 
-    rank: int
-    alpha: float
-    dropout: float = 0.0
-
     adapts_conv1d: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("lora.rank", self.rank, low=1)
-        check_above_zero("lora.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoHaConfig
@@ -145,7 +138,7 @@ class LoHa(Adapters):
 
 @dataclass(frozen=True, kw_only=True)
 class LoKr(LoHa):
-    """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product; D is of low rank where that is smaller.
+    """LoKr (arXiv:2309.14859): W + (alpha / rank) C (x) D, a Kronecker product.
 
     On small modules D stays whole, and the rank only scales. `factor` is the size of C; -1 makes it
     near the square root.
@@ -156,7 +149,7 @@ class LoKr(LoHa):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.factor != -1:
-            check_whole("strategy.factor", self.factor, low=1)
+            require_whole("strategy.factor", self.factor, 1)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoKrConfig
@@ -166,7 +159,7 @@ class LoKr(LoHa):
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Adapters):
-    """(IA)3 (arXiv:2205.05638): one trained factor for every key, value and inner activation of the MLPs, 1 at the start.
+    """(IA)3 (arXiv:2205.05638): one trained factor a key, value and inner activation, 1 at first.
 
     `feedforward_modules` is a regular expression for those targets whose inputs are scaled, and not
     their outputs.
@@ -187,7 +180,7 @@ class IA3(Adapters):
 
 @dataclass(frozen=True, kw_only=True)
 class Oft(Adapters):
-    """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices, the identity at the start.
+    """OFT (arXiv:2306.07280): inputs rotated by trained block-diagonal orthogonal matrices.
 
     The rotation is a Cayley transform whose inverse is a series of five terms: only nearly
     orthogonal for large angles.
@@ -200,8 +193,8 @@ class Oft(Adapters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("strategy.block_size", self.block_size, low=2)
-        check_share("lora.dropout", self.dropout)
+        require_whole("strategy.block_size", self.block_size, 2)
+        require_share("lora.dropout", self.dropout)
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import OFTConfig

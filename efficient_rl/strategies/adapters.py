@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from efficient_rl.errors import require, require_above_zero, require_share, require_whole
 from efficient_rl.strategies.adapter_targets import (
     adapter_layers,
-    check_above_zero,
     check_rank_fits,
-    check_share,
     find_targets,
     is_conv1d,
     name_matches,
     stores_transposed,
 )
-from efficient_rl.strategies.blocks import check_whole
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.strategies.selection import Layers, check_layers, resolve_layers
 
@@ -50,9 +48,10 @@ class Adapters(Strategy):
         if isinstance(self.target_modules, str):
             name_matches(self.target_modules, "")
         else:
-            if not self.target_modules or not all(isinstance(name, str) for name in self.target_modules):
-                raise ValueError(f"lora.target_modules={list(self.target_modules)} must list names such as [q_proj, v_proj]")
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+            names = list(self.target_modules)
+            listed = bool(names) and all(isinstance(name, str) for name in names)
+            require(listed, "lora.target_modules", names, "must list names such as [q_proj, v_proj]")
+            object.__setattr__(self, "target_modules", tuple(names))
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where `layers` names blocks that the model does not have."""
@@ -64,13 +63,13 @@ class Adapters(Strategy):
         """PEFT's configuration for the chosen modules, which `shared` names already."""
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model around the frozen one; only the adapters train. Raises ValueError where that cannot be."""
         from peft import get_peft_model
 
         targets = find_targets(model, self.target_modules, self.layers)
-        if not self.adapts_conv1d and (name := next((n for n, module in targets.items() if is_conv1d(module)), None)):
+        conv1d = [name for name, module in targets.items() if is_conv1d(module)]
+        if conv1d and not self.adapts_conv1d:
             raise ValueError(
-                f"{type(self).__name__} has no form for Conv1D modules such as {name} in PEFT; "
+                f"{type(self).__name__} has no form for Conv1D modules such as {conv1d[0]} in PEFT; "
                 "use strategy=lora, or a model whose blocks are built of nn.Linear"
             )
         shared = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
@@ -78,23 +77,28 @@ class Adapters(Strategy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Adapters):
-    """LoRA (arXiv:2106.09685): W + (alpha / rank) B A with B = 0 at the start.
-
-    Wants about ten times the learning rate of full training, and adapters on the MLPs too.
-    """
+class LowRank(Adapters):
+    """Adapters with the rank, scale and dropout of the group `lora`."""
 
     rank: int
     alpha: float
     dropout: float = 0.0
 
-    variant: ClassVar[Mapping[str, Any]] = {}  # what PEFT's LoraConfig is given besides
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("lora.rank", self.rank, low=1)
-        check_above_zero("lora.alpha", self.alpha)
-        check_share("lora.dropout", self.dropout)
+        require_whole("lora.rank", self.rank, 1)
+        require_above_zero("lora.alpha", self.alpha)
+        require_share("lora.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(LowRank):
+    """LoRA (arXiv:2106.09685): W + (alpha / rank) B A with B = 0 at the start.
+
+    Wants about ten times the learning rate of full training, and adapters on the MLPs too.
+    """
+
+    variant: ClassVar[Mapping[str, Any]] = {}  # what PEFT's LoraConfig is given besides
 
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoraConfig
@@ -121,7 +125,7 @@ class RsLora(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class Dora(Lora):
-    """DoRA (arXiv:2402.09353): m (W + s B A) / |W + s B A|, one norm an output, where the magnitudes m train too.
+    """DoRA (arXiv:2402.09353): m (W + s B A) / |W + s B A|, where the magnitudes m train too.
 
     Every forward pass computes the norm of the whole weight: slower than LoRA. Sample from merged
     weights.
@@ -132,7 +136,7 @@ class Dora(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class Pissa(Lora):
-    """PiSSA (arXiv:2404.02948): A and B start as the largest singular directions of W, and the frozen base is the rest of W.
+    """PiSSA (arXiv:2404.02948): A and B start as W's largest singular directions, out of the base.
 
     The base changes: without the adapter the model is not the original one, and a checkpoint fits
     only the base that the same weights and the same SVD routine give. What `save` writes is plain
@@ -142,7 +146,6 @@ class Pissa(Lora):
     variant = {"init_lora_weights": "pissa"}  # noqa: RUF012
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model whose layers also keep the adapters that they start from."""
         targets = find_targets(model, self.target_modules, self.layers)
         check_rank_fits(self.rank, targets)
         head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -157,7 +160,7 @@ class Pissa(Lora):
         return adapted
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
-        """W - s B0 A0 + s B A is W + s [B, -B0] [A; A0]: LoRA of twice the rank, and of twice alpha for the same s."""
+        """W - s B0 A0 + s B A is W + s [B, -B0] [A; A0]: LoRA of twice the rank and alpha."""
         import torch
 
         pairs = {}
@@ -169,7 +172,7 @@ class Pissa(Lora):
 
 @dataclass(frozen=True, kw_only=True)
 class LoraFA(Lora):
-    """LoRA-FA (arXiv:2308.03303): LoRA with A frozen as it was drawn, so that only the r numbers A x are kept for backward.
+    """LoRA-FA (arXiv:2308.03303): LoRA with A frozen; backward keeps only the r numbers A x.
 
     Its AdamW gets B's gradient as g (A A^T)^-1 / s^2, the step that comes closest to the full
     weight's gradient. PEFT's `create_lorafa_optimizer` computes the same in bfloat16, but its state
@@ -177,7 +180,6 @@ class LoraFA(Lora):
     """
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the B matrices train."""
         adapted = super().apply(model)
         for _, layer in adapter_layers(adapted):
             freeze_weights(layer, "lora_A")
@@ -192,13 +194,7 @@ class LoraFA(Lora):
             down = layer.lora_A[ADAPTER].weight.detach()
             gram = down @ down.T + 1e-8 * torch.eye(len(down), device=down.device, dtype=down.dtype)
             factors[layer.lora_B[ADAPTER].weight] = torch.linalg.pinv(gram) / layer.scaling[ADAPTER] ** 2
-        optimizer = torch.optim.AdamW(
-            list(factors),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = torch.optim.AdamW(list(factors), **settings.arguments())
 
         def correct(*_: Any) -> None:
             for up, factor in factors.items():
@@ -210,13 +206,13 @@ class LoraFA(Lora):
 
 
 def freeze_weights(layer: Any, *names: str) -> None:
-    """Freeze parts of an adapter so that PEFT keeps them frozen, also after adapters were switched off and on."""
+    """Freeze parts of an adapter, also for when PEFT switches adapters off and on."""
     layer.frozen_peft_weight_names = {ADAPTER: names}
     layer._freeze_non_trainable_peft_weights()
 
 
 def save_as_lora(model: "PeftModel", folder: Path, pairs: "Mapping[str, tuple[Tensor, Tensor]]", **changes: Any) -> None:
-    """Write a plain LoRA adapter with these (A, B) by layer, which PEFT loads on the original model."""
+    """Write these (A, B) by layer as plain LoRA, which PEFT loads on the original model."""
     from safetensors.torch import save_file
 
     config = copy.deepcopy(model.peft_config[ADAPTER])

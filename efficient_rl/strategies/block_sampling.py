@@ -4,7 +4,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from efficient_rl.strategies.blocks import check_whole, find_blocks, names_by_block, refuse_adapters, train_only
+from efficient_rl.errors import require, require_one_of, require_whole
+from efficient_rl.strategies.blocks import find_blocks, names_by_block, refuse_adapters, train_only
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
 
@@ -16,7 +17,7 @@ ORDERS = ("random", "descending", "ascending")
 
 @dataclass(frozen=True)
 class Lisa(Strategy):
-    """LISA (arXiv:2403.17919): every `interval` steps `active_layers` blocks are drawn uniformly; only they train.
+    """LISA (arXiv:2403.17919): every `interval` steps other `active_layers` blocks train.
 
     Embeddings, final norm and head always train, so backward goes through every block: it saves
     memory, not time. The same blocks may be drawn twice in a row. The optimizer must own all
@@ -28,24 +29,20 @@ class Lisa(Strategy):
     interval: int = 20
 
     def __post_init__(self) -> None:
-        check_whole("strategy.active_layers", self.active_layers, low=1)
-        check_whole("strategy.interval", self.interval, low=1)
+        require_whole("strategy.active_layers", self.active_layers, 1)
+        require_whole("strategy.interval", self.interval, 1)
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the model has fewer blocks than shall train."""
-        if self.active_layers > blocks:
-            raise ValueError(
-                f"strategy.active_layers={self.active_layers} exceeds the model's {blocks} blocks; use at most {blocks}"
-            )
+        bound = f"exceeds the model's {blocks} blocks; use at most {blocks}"
+        require(self.active_layers <= blocks, "strategy.active_layers", self.active_layers, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "lisa")
         self.check_blocks(len(find_blocks(model)))
         return model.requires_grad_(True)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "LisaSchedule":
-        """The draws, which follow from seed and step alone."""
         return LisaSchedule(model, self.active_layers, self.interval, seed)
 
 
@@ -55,7 +52,7 @@ class LisaSchedule(Switching):
     def __init__(self, model: "PreTrainedModel", active_layers: int, interval: int, seed: int) -> None:
         super().__init__(model)
         self.blocks = names_by_block(model)
-        self.always = set(self.parameters) - {name for block in self.blocks for name in block}
+        self.always = set(self.parameters).difference(*self.blocks)
         self.active_layers, self.interval, self.seed = active_layers, interval, seed
 
     def layers(self, step: int) -> list[int]:
@@ -69,7 +66,7 @@ class LisaSchedule(Switching):
 
 @dataclass(frozen=True)
 class BAdam(Strategy):
-    """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps, with a new Adam each time.
+    """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps.
 
     A random order is drawn anew for every round through all blocks; the published code goes
     descending unless told. Embeddings, final norm and head never train. In a run of fewer than
@@ -80,17 +77,14 @@ class BAdam(Strategy):
     order: str = "random"
 
     def __post_init__(self) -> None:
-        check_whole("strategy.interval", self.interval, low=1)
-        if self.order not in ORDERS:
-            raise ValueError(f"strategy.order={self.order!r} is not known; use one of {', '.join(ORDERS)}")
+        require_whole("strategy.interval", self.interval, 1)
+        require_one_of("strategy.order", self.order, ORDERS)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with all blocks trainable."""
         refuse_adapters(model, "badam")
         return train_only(model, find_blocks(model), ())
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BAdamSchedule":
-        """The order of the blocks, which follows from seed and step alone."""
         return BAdamSchedule(model, self.interval, self.order, seed)
 
 

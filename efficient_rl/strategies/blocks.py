@@ -1,7 +1,11 @@
-"""Finds the transformer blocks of any causal language model through its structure, and freezes all but named parts."""
+"""Finds the transformer blocks of a causal language model, and freezes all but named parts."""
 
+import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from efficient_rl.errors import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -9,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_blocks(model: "PreTrainedModel") -> "nn.ModuleList":
-    """The list of transformer blocks: the `ModuleList` as long as the configuration's `num_hidden_layers`.
+    """The list of blocks: the `ModuleList` as long as the configuration's `num_hidden_layers`.
 
     Raises ValueError where the model has no such list.
     """
@@ -17,8 +21,8 @@ def find_blocks(model: "PreTrainedModel") -> "nn.ModuleList":
 
     count = model.config.get_text_config().num_hidden_layers
     decoder = model.get_decoder()  # first, because a vision tower may have as many blocks
-    roots = [model] if decoder is None else [decoder, model]
-    for module in (module for root in roots for module in root.modules()):
+    inner = () if decoder is None else decoder.modules()
+    for module in chain(inner, model.modules()):
         if isinstance(module, nn.ModuleList) and len(module) == count and count > 0:
             return module
     raise ValueError(f"{type(model).__name__} has no list of {count} transformer blocks; use strategy=full or strategy=lora")
@@ -26,8 +30,8 @@ def find_blocks(model: "PreTrainedModel") -> "nn.ModuleList":
 
 def names_by_block(model: "PreTrainedModel") -> list[list[str]]:
     """The names of every block's parameters, from the first block to the last."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [[names[id(parameter)] for parameter in block.parameters()] for block in find_blocks(model)]
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [list(map(names.__getitem__, block.parameters())) for block in find_blocks(model)]
 
 
 def train_only(model: "PreTrainedModel", modules: "Iterable[nn.Module]", also_train: Iterable[str]) -> "PreTrainedModel":
@@ -40,12 +44,23 @@ def train_only(model: "PreTrainedModel", modules: "Iterable[nn.Module]", also_tr
     for module in modules:
         module.requires_grad_(True)
     for name in also_train:
-        chosen = [p for path, p in model.named_parameters(remove_duplicate=False) if f".{name}." in f".{path}."]
-        if not chosen:
-            raise ValueError(f"also_train={name!r} names no parameter; parts of this model: {', '.join(part_names(model))}")
-        for parameter in chosen:
-            parameter.requires_grad_(True)
+        chosen = matching(model, rf"(^|\.){re.escape(name)}(\.|$)")
+        remedy = f"names no parameter; parts of this model: {', '.join(part_names(model))}"
+        require(bool(chosen), "also_train", name, remedy)
+        let_train(chosen)
     return model
+
+
+def matching(model: "PreTrainedModel", pattern: str) -> "list[nn.Parameter]":
+    """The parameters in whose dotted paths the regular expression finds something."""
+    named = model.named_parameters(remove_duplicate=False)
+    return [parameter for path, parameter in named if re.search(pattern, path)]
+
+
+def let_train(parameters: "Iterable[nn.Parameter]") -> None:
+    """Give all of them gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(True)
 
 
 def is_matrix(parameter: Any) -> bool:
@@ -55,11 +70,12 @@ def is_matrix(parameter: Any) -> bool:
 
 def part_names(model: "PreTrainedModel") -> list[str]:
     """The last names of all modules that hold parameters, for messages."""
-    return sorted({path.split(".")[-2] for path, _ in model.named_parameters(remove_duplicate=False) if "." in path})
+    paths = dict(model.named_parameters(remove_duplicate=False))
+    return sorted({path.split(".")[-2] for path in paths if "." in path})
 
 
 def refuse_adapters(model: "PreTrainedModel", strategy: str) -> None:
-    """Raise ValueError for a model with PEFT's adapters, whose frozen weights this strategy would train or freeze."""
+    """Raise ValueError for a model with PEFT's adapters, whose base must stay frozen."""
     if hasattr(model, "peft_config"):
         raise ValueError(
             f"strategy={strategy} works on a model's own weights, not on {type(model).__name__} with its adapters; "
@@ -67,21 +83,9 @@ def refuse_adapters(model: "PreTrainedModel", strategy: str) -> None:
         )
 
 
-def check_whole(name: str, value: Any, low: int) -> None:
-    """Raise ValueError unless `value` is a whole number of at least `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
-
-
-def check_number(name: str, value: Any, holds: bool, bound: str) -> None:
-    """Raise ValueError unless `value` is a number for which the bound holds."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not holds:
-        raise ValueError(f"{name}={value!r} must be a number {bound}")
-
-
 def check_names(name: str, values: Any, example: str) -> tuple[str, ...]:
     """One string or many as a tuple. Raises ValueError for anything but strings."""
-    names = (values,) if isinstance(values, str) else values
-    if not isinstance(names, Sequence) or not all(isinstance(item, str) and item for item in names):
-        raise ValueError(f"{name}={values!r} must list names, such as {example}")
+    names = [values] if isinstance(values, str) else values
+    listed = isinstance(names, Sequence) and all(isinstance(item, str) and item for item in names)
+    require(listed, name, values, f"must list names, such as {example}")
     return tuple(names)

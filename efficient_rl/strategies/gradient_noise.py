@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_number
+from efficient_rl.errors import is_number, require, require_one_of
 from efficient_rl.strategies.measuring import Measuring, MeasuringSchedule
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ VARIANCES = ("samples", "rows")
 
 @dataclass(frozen=True)
 class AutoSNR(Measuring):
-    """Auto-SNR (arXiv:2210.11466): tensors whose gradients' mean g^2 / (variance + `epsilon`) is below `threshold` freeze.
+    """Auto-SNR (arXiv:2210.11466): tensors whose gradients are mostly noise freeze.
+
+    A tensor trains while the mean of g^2 / (variance + `epsilon`) reaches `threshold`.
 
     Measured over the first `batches` steps of every `interval`, for which all tensors have
     gradients again; a frozen one whose ratio has risen returns. If none reaches the threshold, the
@@ -34,17 +36,16 @@ class AutoSNR(Measuring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("strategy.threshold", self.threshold, self.threshold > 0, "above 0")
-        check_number("strategy.epsilon", self.epsilon, self.epsilon > 0, "above 0")
-        if self.variance not in VARIANCES:
-            raise ValueError(f"strategy.variance={self.variance!r} is not known; use one of {', '.join(VARIANCES)}")
+        for key in ("threshold", "epsilon"):
+            value = getattr(self, key)
+            require(is_number(value) and value > 0, f"strategy.{key}", value, "must be a number above 0")
+        require_one_of("strategy.variance", self.variance, VARIANCES)
         if self.variance == "samples" and self.batches < 2:
             raise ValueError(
                 f"strategy.batches={self.batches} gives no variance over samples; use at least 2, or strategy.variance=rows"
             )
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "SNRSchedule":
-        """Which tensors train."""
         kind = SampleSNRSchedule if self.variance == "samples" else RowSNRSchedule
         return kind(model, self.interval, self.batches, self.threshold, self.epsilon)
 
@@ -79,7 +80,9 @@ class RowSNRSchedule(SNRSchedule):
 
         values = []
         for gradient in gradients.values():
-            variance = gradient.var(dim=0, keepdim=True) if len(gradient) > 1 else torch.zeros_like(gradient)
+            variance = torch.zeros_like(gradient)
+            if len(gradient) > 1:
+                variance = gradient.var(dim=0, keepdim=True)
             values.append((gradient.square() / (variance + self.epsilon)).mean())
         ratios = torch.stack(values).tolist()
         for name, ratio in zip(gradients, ratios, strict=True):
@@ -102,7 +105,7 @@ class RowSNRSchedule(SNRSchedule):
 
 
 class SampleSNRSchedule(SNRSchedule):
-    """The paper's reading: variance over the steps, by Welford's running mean and sum of squared deviations."""
+    """The paper's reading: variance over the steps, by Welford's algorithm."""
 
     least = 2
 
@@ -111,15 +114,19 @@ class SampleSNRSchedule(SNRSchedule):
         self.means: dict[str, torch.Tensor] = {}
         self.squares: dict[str, torch.Tensor] = {}
 
+    def _zeros(self) -> "dict[str, torch.Tensor]":
+        import torch
+
+        return {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+
     def measure(self, gradients: "dict[str, torch.Tensor]") -> bool:
         import torch
 
         if not any(torch.stack(torch._foreach_norm(list(gradients.values()))).tolist()):
             return False
-        full = [gradients.get(name, torch.zeros_like(p)) for name, p in self.parameters.items()]
+        full = list((self._zeros() | gradients).values())
         if not self.means:
-            self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-            self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+            self.means, self.squares = self._zeros(), self._zeros()
         means, squares = list(self.means.values()), list(self.squares.values())
         before = torch._foreach_sub(full, means)
         torch._foreach_add_(means, before, alpha=1 / (self.measured + 1))
@@ -140,12 +147,9 @@ class SampleSNRSchedule(SNRSchedule):
         self.means, self.squares = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {"means": self.means, "squares": self.squares}
-        return super().state_dict() | {key: {n: t.clone() for n, t in tensors.items()} for key, tensors in kept.items()}
+        kept = {"means": self.on_devices(self.means), "squares": self.on_devices(self.squares)}
+        return super().state_dict() | kept
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.means, self.squares = (
-            {name: tensor.to(self.parameters[name].device, copy=True) for name, tensor in state[key].items()}
-            for key in ("means", "squares")
-        )
+        self.means, self.squares = self.on_devices(state["means"]), self.on_devices(state["squares"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AutoRGN(Measuring):
-    """Auto-RGN (arXiv:2210.11466): a tensor's learning rate is scaled by its relative gradient norm, |g| / |w|.
+    """Auto-RGN (arXiv:2210.11466): a tensor's rate is scaled by its gradient norm, |g| / |w|.
 
     The norm is averaged over the first `batches` steps of every `interval` (published: 5 batches of
     every epoch) and divided by the largest; the first interval uses the mean so far. Everything
@@ -23,7 +23,6 @@ class AutoRGN(Measuring):
     """
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "RGNSchedule":
-        """The factors on the learning rate."""
         return RGNSchedule(model, self.interval, self.batches)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from efficient_rl.errors import require
 from efficient_rl.strategies.adapter_targets import adapter_layers, check_rank_fits, find_targets
 from efficient_rl.strategies.adapters import ADAPTER, Lora, freeze_weights, save_as_lora
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraXS(Lora):
-    """LoRA-XS (arXiv:2405.17604): W + (alpha / rank) U S R V^T with the top singular directions of W; only R (r x r) trains.
+    """LoRA-XS (arXiv:2405.17604): W + (alpha / rank) U S R V^T, where only R (r x r) trains.
 
     R is drawn with a standard deviation of `init_std`, so the start is only almost the base model
     (0 makes it exact). PEFT has no such method: this is its LoRA with A = R V^T, and `save` writes
@@ -26,11 +27,9 @@ class LoraXS(Lora):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.init_std >= 0:
-            raise ValueError(f"strategy.init_std={self.init_std!r} must not be negative")
+        require(self.init_std >= 0, "strategy.init_std", self.init_std, "must not be negative")
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the matrices R train."""
         import torch
 
         check_rank_fits(self.rank, find_targets(model, self.target_modules, self.layers))
@@ -46,7 +45,8 @@ class LoraXS(Lora):
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
         """Write plain LoRA with A = R V^T."""
-        pairs = {n: (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight) for n, layer in adapter_layers(model)}
+        layers = dict(adapter_layers(model))
+        pairs = {name: (each.lora_A[ADAPTER].weight, each.lora_B[ADAPTER].weight) for name, each in layers.items()}
         save_as_lora(model, folder, pairs)
 
 

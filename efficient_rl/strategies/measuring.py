@@ -1,9 +1,10 @@
-"""What Auto-RGN and Auto-SNR share: gradients measured at the start of each interval decide about its rest."""
+"""What Auto-RGN and Auto-SNR share: the start of each interval decides about its rest."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_whole, refuse_adapters
+from efficient_rl.errors import require, require_whole
+from efficient_rl.strategies.blocks import refuse_adapters
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
 
@@ -20,20 +21,18 @@ class Measuring(Strategy):
     batches: int = 5
 
     def __post_init__(self) -> None:
-        check_whole("strategy.batches", self.batches, low=1)
-        if not isinstance(self.interval, int) or self.interval < self.batches:
-            raise ValueError(
-                f"strategy.interval={self.interval!r} must be a whole number of at least strategy.batches={self.batches}"
-            )
+        require_whole("strategy.batches", self.batches, 1)
+        enough = isinstance(self.interval, int) and self.interval >= self.batches
+        bound = f"must be a whole number of at least strategy.batches={self.batches}"
+        require(enough, "strategy.interval", self.interval, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "auto_rgn or auto_snr")
         return model.requires_grad_(True)
 
 
 class MeasuringSchedule(Switching):
-    """Measures in the first steps of every interval; in the first interval it also decides after each of them."""
+    """Measures in the first steps of every interval, and decides after them."""
 
     least = 1
 
@@ -76,7 +75,6 @@ class MeasuringSchedule(Switching):
         self.measured = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the measurement is."""
         return super().state_dict() | {"decided": self.decided, "measured": self.measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from efficient_rl.strategies.blocks import check_names, find_blocks, part_names, train_only
+from efficient_rl.errors import require
+from efficient_rl.strategies.blocks import check_names, find_blocks, let_train, matching, part_names, train_only
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:
@@ -22,15 +24,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Modules(Strategy):
-    """Every parameter trains whose name one of the regular expressions finds, such as `v_proj` or `layers.[0-3].mlp`."""
+    """Parameters train whose names match an expression, such as `v_proj` or `layers.[0-3].mlp`."""
 
     patterns: Sequence[str]
     also_train: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         patterns = check_names("strategy.patterns", self.patterns, "[v_proj, down_proj]")
-        if not patterns:
-            raise ValueError("strategy.patterns=[] selects nothing; list names such as [v_proj, down_proj]")
+        nothing = "selects nothing; list names such as [v_proj, down_proj]"
+        require(bool(patterns), "strategy.patterns", list(patterns), nothing)
         for pattern in patterns:
             try:
                 re.compile(pattern)
@@ -40,21 +42,20 @@ class Modules(Strategy):
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the chosen parameters trainable. Raises ValueError for a pattern that finds none."""
+        """The same model with the chosen parameters trainable; ValueError without any."""
         train_only(model, (), self.also_train)
         for pattern in self.patterns:
-            chosen = [p for name, p in model.named_parameters(remove_duplicate=False) if re.search(pattern, name)]
+            chosen = matching(model, pattern)
             if not chosen:
                 parts = ", ".join(part_names(model))
                 raise ValueError(f"strategy.patterns: {pattern!r} finds no parameter; parts of this model: {parts}")
-            for parameter in chosen:
-                parameter.requires_grad_(True)
+            let_train(chosen)
         return model
 
 
 @dataclass(frozen=True)
 class Parts(Strategy):
-    """Every parameter of the named kinds trains, found by structure: attention, mlp, norms, biases, head.
+    """Parameters of the named kinds train: attention, mlp, norms, biases, head.
 
     Biases alone are BitFit (arXiv:2106.10199), and include those of norms; Llama has none, Qwen2
     only those of q, k and v. The head is what the model's `get_output_embeddings` returns: where it
@@ -66,20 +67,19 @@ class Parts(Strategy):
 
     def __post_init__(self) -> None:
         parts = check_names("strategy.parts", self.parts, "[attention, norms]")
-        if not parts or not set(parts) <= set(PARTS):
-            raise ValueError(f"strategy.parts={list(parts)} must name some of {', '.join(PARTS)}")
+        known = bool(parts) and set(parts) <= set(PARTS)
+        require(known, "strategy.parts", list(parts), f"must name some of {', '.join(PARTS)}")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with those kinds of parameters trainable. Raises ValueError for a kind that it does not have."""
+        """The same model with those kinds trainable; ValueError for a kind that it lacks."""
         train_only(model, (), self.also_train)
         for part in self.parts:
             chosen = _find(model, part)
             if not chosen:
                 raise ValueError(f"strategy.parts: {_why(model, part)}; parts of this model: {', '.join(part_names(model))}")
-            for parameter in chosen:
-                parameter.requires_grad_(True)
+            let_train(chosen)
         return model
 
 
@@ -95,9 +95,8 @@ def is_norm(module: "nn.Module") -> bool:
 
 def block_matrices(model: "PreTrainedModel") -> "dict[str, nn.Parameter]":
     """The 2-D weights of attention and MLP in all blocks, by name."""
-    modules = [*_modules(model, "attention"), *_modules(model, "mlp")]
-    inside = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name: p for name, p in model.named_parameters() if id(p) in inside and p.ndim == 2}
+    inside = {*_parameters(_modules(model, "attention")), *_parameters(_modules(model, "mlp"))}
+    return {name: p for name, p in model.named_parameters() if p in inside and p.ndim == 2}
 
 
 def tied_head(model: "PreTrainedModel") -> bool:
@@ -110,18 +109,21 @@ def _find(model: "PreTrainedModel", part: str) -> "list[nn.Parameter]":
     if part == "biases":
         return [parameter for name, parameter in model.named_parameters() if is_bias(name)]
     if part == "norms":
-        return [parameter for module in model.modules() if is_norm(module) for parameter in module.parameters()]
+        return _parameters(filter(is_norm, model.modules()))
     if part == "head":
-        head = model.get_output_embeddings()
         if tied_head(model):
             log.warning("head and embeddings of this model are one tensor: both train")
-        return [] if head is None else list(head.parameters())
-    return [parameter for module in _modules(model, part) for parameter in module.parameters()]
+        return _parameters(filter(None, [model.get_output_embeddings()]))
+    return _parameters(_modules(model, part))
+
+
+def _parameters(modules: "Iterable[nn.Module]") -> "list[nn.Parameter]":
+    return [parameter for module in modules for parameter in module.parameters()]
 
 
 def _modules(model: "PreTrainedModel", part: str) -> "list[nn.Module]":
-    wanted = _ATTENTION if part == "attention" else _MLP
-    children = [child for block in find_blocks(model) for child in block.named_children()]
+    wanted = {"attention": _ATTENTION, "mlp": _MLP}[part]
+    children = chain.from_iterable(block.named_children() for block in find_blocks(model))
     return [module for name, module in children if wanted.search(name) and not is_norm(module)]
 
 

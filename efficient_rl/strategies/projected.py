@@ -1,10 +1,11 @@
-"""GaLore and APOLLO: everything trains, with an optimizer that keeps its moments in a space of low rank."""
+"""GaLore and APOLLO: full training with the optimizer's moments in a low-rank space."""
 
 import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_number, check_whole, refuse_adapters
+from efficient_rl.errors import is_number, require, require_one_of, require_whole
+from efficient_rl.strategies.blocks import refuse_adapters
 from efficient_rl.strategies.modules import block_matrices
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 
@@ -24,15 +25,16 @@ class _Projected(Strategy):
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, float):
-            bound = "above 0 and below 1 (a share of each matrix's shorter side), or a whole number"
-            check_number("strategy.rank", self.rank, 0 < self.rank < 1, bound)
+            bound = "must be a number above 0 and below 1 (a share of each matrix's shorter side), or a whole number"
+            require(0 < self.rank < 1, "strategy.rank", self.rank, bound)
         else:
-            check_whole("strategy.rank", self.rank, low=1)
-        check_whole("strategy.gap", self.gap, low=1)
-        check_number("strategy.scale", self.scale, self.scale > 0, "above 0")
+            require_whole("strategy.rank", self.rank, 1)
+        require_whole("strategy.gap", self.gap, 1)
+        positive = is_number(self.scale) and self.scale > 0
+        require(positive, "strategy.scale", self.scale, "must be a number above 0")
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with every parameter trainable. Raises ValueError where the rank exceeds a matrix."""
+        """The same model, all trainable; ValueError where the rank exceeds a matrix."""
         refuse_adapters(model, "galore or apollo")
         self._by_rank(model)
         return model.requires_grad_(True)
@@ -41,16 +43,16 @@ class _Projected(Strategy):
         matrices: dict[int, list[nn.Parameter]] = {}
         for name, matrix in block_matrices(model).items():
             side = min(matrix.shape)
-            rank = max(1, int(side * self.rank + 0.5)) if isinstance(self.rank, float) else self.rank
-            if rank > side:
-                raise ValueError(
-                    f"strategy.rank={rank} exceeds the shorter side {side} of {name}; use rank<={side}, or a share: 0.25"
-                )
+            rank = int(self.rank)
+            if isinstance(self.rank, float):
+                rank = max(1, int(side * self.rank + 0.5))
+            bound = f"exceeds the shorter side {side} of {name}; use rank<={side}, or a share: 0.25"
+            require(rank <= side, "strategy.rank", rank, bound)
             matrices.setdefault(rank, []).append(matrix)
         return matrices
 
     def _groups(self, model: "PreTrainedModel", **settings: Any) -> list[dict[str, Any]]:
-        """One parameter group a rank, and one without projection for all else; each parameter once."""
+        """One parameter group a rank, and one without projection for all else."""
         shared = {"update_proj_gap": self.gap, "scale": self.scale, "proj_type": "std", **settings}
         groups = [{"params": matrices, "rank": rank, **shared} for rank, matrices in self._by_rank(model).items()]
         projected = {id(parameter) for group in groups for parameter in group["params"]}
@@ -59,7 +61,7 @@ class _Projected(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class GaLore(_Projected):
-    """GaLore (arXiv:2403.03507): Adam's moments of attention and MLP matrices live in the gradient's top singular space.
+    """GaLore (arXiv:2403.03507): Adam's moments of matrices in the gradient's top singular space.
 
     `rank` is a number or a share of a matrix's shorter side (the paper's runs use about a quarter),
     `gap` the steps between two decompositions, `scale` a factor on the projected update.
@@ -80,7 +82,7 @@ class GaLore(_Projected):
 
 @dataclass(frozen=True, kw_only=True)
 class Apollo(_Projected):
-    """APOLLO (arXiv:2412.05270): every matrix follows its own gradient, scaled as Adam would in a random space of low rank.
+    """APOLLO (arXiv:2412.05270): gradients scaled as Adam would in a random low-rank space.
 
     The factor belongs to a channel or to the whole tensor (`scaling`), is multiplied by the root of
     `scale`, and may grow by 1 % a step at most. APOLLO-Mini is `rank=1 scaling=tensor scale=128`. A
@@ -95,8 +97,7 @@ class Apollo(_Projected):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scaling not in SCALINGS:
-            raise ValueError(f"strategy.scaling={self.scaling!r} is not known; use one of {', '.join(SCALINGS)}")
+        require_one_of("strategy.scaling", self.scaling, SCALINGS)
 
     def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer":
         """APOLLO's AdamW. Raises ImportError where its package is missing."""
@@ -105,20 +106,13 @@ class Apollo(_Projected):
 
 
 def _make(kind: Any, groups: list[dict[str, Any]], settings: AdamSettings, **extra: Any) -> "Optimizer":
-    optimizer: Optimizer = kind(
-        groups,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        **extra,
-    )
+    optimizer: Optimizer = kind(groups, **settings.arguments(), **extra)
     optimizer.register_load_state_dict_post_hook(_bring_projections_home)
     return optimizer
 
 
 def _bring_projections_home(optimizer: "Optimizer") -> None:
-    """Move each projection to its parameter's device: torch moves loaded tensors, but not those inside other objects."""
+    """Move each projection to its parameter's device, as torch does for plain tensors only."""
     for parameter, state in optimizer.state.items():
         projection = getattr(state.get("projector"), "ortho_matrix", None)
         if projection is not None:

@@ -1,4 +1,4 @@
-"""What a strategy is: which parameters may ever train, which of them train now, and with what optimizer."""
+"""What a strategy is: which parameters may train, which do now, and with what optimizer."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,9 +19,14 @@ class AdamSettings:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
 
+    def arguments(self) -> dict[str, Any]:
+        """The same under the names of torch's optimizers."""
+        values = (self.learning_rate, self.betas, self.epsilon, self.weight_decay)
+        return dict(zip(("lr", "betas", "eps", "weight_decay"), values, strict=True))
+
 
 class Schedule(Protocol):
-    """The changing part of a dynamic strategy: which parameters each step updates. Its state travels with the checkpoint.
+    """The changing part of a dynamic strategy: which parameters each step updates.
 
     A step is one update of the optimizer. The order within it: `begin_step`, generation, forward
     and backward passes, `see_gradients`, clipping, the optimizer, `see_update`. Whoever trains
@@ -34,7 +39,7 @@ class Schedule(Protocol):
         """The parameters that this step updates."""
 
     def begin_step(self, step: int) -> None:
-        """Choose for the step (counted from 0), and set `requires_grad` of what shall have gradients in it."""
+        """Choose for the step, counted from 0, and set `requires_grad` accordingly."""
 
     def see_gradients(self) -> None:
         """The gradients of the step are complete, and not yet clipped."""
@@ -46,13 +51,13 @@ class Schedule(Protocol):
         """Factors on the learning rate, by parameter; 1 for those that it does not name."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on exactly: tensors, numbers, strings, and lists and dictionaries of them."""
+        """All that an exact resume needs: tensors, numbers, strings, lists and dictionaries."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Strategy(Protocol):
-    """A way to train only part of a model. Works on any transformers model; nothing else in the package asks which it is.
+    """A way to train only part of any transformers model.
 
     Inherit from it to get what most of them share: fits every model, nothing changes during
     training, AdamW.
@@ -66,7 +71,7 @@ class Strategy(Protocol):
         ...
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> Schedule | None:
-        """What decides, in a training of so many `steps`, which of them train now; None where all of them always do."""
+        """What decides which parameters train now, in so many `steps`; None where all always do."""
         return None
 
     def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer | None":
@@ -74,7 +79,7 @@ class Strategy(Protocol):
         return None
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
-        """Write the trained model, or its adapter, so that transformers' or PEFT's Auto classes load it."""
+        """Write the trained model or its adapter, for the Auto classes of transformers or PEFT."""
         model.save_pretrained(folder)
 
 

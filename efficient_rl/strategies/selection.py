@@ -1,8 +1,10 @@
-"""Turns what a configuration says about layers (`last 25%`, `2:5`, `-1`, lists of them) into block numbers."""
+"""Turns a configuration's layers (`last 25%`, `2:5`, `-1`, lists of them) into block numbers."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
+
+from efficient_rl.errors import require
 
 Layers = int | str | Sequence[int | str]
 
@@ -11,69 +13,69 @@ _FORMS = (
 )
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
 _RATIO = re.compile(r"(first|last)\s+(\d+(?:\.\d+)?)(\s*%)?")
+_FORM = re.compile(rf"all|-?\d+|{_SLICE.pattern}|{_RATIO.pattern}")
 
 
 def resolve_layers(layers: Layers, blocks: int) -> list[int]:
-    """The sorted block numbers, each once, that `layers` names in a model of `blocks` blocks; never empty.
+    """The sorted numbers of the blocks that `layers` names, each once; never empty.
 
     Negative numbers count from the end, slices are Python's, and `last 25%` is rounded to the
     nearest number of blocks but at least one. Raises ValueError with value, bound and remedy for
     what is malformed, out of range or empty.
     """
     parts = [layers] if isinstance(layers, int | str) else list(layers)
-    chosen = sorted({number for part in parts for number in _resolve(part, blocks)})
-    if not chosen:
-        raise ValueError(f"layers={layers!r} names none of the model's {blocks} blocks; {_FORMS}")
-    return chosen
+    chosen = set[int]().union(*(_resolve(part, blocks) for part in parts))
+    none = f"names none of the model's {blocks} blocks; {_FORMS}"
+    require(bool(chosen), "layers", layers, none)
+    return sorted(chosen)
 
 
 def check_layers(name: str, layers: Any) -> Layers:
     """`layers` as a hashable value; raises ValueError for what no model could satisfy."""
-    parts = (layers,) if isinstance(layers, int | str) else layers
-    if not isinstance(parts, Sequence) or not parts:
-        raise ValueError(f"{name}={layers!r} names no layers; {_FORMS}")
-    for part in parts:
-        if isinstance(part, bool) or not isinstance(part, int | str) or (isinstance(part, str) and not _well_formed(part)):
-            raise ValueError(f"{name}={layers!r} holds {part!r}, which names no layers; {_FORMS}")
-    return layers if isinstance(layers, int | str) else tuple(layers)
+    if isinstance(layers, int | str):
+        _check_part(name, layers, layers)
+        return layers
+    listed = isinstance(layers, Sequence) and len(layers) > 0
+    require(listed, name, layers, f"names no layers; {_FORMS}")
+    for part in layers:
+        _check_part(name, layers, part)
+    return tuple(layers)
 
 
-def _well_formed(text: str) -> bool:
-    text = text.strip()
-    return text == "all" or any(pattern.fullmatch(text) for pattern in (_SLICE, _RATIO, re.compile(r"-?\d+")))
+def _check_part(name: str, layers: Any, part: Any) -> None:
+    formed = isinstance(part, str) and _FORM.fullmatch(part.strip()) is not None
+    number = isinstance(part, int) and not isinstance(part, bool)
+    require(formed or number, name, layers, f"holds {part!r}, which names no layers; {_FORMS}")
 
 
 def _resolve(part: int | str, blocks: int) -> Sequence[int]:
-    if isinstance(part, bool) or not isinstance(part, int | str) or (isinstance(part, str) and not _well_formed(part)):
-        raise ValueError(f"layers={part!r} names no layers; {_FORMS}")
+    _check_part("layers", part, part)
     text = str(part).strip()
     if text == "all":
         return range(blocks)
     if found := _SLICE.fullmatch(text):
-        start, stop = (None if bound is None else int(bound) for bound in found.groups())
-        for bound in (start, stop):
-            if bound is not None and not -blocks <= bound <= blocks:
-                raise ValueError(
-                    f"layers={part!r} exceeds the model's {blocks} blocks; use bounds from {-blocks} to {blocks}"
-                )
-        named = range(blocks)[start:stop]
-        if not named:
-            raise ValueError(f"layers={part!r} names none of the model's {blocks} blocks; the start must be below the stop")
+        bounds = int(found[1] or 0), int(found[2] or blocks)
+        fits = max(map(abs, bounds)) <= blocks
+        limits = f"exceeds the model's {blocks} blocks; use bounds from {-blocks} to {blocks}"
+        require(fits, "layers", part, limits)
+        named = range(blocks)[slice(*bounds)]
+        none = f"names none of the model's {blocks} blocks; the start must be below the stop"
+        require(bool(named), "layers", part, none)
         return named
     if found := _RATIO.fullmatch(text):
         count = _count(text, float(found[2]), bool(found[3]), blocks)
-        return range(count) if found[1] == "first" else range(blocks - count, blocks)
+        return range(blocks)[:count] if found[1] == "first" else range(blocks)[-count:]
     number = int(text)
-    if not -blocks <= number < blocks:
-        raise ValueError(f"layers={part!r} exceeds the model's {blocks} blocks; use {-blocks} to {blocks - 1}")
+    limits = f"exceeds the model's {blocks} blocks; use {-blocks} to {blocks - 1}"
+    require(-blocks <= number < blocks, "layers", part, limits)
     return [number % blocks]
 
 
 def _count(text: str, value: float, percent: bool, blocks: int) -> int:
     if percent:
-        if not 0 < value <= 100:
-            raise ValueError(f"layers={text!r} must name above 0 and at most 100 % of the model's {blocks} blocks")
+        share = f"must name above 0 and at most 100 % of the model's {blocks} blocks"
+        require(0 < value <= 100, "layers", text, share)
         return max(1, int(blocks * value / 100 + 0.5))
-    if not value.is_integer() or not 1 <= value <= blocks:
-        raise ValueError(f"layers={text!r} must name 1 to {blocks} whole blocks, as many as the model has")
+    whole = f"must name 1 to {blocks} whole blocks, as many as the model has"
+    require(value.is_integer() and 1 <= value <= blocks, "layers", text, whole)
     return int(value)

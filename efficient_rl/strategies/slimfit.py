@@ -5,7 +5,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efficient_rl.strategies.blocks import check_number, refuse_adapters
+from efficient_rl.errors import is_number, require
+from efficient_rl.strategies.blocks import refuse_adapters
 from efficient_rl.strategies.modules import is_bias
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
@@ -19,7 +20,7 @@ UNSEEN = 1e10
 
 @dataclass(frozen=True)
 class SlimFit(Strategy):
-    """SlimFit (arXiv:2305.18513): in each step floor(F T) of the T tensors are frozen, with F the `freezing_rate`.
+    """SlimFit (arXiv:2305.18513): floor(F T) of the T tensors are frozen, F the `freezing_rate`.
 
     Those with the smallest distance d = mean |W before - W| / |W before| of their last update
     freeze; biases always train. A frozen tensor keeps its d and returns when those of others fall
@@ -31,16 +32,15 @@ class SlimFit(Strategy):
     freezing_rate: float = 0.9
 
     def __post_init__(self) -> None:
-        bound = "of at least 0, below 1 (the paper uses 0.75 to 0.95)"
-        check_number("strategy.freezing_rate", self.freezing_rate, 0 <= self.freezing_rate < 1, bound)
+        bound = "must be a number of at least 0, below 1 (the paper uses 0.75 to 0.95)"
+        inside = is_number(self.freezing_rate) and 0 <= self.freezing_rate < 1
+        require(inside, "strategy.freezing_rate", self.freezing_rate, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "slimfit")
         return model.requires_grad_(True)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "SlimFitSchedule":
-        """The choice of every step."""
         return SlimFitSchedule(model, self.freezing_rate, seed)
 
 
@@ -59,8 +59,10 @@ class SlimFitSchedule(Switching):
         self.switch(set(self.parameters).difference(by_distance[: self.frozen_count]))
 
     def see_gradients(self) -> None:
-        moving = (name for name in self.distances if name in self._active and self.parameters[name].grad is not None)
-        self._before = {name: self.parameters[name].detach().clone() for name in moving}
+        self._before = {}
+        for name in self.distances:
+            if name in self._active and self.parameters[name].grad is not None:
+                self._before[name] = self.parameters[name].detach().clone()
 
     def see_update(self) -> None:
         before, self._before = self._before, {}
@@ -69,7 +71,6 @@ class SlimFitSchedule(Switching):
             self.distances |= zip(before, relative_distances(list(before.values()), now), strict=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last distance of every tensor."""
         return super().state_dict() | {"distances": dict(self.distances)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ class SlimFitSchedule(Switching):
 
 
 def relative_distances(before: "list[torch.Tensor]", now: "list[torch.Tensor]") -> list[float]:
-    """Mean |before - now| / |before| over the numbers that were not 0, by pair; infinite where all were. Alters `before`."""
+    """Mean |before - now| / |before| over the numbers not 0, by pair; alters `before`."""
     import torch
 
     changes = torch._foreach_sub(now, before)

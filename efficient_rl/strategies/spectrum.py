@@ -1,10 +1,11 @@
-"""Spectrum: the matrices with the best ratio of signal to noise train, judged by their singular values alone."""
+"""Spectrum: the matrices whose singular values have most signal over noise train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from efficient_rl.strategies.blocks import check_names, check_number, find_blocks, is_matrix, train_only
+from efficient_rl.errors import is_number, require
+from efficient_rl.strategies.blocks import check_names, find_blocks, is_matrix, train_only
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spectrum(Strategy):
-    """Spectrum (arXiv:2406.06623): of each kind of matrix (`self_attn.q_proj`) the `top_percent` with the highest SNR train.
+    """Spectrum (arXiv:2406.06623): of each kind of matrix the `top_percent` of highest SNR train.
 
     The choice is made once, on the weights as loaded, and needs their singular values: seconds for
     0.5B parameters. Rounded to the nearest number of matrices, at least one of each kind. Norms,
@@ -26,14 +27,14 @@ class Spectrum(Strategy):
     also_train: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        bound = "above 0 and at most 100"
-        check_number("strategy.top_percent", self.top_percent, 0 < self.top_percent <= 100, bound)
+        inside = is_number(self.top_percent) and 0 < self.top_percent <= 100
+        bound = "must be a number above 0 and at most 100"
+        require(inside, "strategy.top_percent", self.top_percent, bound)
         object.__setattr__(
             self, "also_train", check_names("strategy.also_train", self.also_train, "[embed_tokens, lm_head]")
         )
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the chosen matrices and their biases trainable."""
         kinds: dict[str, list[nn.Module]] = {}
         for block in find_blocks(model):
             for name, module in block.named_modules():
@@ -47,7 +48,7 @@ class Spectrum(Strategy):
 
 
 def signal_to_noise(weight: "torch.Tensor") -> float:
-    """Sum of the singular values above the threshold over the sum of the others, over the largest; `weight` is 2-D.
+    """Sum of the singular values above a threshold over that of the others, over the largest.
 
     The threshold is Marchenko and Pastur's edge s (1 + sqrt(b)), with b the shorter over the longer
     side and s the singular values' interquartile range / 1.349. Infinite where no value lies below

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from efficient_rl.strategies.blocks import check_names, check_whole, find_blocks, train_only
+from efficient_rl.errors import require, require_one_of, require_whole
+from efficient_rl.strategies.blocks import check_names, find_blocks, train_only
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.selection import Layers as Selection
 from efficient_rl.strategies.selection import check_layers, resolve_layers
@@ -20,7 +21,6 @@ class Full(Strategy):
     """Every parameter trains."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with every parameter trainable."""
         return model.requires_grad_(True)
 
 
@@ -30,21 +30,20 @@ class _Consecutive(Strategy):
     also_train: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_whole("strategy.k", self.k, low=1)
+        require_whole("strategy.k", self.k, 1)
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the model has fewer than k blocks."""
-        if self.k > blocks:
-            raise ValueError(f"strategy.k={self.k} exceeds the model's {blocks} blocks; use k<={blocks} or strategy=full")
+        bound = f"exceeds the model's {blocks} blocks; use k<={blocks} or strategy=full"
+        require(self.k <= blocks, "strategy.k", self.k, bound)
 
 
 @dataclass(frozen=True)
 class FirstK(_Consecutive):
-    """Only the first k transformer blocks train; embeddings, final norm and head stay frozen unless in `also_train`."""
+    """The first k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the first k blocks trainable."""
         blocks = find_blocks(model)
         self.check_blocks(len(blocks))
         return train_only(model, blocks[: self.k], self.also_train)
@@ -52,10 +51,9 @@ class FirstK(_Consecutive):
 
 @dataclass(frozen=True)
 class LastK(_Consecutive):
-    """Only the last k transformer blocks train; embeddings, final norm and head stay frozen unless in `also_train`."""
+    """The last k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the last k blocks trainable."""
         blocks = find_blocks(model)
         self.check_blocks(len(blocks))
         return train_only(model, blocks[-self.k :], self.also_train)
@@ -82,7 +80,6 @@ class Layers(Strategy):
         resolve_layers(self.layers, blocks)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the named blocks trainable."""
         blocks = find_blocks(model)
         return train_only(model, [blocks[i] for i in resolve_layers(self.layers, len(blocks))], self.also_train)
 
@@ -109,11 +106,11 @@ class Block(Strategy):
                 f"strategy.part={self.part!r} and strategy.start={self.start!r}: give one of them; "
                 "strategy.part=null where strategy.start and strategy.length choose"
             )
-        if self.part is not None and self.part not in PARTS:
-            raise ValueError(f"strategy.part={self.part!r} is not known; use one of {', '.join(PARTS)}")
+        if self.part is not None:
+            require_one_of("strategy.part", self.part, PARTS)
         if self.start is not None:
-            check_whole("strategy.start", self.start, low=0)
-        check_whole("strategy.length", self.length, low=1)
+            require_whole("strategy.start", self.start, 0)
+        require_whole("strategy.length", self.length, 1)
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
 
     def check_blocks(self, blocks: int) -> None:
@@ -121,7 +118,6 @@ class Block(Strategy):
         self._range(blocks)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the group of blocks trainable."""
         blocks = find_blocks(model)
         return train_only(model, [blocks[i] for i in self._range(len(blocks))], self.also_train)
 

@@ -1,4 +1,4 @@
-"""What the schedules of dynamic strategies share: parameters by name, and switching them on and off."""
+"""What schedules of dynamic strategies share: parameters by name, switched on and off."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.strategies.protocol import Schedule
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -37,6 +37,10 @@ class Switching(Schedule):
             if parameter.requires_grad != (name in names):
                 parameter.requires_grad_(name in names)
 
+    def on_devices(self, saved: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+        """Copies of saved tensors, each on the device of the parameter that it belongs to."""
+        return {name: tensor.to(self.parameters[name].device, copy=True) for name, tensor in saved.items()}
+
     def see_gradients(self) -> None:
         """Nothing to learn from them."""
 
@@ -48,11 +52,10 @@ class Switching(Schedule):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The active parameters."""
         return {"active": sorted(self._active)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the saved parameters active again. Raises ValueError where the model lacks some of them."""
+        """Make the saved parameters active again; ValueError where the model lacks some."""
         if unknown := set(state["active"]) - set(self.parameters):
             raise ValueError(
                 f"the saved schedule names {len(unknown)} parameters that cannot train here, such as {min(unknown)}; "

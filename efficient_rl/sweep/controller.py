@@ -9,9 +9,9 @@ from typing import Literal
 from rich.console import Console
 
 from efficient_rl.config.run_config import RunConfig, to_dict
-from efficient_rl.launch.base import Launcher
-from efficient_rl.launch.handle import Handle
+from efficient_rl.launch.base import Handle, Launcher
 from efficient_rl.launch.worker import Job
+from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.state import RunState
@@ -37,8 +37,8 @@ class Controller:
         self.rows: dict[str, Row] = {}
         self._request = request
         self._console = console
-        self._notifier = Notifier(launcher.notify, request.name)
-        self._stalls = StallMonitor(launcher.stall_minutes)
+        self._notifier = Notifier(request.watch.notify, request.name)
+        self._stalls = StallMonitor(request.watch.stall_minutes)
         self._version: str | None = None  # of the code, from when the first run is started
         self._jobs: dict[str, Job] = {}
         self._handles: dict[str, Handle] = {}
@@ -107,7 +107,7 @@ class Controller:
             key = handle.job.key
             self._handles.pop(key, None)
             _show(self.rows[key], handle)
-            if handle.stage == "elsewhere":
+            if handle.state is RunState.ELSEWHERE:
                 self._elsewhere.add(key)
             else:
                 ended.append(key)
@@ -135,12 +135,12 @@ class Controller:
 
     def _report_stalls(self) -> None:
         """Report every run that has stalled, and restart it where that is asked for."""
-        running = {key: self.rows[key].folder for key, handle in self._handles.items() if handle.stage == "running"}
+        running = {key: self.rows[key].folder for key, handle in self._handles.items() if handle.state is RunState.RUNNING}
         for key, seconds in self._stalls.check(running).items():
             row, why = self.rows[key], f"stalled: no new step for {duration(seconds)}"
             self._notifier.run_stalled(row, seconds)
             text = f"{key[:8]} {row.label}: {why}"
-            if self.launcher.requeue_stalled and self.launcher.requeue(self._handles[key], why):
+            if self._request.watch.requeue_stalled and self.launcher.requeue(self._handles[key], why):
                 text += "; it starts again"
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
@@ -151,23 +151,19 @@ class Controller:
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)
         newest = RunDirectory(folder).newest_attempt() or 0
-        return Job(
-            str(folder),
-            to_dict(run),
-            settings["checkpoint_steps"],
-            version,
-            settings["checkpoint_minutes"],
-            newest if settings["force"] else None,
-            sharding=self.launcher.sharding,
+        options = Options(
+            settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding
         )
+        redo = newest if settings["force"] else None
+        return Job(folder, to_dict(run), options, redo, retries=self._request.watch.retries)
 
 
 def _show(row: Row, handle: Handle) -> None:
     """Take over where a job stands."""
-    row.state = "waiting" if handle.stage == "stopped" else handle.stage
+    row.state = RunState.WAITING if handle.state is RunState.STOPPED else handle.state
     row.note = handle.note
     row.failure = handle.failure
-    if handle.ended:
+    if handle.state.ended:
         row.refresh()
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
+from efficient_rl.rundir.state import RunState
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
 STYLES = {
@@ -34,7 +35,7 @@ class Row:
     folder: Path
     label: str
     max_steps: int
-    state: str = "waiting"
+    state: RunState = RunState.WAITING
     step: int = 0
     reward: float | None = None
     accuracy: float | None = None

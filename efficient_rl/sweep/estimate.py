@@ -85,7 +85,7 @@ def approve(budget: Budget, max_gpu_hours: float | None, console: Console) -> No
     """Return if the budget is within the bound or the user agrees; ConfigError otherwise, and always without a terminal."""
     if max_gpu_hours is None or budget.gpu_hours <= max_gpu_hours:
         return
-    bound = f"launcher.max_gpu_hours={max_gpu_hours:g}"
+    bound = f"watch.max_gpu_hours={max_gpu_hours:g}"
     if not sys.stdin.isatty():
         raise ConfigError(f"{budget}: above {bound}; raise it, or ask for less. Nothing was started")
     answer = console.input(f"{budget}: above {bound}. Go on? [y/N] ")

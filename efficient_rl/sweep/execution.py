@@ -1,10 +1,7 @@
 """Executes a plan: launches what is pending, sends its metrics to the tracking store, prints the outcome."""
 
-import logging
 import shlex
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -20,11 +17,10 @@ from efficient_rl.sweep.estimate import approve, finished_results, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
-from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
-
-logger = logging.getLogger(__name__)
-SYNC_SECONDS = 5.0
-LAST_SYNC_SECONDS = 20.0
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.collector import Collector
+from efficient_rl.tracking.experiment import TrackedRun
+from efficient_rl.tracking.sync import synced
 
 
 def execute_plan(request: Request, plan: Plan, console: Console) -> int:
@@ -37,7 +33,7 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
         budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
-        approve(budget, launcher.max_gpu_hours, console)
+        approve(budget, request.watch.max_gpu_hours, console)
     labels = label_runs(plan.runs)
     listed = {run.config_hash: run for run in request.runs}
     request.write_manifest(listed.values(), labels, launcher.detaches)
@@ -68,11 +64,17 @@ def run_with_tracking(
     """
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
-    with _background_sync(collector, tracked):
+    with synced(collector, tracked) as last:
         outcome = run()
-    failed = [row for row in controller.rows.values() if row.state == "failed"]
-    complete = None if outcome == "left" else outcome == "ended" and not failed
-    _last_sync(collector, tracked, console, complete)
+        failed = [row for row in controller.rows.values() if row.state is RunState.FAILED]
+        if outcome != "left":
+            last.complete = outcome == "ended" and not failed
+    if last.error is not None:
+        console.print(
+            f"[yellow]tracking store {escape(str(uri))} did not take everything ({escape(last.error)}); "
+            "nothing is lost, the same command sends the rest[/]",
+            soft_wrap=True,
+        )
     _print_outcome(request, controller.rows, outcome, console)
     if uri:
         _print(console, f"compare:  python -m efficient_rl.ui {shlex.quote(f'sweep={request.name}')}")
@@ -83,42 +85,6 @@ def run_with_tracking(
 
 def _initial_states(plan: Plan) -> tuple[tuple[RunState, Sequence[RunConfig]], ...]:
     return (RunState.FINISHED, plan.finished), (RunState.ELSEWHERE, plan.active), (RunState.WAITING, plan.pending)
-
-
-@contextmanager
-def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun]) -> Iterator[None]:
-    """Send news to the store every few seconds from a thread; its errors wait for the last attempt."""
-    if collector is None:
-        yield
-        return
-    ended = threading.Event()
-
-    def send() -> None:
-        while not ended.wait(SYNC_SECONDS):
-            error = sync_until(collector, tracked, seconds=0)
-            if error:
-                logger.debug("tracking: %s", error)
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=60)
-
-
-def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool | None) -> None:
-    """Send what is left and end the parent run, even if the background had sent everything before; None leaves it open."""
-    if collector is None:
-        return
-    error = sync_until(collector, tracked, LAST_SYNC_SECONDS, complete)
-    if error is not None:
-        console.print(
-            f"[yellow]tracking store {escape(collector.uri)} did not take everything ({escape(error)}); "
-            "nothing is lost, the same command sends the rest[/]",
-            soft_wrap=True,
-        )
 
 
 def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, console: Console) -> None:

@@ -20,9 +20,10 @@ from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.sweep.manifest import ListedRun, Manifest
 from efficient_rl.sweep.sweep_file import find_sweep_file
+from efficient_rl.sweep.watch import Watch, split_launcher
 
 SHARED_KEYS = (
-    *("launcher", "tracking", "search", "output", "dry_run", "force", "name", "sweep"),
+    *("launcher", "watch", "tracking", "search", "output", "dry_run", "force", "name", "sweep"),
     *("checkpoint_steps", "checkpoint_minutes"),
 )
 MAX_NAME_BYTES = 150
@@ -72,6 +73,11 @@ class Request:
     def outputs(self) -> Path:
         """The absolute output folder."""
         return Path(str(self.settings["output"])).resolve()
+
+    @property
+    def watch(self) -> Watch:
+        """How the command watches the runs."""
+        return Watch.parse(self.settings["watch"])
 
     @property
     def sweep_folder(self) -> Path:
@@ -140,6 +146,8 @@ def plan_request(line: CommandLine) -> Request:
 def make_request(line: CommandLine, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
     """The request for these runs, with the settings of the composed tree, checked."""
     settings = {key: tree[key] for key in SHARED_KEYS}
+    given = [override.key for override in line.overrides]
+    settings["launcher"], settings["watch"] = split_launcher(tree["launcher"], tree["watch"], given)
     unread = set(settings["search"] or {}) - {"_target_"}
     if unread and not line.searches:
         raise ConfigError(f"search.{min(unread)} is read with search=<method> only, e.g. search=pareto")
@@ -190,6 +198,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     text = isinstance(uri, str | None)
     require(text, "tracking.uri", uri, "must be a text such as sqlite:///mlflow.db, or null")
     build_launcher(settings["launcher"])
+    Watch.parse(settings["watch"])
     if settings["name"] is not None:
         _check_name(settings["name"])
 

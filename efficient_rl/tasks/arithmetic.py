@@ -1,17 +1,19 @@
-"""Arithmetic: sums, differences and products of two whole numbers with a chosen number of digits."""
+"""Arithmetic: sums, differences and products of two numbers with chosen digits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add, mul, sub
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges, subset
 
+OPERATIONS = {"+": add, "-": sub, "*": mul}
 WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """`a operator b`, difficulty = digits of the longer number; `operators` is any of "+", "-", "*"."""
+class Arithmetic(Generated):
+    """`a operator b`, difficulty = digits of the longer number; a+b and b+a are one."""
 
     digits: Sequence[int] = (1, 2)
     operators: Sequence[str] = ("+", "-", "*")
@@ -20,22 +22,19 @@ class Arithmetic:
         object.__setattr__(self, "digits", ranges("digits", self.digits, 1, 9))
         object.__setattr__(self, "operators", subset("operators", self.operators, WORDS))
 
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; a+b and b+a are the same problem."""
-        return distinct(self._draw, split, count, seed)
-
     def _draw(self, random: Random) -> Problem:
         digits = self.digits[below(random, len(self.digits))]
         low, bound = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
         longer, shorter = low + below(random, bound - low), below(random, bound)
         operator = self.operators[below(random, len(self.operators))]
-        a, b = (longer, shorter) if operator != "-" or longer >= shorter else (shorter, longer)
-        return arithmetic_problem(a, operator, b, digits)
+        if operator == "-" and longer < shorter:
+            longer, shorter = shorter, longer
+        return arithmetic_problem(longer, operator, shorter, digits)
 
 
 def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str = "arithmetic") -> Problem:
-    """The problem `a operator b`; its key is that of the same two numbers in any order, unless the order counts."""
-    answer = {"+": a + b, "-": a - b, "*": a * b}[operator]
+    """The problem `a operator b`; orders of the same numbers share a key where order is free."""
+    answer = OPERATIONS[operator](a, b)
     first, second = (a, b) if operator == "-" else sorted((a, b))
     return Problem(
         question=f"What is {a} {WORDS[operator]} {b}?",
@@ -51,17 +50,17 @@ def arithmetic_problem(a: int, operator: str, b: int, digits: int, source: str =
 
 
 def _steps(a: int, operator: str, b: int, answer: int) -> tuple[str, ...]:
-    """Working that splits the second number into its decimal parts: 47*38 is 47*8, 47*30 and their sum."""
+    """Working by the second number's decimal parts: 47*38 is 47*8, 47*30 and their sum."""
     parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b))) if digit != "0"]
     if len(parts) < 2:
         return (f"{a}{operator}{b}={answer}",)
     steps, total = [], a
     if operator == "*":
-        products = [a * part for part in parts]
-        steps = [f"{a}*{part}={product}" for part, product in zip(parts, products, strict=True)]
-        total, operator, parts = products[0], "+", products[1:]
+        steps = [f"{a}*{part}={a * part}" for part in parts]
+        operator = "+"
+        total, *parts = (a * part for part in parts)
     for part in parts:
-        after = total + part if operator == "+" else total - part
+        after = OPERATIONS[operator](total, part)
         steps.append(f"{total}{operator}{part}={after}")
         total = after
     return tuple(steps)

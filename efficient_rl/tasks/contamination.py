@@ -1,4 +1,4 @@
-"""Keeps evaluation problems, and questions that share a passage with one, out of the training data."""
+"""Keeps evaluation problems, and questions that share a passage with one, out of training."""
 
 import re
 import unicodedata
@@ -25,20 +25,24 @@ def decontaminated(
     """
     if n < 1:
         raise ValueError(f"n={n} words must be at least 1")
-    keys = {problem.key for problem in evaluation}
-    passages = {passage for problem in evaluation if problem.free_text for passage in _passages(problem.question, n)}
+    keys: set[str] = set()
+    passages: set[str] = set()
+    for problem in evaluation:
+        keys.add(problem.key)
+        if problem.free_text:
+            passages.update(_passages(problem.question, n))
     kept: list[Problem] = []
     dropped: list[Problem] = []
     for problem in train:
         known = problem.key in keys
         if not known and problem.free_text and passages:
-            known = any(passage in passages for passage in _passages(problem.question, n))
+            known = not passages.isdisjoint(_passages(problem.question, n))
         (dropped if known else kept).append(problem)
     return kept, dropped
 
 
 def normalized(question: str) -> str:
-    """The question in lower case and compatibility form, without LaTeX spacing and with single spaces."""
+    """The question in lower case and NFKC, without LaTeX spacing, with single spaces."""
     text = unicodedata.normalize("NFKC", question).lower()
     return " ".join(LATEX_SPACING.sub(" ", text).split())
 

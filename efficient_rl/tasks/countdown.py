@@ -1,11 +1,12 @@
-"""Countdown: combine all given numbers with + - * / to reach a target; every problem is built from a solution."""
+"""Countdown: reach a target with all given numbers and + - * /, built from a solution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add, floordiv, mul, sub
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
+from efficient_rl.errors import require
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges
 
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv}
@@ -13,12 +14,12 @@ Move = tuple[int, int, str, int]  # places of left and right among the terms tha
 
 
 @dataclass(frozen=True)
-class Countdown:
+class Countdown(Generated):
     """The game of TinyZero (https://github.com/Jiayi-Pan/TinyZero), difficulty = how many numbers.
 
     `operands` lists the difficulties to draw from, evenly; numbers lie in 1..`max_number`, targets
     in 1..`max_target`. All steps of the solution that a problem is built from stay in the positive
-    integers.
+    integers. The numbers' order makes no other problem.
     """
 
     operands: Sequence[int] = (3,)
@@ -27,14 +28,8 @@ class Countdown:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operands", ranges("operands", self.operands, 2, 6))
-        if self.max_number < 2:
-            raise ValueError(f"task.max_number={self.max_number} must be at least 2")
-        if self.max_target < 2:
-            raise ValueError(f"task.max_target={self.max_target} must be at least 2")
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the same numbers in another order are the same problem."""
-        return distinct(self._draw, split, count, seed)
+        require(self.max_number >= 2, "task.max_number", self.max_number, "must be at least 2")
+        require(self.max_target >= 2, "task.max_target", self.max_target, "must be at least 2")
 
     def _draw(self, random: Random) -> Problem:
         operands = self.operands[below(random, len(self.operands))]
@@ -46,7 +41,7 @@ class Countdown:
 
 
 def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
-    """Combine all numbers at random in the positive integers; the moves, and the target they lead to."""
+    """Combine all numbers at random in the positive integers: the moves, and the target."""
     values, moves = list(numbers), []
     while len(values) > 1:
         i = below(random, len(values))
@@ -64,7 +59,7 @@ def _combine(numbers: Sequence[int], random: Random) -> tuple[list[Move], int]:
 
 
 def _written(numbers: Sequence[int], moves: Sequence[Move]) -> tuple[str, tuple[str, ...]]:
-    """The expression that the moves make, and its steps; a larger operand of a sum or product is written first."""
+    """The expression of the moves, and its steps; a larger operand of + and * comes first."""
     terms, steps = [(number, str(number), 3) for number in numbers], []
     for i, j, operator, value in moves:
         left = terms.pop(i)

@@ -11,9 +11,10 @@ from typing import Any
 from efficient_rl.tasks.layout import Layout
 from efficient_rl.tasks.parsing import Difficulty
 from efficient_rl.tasks.problem import Problem, Split, shuffled, split_of
-from efficient_rl.tasks.rows import Place
+from efficient_rl.tasks.rows import Location
 
 logger = logging.getLogger(__name__)
+COLUMNS = ("question", "answer", "options", "solution", "source")
 Columns = str | Sequence[str] | None
 
 
@@ -34,7 +35,7 @@ class Table:
     values, that a row must have. `source` falls back to `label`.
 
     `held_out` says what is never trained on: `hash`, a tenth by content; `all`; `split:test`;
-    `path:<file or folder>`; or the fields of `rows.Place` for another data set with these columns.
+    `path:<file or folder>`; or the fields of `rows.Location` for another data set.
     Rows without a question, an answer that parses or a difficulty are left out and counted in the
     log, and so are repeated questions, and training rows that are held out.
     """
@@ -58,44 +59,47 @@ class Table:
     where: Mapping[str, Any] | None = None
     held_out: Any = "hash"
     layout: Layout = field(init=False, repr=False)
-    place: Place = field(init=False, repr=False)
-    kept_place: Place | str = field(init=False, repr=False)
+    location: Location = field(init=False, repr=False)
+    kept_location: Location | str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.path is None and self.dataset is None:
             raise ValueError("task.dataset and task.path are both missing; give a data set on the hub or a local file")
-        place = Place(self.dataset, _names(self.config), self.split, self.path, self.revision, self.files)
+        location = Location(self.dataset, _names(self.config), self.split, self.path, self.revision, self.files)
+        where = self.where or {}
+        columns = {name: _names(getattr(self, name)) for name in COLUMNS}
         layout = Layout(
-            question=_names(self.question),
-            answer=_names(self.answer),
+            **columns,
             answer_pattern=self.answer_pattern,
             boxed=self.boxed,
             check=self.check,
-            options=_names(self.options),
-            solution=_names(self.solution),
             difficulty=_difficulty(self.difficulty),
-            source=_names(self.source),
             label=self.label,
-            where=tuple(
-                (key, tuple(value) if isinstance(value, list) else (value,)) for key, value in (self.where or {}).items()
-            ),
+            where=tuple(zip(where, map(_allowed, where.values()), strict=True)),
         )
-        object.__setattr__(self, "place", place)
+        object.__setattr__(self, "location", location)
         object.__setattr__(self, "layout", layout)
-        object.__setattr__(self, "kept_place", _held_out(self.held_out, place))
+        object.__setattr__(self, "kept_location", _held_out(self.held_out, location))
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
         """`count` problems of one side in an order that the seed decides, all of them for count=0.
 
         ValueError where there are too few, or where the data set cannot be read.
         """
-        changed = tuple(place.state() for place in (self.place, self.kept_place) if isinstance(place, Place))
-        sides = _sides(self.layout, self.place, self.kept_place, changed)
-        return shuffled(sides[split], count, seed, f"{split} problems of {self.place}")
+        locations = (self.location, self.kept_location)
+        changed = tuple(each.state() for each in locations if isinstance(each, Location))
+        sides = _sides(self.layout, self.location, self.kept_location, changed)
+        return shuffled(sides[split], count, seed, f"{split} problems of {self.location}")
 
 
 def _names(value: Columns) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value or ())
+
+
+def _allowed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _difficulty(given: Any) -> Difficulty:
@@ -108,8 +112,8 @@ def _difficulty(given: Any) -> Difficulty:
     return Difficulty(**{**values, "columns": _names(values.get("columns"))})
 
 
-def _held_out(given: Any, train: Place) -> Place | str:
-    """The place of the held-out rows, or `hash` or `all` where they are among the training rows."""
+def _held_out(given: Any, train: Location) -> Location | str:
+    """Where the held-out rows are; `hash` or `all` where they are among the training rows."""
     if given in ("hash", "all"):
         return str(given)
     if isinstance(given, Mapping):
@@ -118,7 +122,7 @@ def _held_out(given: Any, train: Place) -> Place | str:
         if unknown or not (values.get("dataset") or values.get("path")):
             raise ValueError(f"task.held_out={values} needs dataset or path, beside config, split, revision, files")
         configs = _names(values.pop("config", None))
-        return Place(configs=configs, **values)
+        return Location(configs=configs, **values)
     kind, _, value = str(given).partition(":")
     if kind == "split" and value:
         if train.path is not None and not Path(train.path).expanduser().is_dir():
@@ -128,7 +132,7 @@ def _held_out(given: Any, train: Place) -> Place | str:
             )
         return replace(train, split=value)
     if kind == "path" and value:
-        return Place(path=value)
+        return Location(path=value)
     raise ValueError(
         f"task.held_out={given!r} is not known; use hash, all, split:<name>, path:<file> or a mapping with dataset"
     )
@@ -136,25 +140,25 @@ def _held_out(given: Any, train: Place) -> Place | str:
 
 @functools.lru_cache(maxsize=4)
 def _sides(
-    layout: Layout, place: Place, held_out: Place | str, changed: tuple[tuple[int, int] | None, ...]
+    layout: Layout, location: Location, held_out: Location | str, changed: tuple[tuple[int, int] | None, ...]
 ) -> Mapping[Split, Sequence[Problem]]:
-    """Both sides of the split, without a question on both; `changed` tells states of the same files apart."""
-    rows = _read(layout, place)
-    if isinstance(held_out, Place):
+    """Both sides, without a question on both; `changed` tells states of the files apart."""
+    rows = _read(layout, location)
+    if isinstance(held_out, Location):
         kept = _read(layout, held_out)
     else:
         kept = {key: problem for key, problem in rows.items() if held_out == "all" or split_of(key) == "held_out"}
     train = [problem for key, problem in rows.items() if key not in kept]
-    if isinstance(held_out, Place) and len(train) < len(rows):
-        logger.warning("%d rows of %s are held out too; they are not trained on", len(rows) - len(train), place)
+    if isinstance(held_out, Location) and len(train) < len(rows):
+        logger.warning("%d rows of %s are held out too; they are not trained on", len(rows) - len(train), location)
     return {"train": train, "held_out": list(kept.values())}
 
 
-def _read(layout: Layout, place: Place) -> dict[str, Problem]:
-    """The problems of one place by their keys; what is left out is counted in the log."""
+def _read(layout: Layout, location: Location) -> dict[str, Problem]:
+    """The problems of one location by their keys; what is left out is counted in the log."""
     found: dict[str, Problem] = {}
     left_out: Counter[str] = Counter()
-    for row in place.rows(layout.columns):
+    for row in location.rows(layout.columns):
         problem = layout.problem(row)
         if isinstance(problem, str):
             left_out[problem] += 1
@@ -164,7 +168,7 @@ def _read(layout: Layout, place: Place) -> dict[str, Problem]:
             found[problem.key] = problem
     reasons = ", ".join(f"{reason}: {number}" for reason, number in left_out.most_common(8))
     if not found:
-        raise ValueError(f"no row of {place} is a problem ({reasons}); check the columns {', '.join(layout.columns)}")
+        raise ValueError(f"no row of {location} is a problem ({reasons}); check the columns {', '.join(layout.columns)}")
     if left_out:
-        logger.warning("%d problems in %s; rows left out: %s", len(found), place, reasons)
+        logger.warning("%d problems in %s; rows left out: %s", len(found), location, reasons)
     return found

@@ -1,20 +1,22 @@
 """Greatest common divisors and least common multiples."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
+from efficient_rl.errors import require
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges
 
 
 @dataclass(frozen=True)
-class _OfNumbers(ABC):
+class _OfNumbers(Generated):
     """Different numbers that share a random factor; difficulty = the bound that they lie below.
 
-    `sizes` lists the bounds to draw from, evenly; `numbers` says how many numbers a problem has.
+    `sizes` lists the bounds to draw from, evenly; `numbers` says how many numbers a problem has,
+    whose order makes no other problem.
     """
 
     sizes: Sequence[int] = (20, 100, 500)
@@ -22,12 +24,7 @@ class _OfNumbers(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", ranges("sizes", self.sizes, 12, 1_000_000))
-        if not 2 <= self.numbers <= 6:
-            raise ValueError(f"task.numbers={self.numbers} must lie in 2 to 6")
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the same numbers in another order are the same problem."""
-        return distinct(self._draw, split, count, seed)
+        require(2 <= self.numbers <= 6, "task.numbers", self.numbers, "must lie in 2 to 6")
 
     def _draw(self, random: Random) -> Problem:
         size = self.sizes[below(random, len(self.sizes))]
@@ -43,7 +40,7 @@ class _OfNumbers(ABC):
 
 @dataclass(frozen=True)
 class GCD(_OfNumbers):
-    """The greatest common divisor of numbers; `a,b<:` in symbols, the largest number that lies below all in divisibility."""
+    """The greatest common divisor; `a,b<:` in symbols, as it lies below all in divisibility."""
 
     def _problem(self, size: int, numbers: list[int]) -> Problem:
         steps, value = [], numbers[0]
@@ -57,7 +54,7 @@ class GCD(_OfNumbers):
 
 @dataclass(frozen=True)
 class LCM(_OfNumbers):
-    """The least common multiple of numbers; `a,b>:` in symbols, the smallest number that lies above all in divisibility."""
+    """The least common multiple; `a,b>:` in symbols, as it lies above all in divisibility."""
 
     def _problem(self, size: int, numbers: list[int]) -> Problem:
         values = [numbers[0]]

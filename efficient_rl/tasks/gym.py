@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from efficient_rl.errors import require
 from efficient_rl.tasks.parsing import plain_number
 from efficient_rl.tasks.problem import Problem, Split, attempts, first_distinct
 
@@ -14,17 +15,17 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Generator:
-    """One generator of the library: its whole configuration, and how an item's metadata give content and difficulty.
+    """One generator of the library: its configuration, and content and difficulty of an item.
 
     `fixed` is the part of the configuration that is not to be changed. `content` identifies a
-    problem whatever the order of its numbers and its wording; `symbols` is "" where the embedded
-    model's characters cannot write it.
+    problem whatever the order of its numbers and its wording; `in_symbols`: the embedded model's
+    characters can write the content.
     """
 
     config: Mapping[str, Any]
     content: Callable[[Metadata], str]
     difficulty: Callable[[Metadata], float]
-    symbols: Callable[[Metadata], str] = lambda metadata: ""
+    in_symbols: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,20 +52,20 @@ GENERATORS: Mapping[str, Generator] = {
         {**TERMS, "allow_parentheses": True, "allow_negation": False},
         _expression,
         _terms,
-        lambda metadata: f"{_expression(metadata)}:",
+        True,
         {"operators": ["+", "-", "*"], "format_style": "simple", "whitespace": "single"},  # its quotients are rounded down
     ),
     "decimal_chain_sum": Generator(
         {**TERMS, "min_decimal_places": 1, "max_decimal_places": 2, "allow_negation": False},
         _expression,
         _terms,
-        lambda metadata: f"{_expression(metadata)}:",
+        True,
     ),
     "fraction_simplification": Generator(
         {"min_value": 1, "max_value": 100, "min_factor": 2, "max_factor": 20},
         lambda metadata: f"{metadata['numerator']}/{metadata['denominator']}",
         _digits("numerator", "denominator"),
-        lambda metadata: f"{metadata['numerator']}/{metadata['denominator']}:",
+        True,
         {"styles": ["plain"]},
     ),
     "count_primes": Generator(
@@ -83,7 +84,7 @@ GENERATORS: Mapping[str, Generator] = {
 
 @dataclass(frozen=True)
 class ReasoningGym:
-    """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0) from our allow-list.
+    """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, Apache-2.0).
 
     `config` overrides entries of the generator's explicit configuration in `GENERATORS`. Only those
     are allowed whose answer is exactly one number, which our `number` check judges: the library's
@@ -95,16 +96,14 @@ class ReasoningGym:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.generator not in GENERATORS:
-            raise ValueError(
-                f"task.generator={self.generator!r} is not on the list of generators; use one of {', '.join(GENERATORS)}"
-            )
+        bound = f"is not on the list of generators; use one of {', '.join(GENERATORS)}"
+        require(self.generator in GENERATORS, "task.generator", self.generator, bound)
         known = GENERATORS[self.generator].config
         if unknown := sorted(set(self.config) - set(known)):
             raise ValueError(f"task.config of {self.generator} has no {', '.join(unknown)}; use {', '.join(known)}")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; ValueError without reasoning-gym, or for a configuration it refuses."""
+        """`count` distinct problems of one split; ValueError where reasoning-gym refuses."""
         return first_distinct(self._draws(seed, attempts(count)), split, count)
 
     def _draws(self, seed: int, number: int) -> Iterator[Problem]:
@@ -125,18 +124,22 @@ class ReasoningGym:
 
     def _problem(self, generator: Generator, item: Mapping[str, Any]) -> Problem:
         metadata, question = item["metadata"], str(item["question"]).strip()
+        content = generator.content(metadata)
         answer = plain_number(str(item["answer"]))
         if answer is None:
             raise ValueError(
                 f"{self.generator} gave the answer {item['answer']!r}, which is not one number; use another task.config"
             )
+        gold: dict[str, Any] = {"answer": answer}
+        if "/" in answer:
+            gold["lowest"] = True
         return Problem(
             question=question,
-            symbols=generator.symbols(metadata) or question,
+            symbols=f"{content}:" if generator.in_symbols else question,
             check="number",
-            gold={"answer": answer} | ({"lowest": True} if "/" in answer else {}),
+            gold=gold,
             difficulty=generator.difficulty(metadata),
             source=self.generator,
-            key=f"{self.generator} {generator.content(metadata)}",
+            key=f"{self.generator} {content}",
             solution=answer,
         )

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from efficient_rl.errors import require_one_of
+from efficient_rl.rewards.extract import last_box
 from efficient_rl.tasks.contamination import normalized
-from efficient_rl.tasks.parsing import Difficulty, first, group, last_boxed, plain_math, plain_number
+from efficient_rl.tasks.parsing import Difficulty, first, group, plain_math, plain_number
 from efficient_rl.tasks.problem import Problem
 from efficient_rl.tasks.rows import Row
 
@@ -35,8 +37,7 @@ class Layout:
     def __post_init__(self) -> None:
         if not self.question or not self.answer:
             raise ValueError("task.question and task.answer must name a column each")
-        if self.check not in CHECKS:
-            raise ValueError(f"task.check={self.check!r} is not known; use one of {', '.join(CHECKS)}")
+        require_one_of("task.check", self.check, CHECKS)
         if (self.check == "choice") != bool(self.options):
             raise ValueError(
                 f"task.check={self.check} and task.options={list(self.options)}: choice and options need each other"
@@ -49,7 +50,7 @@ class Layout:
     def columns(self) -> list[str]:
         """All columns that are read."""
         parts = (self.question, self.answer, self.options, self.solution, self.source, self.difficulty.columns)
-        return sorted({column for names in parts for column in names} | {column for column, _ in self.where})
+        return sorted(set[str]().union(*parts, dict(self.where)))
 
     def problem(self, row: Row) -> Problem | str:
         """The problem of a row, or why it has none."""
@@ -70,18 +71,18 @@ class Layout:
 
     def _problem(self, row: Row, question: str, answer: str, difficulty: float) -> Problem:
         if self.options:
-            listed = "\n".join(f"{letter}) {text}" for letter, text in _options(first(row, self.options)).items())
-            question = f"{question}\n{listed}"
-        source, solution = first(row, self.source), first(row, self.solution)
+            for letter, text in _options(first(row, self.options)).items():
+                question += f"\n{letter}) {text}"
+        steps = map(str.strip, str(first(row, self.solution) or "").splitlines())
         return Problem(
             question=question,
             symbols=question,
             check=self.check,
             gold={"answer": answer},
             difficulty=difficulty,
-            source=str(source) if source else self.label,
+            source=str(first(row, self.source) or self.label),
             key=text_key(question),
-            steps=tuple(line.strip() for line in str(solution or "").splitlines() if line.strip()),
+            steps=tuple(filter(None, steps)),
             solution=answer,
             free_text=True,
         )
@@ -90,7 +91,7 @@ class Layout:
         value = first(row, self.answer)
         text = "" if value is None or isinstance(value, bool) else str(value)
         if self.boxed:
-            text = last_boxed(text) or ""
+            text = last_box(text, any_form=True, last_only=True) or ""
         elif self.answer_pattern is not None:
             found = list(re.finditer(self.answer_pattern, text))
             text = (found[-1][1] or "") if found else ""
@@ -104,12 +105,14 @@ class Layout:
 
 def _options(value: Any) -> dict[str, str]:
     """The options by their letters, which they carry themselves or get in order."""
-    texts = [str(text) for text in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
-    marked = [OPTION.fullmatch(text) for text in texts]
-    expected = [chr(ord("A") + index) for index in range(len(texts))]
-    if all(match and match[1] == letter for match, letter in zip(marked, expected, strict=True)):
-        return {match[1]: match[2].strip() for match in marked if match}
-    return dict(zip(expected, (text.strip() for text in texts), strict=True))
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return {}
+    texts = list(map(str, value))
+    letters = list(map(chr, range(ord("A"), ord("A") + len(texts))))
+    marks = list(map(OPTION.fullmatch, texts))
+    if letters == [mark and mark[1] for mark in marks]:
+        texts = [mark[2] for mark in marks if mark]
+    return dict(zip(letters, map(str.strip, texts), strict=True))
 
 
 def text_key(question: str) -> str:

@@ -1,4 +1,4 @@
-"""Several tasks as one: problems of each in fixed shares, with their difficulties on a common scale."""
+"""Several tasks as one, in fixed shares, with difficulties on a common scale."""
 
 import math
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from efficient_rl.errors import is_number, require
 from efficient_rl.tasks.problem import Problem, Split, Task
 
 
@@ -28,7 +29,7 @@ class Mixture:
         object.__setattr__(self, "sources", {name: _parsed(name, part) for name, part in sorted(self.sources.items())})
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in a random order, no key twice; ValueError where a source has too few."""
+        """`count` problems of one side in random order; ValueError where a source has too few."""
         if count < 1:
             raise ValueError(f"count={count} must be at least 1 for a mixture")
         parts = shares({name: part["weight"] for name, part in self.sources.items()}, count)
@@ -43,10 +44,10 @@ class Mixture:
 
 
 def shares(weights: Mapping[str, float], count: int) -> dict[str, int]:
-    """`count` split by weight into whole numbers: rounded down, the rest to the largest remainders, first name first."""
+    """`count` split by weight into whole numbers, by the largest remainder."""
     total = sum(weights.values())
     exact = {name: count * weight / total for name, weight in weights.items()}
-    parts = {name: int(value) for name, value in exact.items()}
+    parts = dict(zip(exact, map(int, exact.values()), strict=True))
     for name in sorted(exact, key=lambda name: (parts[name] - exact[name], name))[: count - sum(parts.values())]:
         parts[name] += 1
     return parts
@@ -63,19 +64,20 @@ def _fresh(task: Task, split: Split, count: int, seed: int, known: Mapping[str, 
 
 
 def _parsed(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(part, Mapping) or not set(part) <= {"task", "weight", "difficulty"} or "task" not in part:
-        raise ValueError(f"task.sources.{name}={part!r} must be a mapping with task, and if wanted weight and difficulty")
+    known = isinstance(part, Mapping) and {"task"} <= set(part) <= {"task", "weight", "difficulty"}
+    bound = "must be a mapping with task, and if wanted weight and difficulty"
+    require(known, f"task.sources.{name}", part, bound)
     task, weight = part["task"], part.get("weight", 1)
-    if not callable(getattr(task, "problems", None)):
-        raise ValueError(f"task.sources.{name}.task={task!r} is no task; name its class with _target_")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise ValueError(f"task.sources.{name}.weight={weight!r} must be a number above 0")
+    is_task = callable(getattr(task, "problems", None))
+    require(is_task, f"task.sources.{name}.task", task, "is no task; name its class with _target_")
+    positive = is_number(weight) and 0 < weight < math.inf
+    require(positive, f"task.sources.{name}.weight", weight, "must be a number above 0")
     difficulty = part.get("difficulty") or {}
     try:
-        if set(difficulty) <= {"scale", "shift"}:
-            mapping = {key: float(value) for key, value in difficulty.items()}
-        else:
-            mapping = {float(key): float(value) for key, value in difficulty.items()}
+        keys = list(difficulty)
+        if not set(keys) <= {"scale", "shift"}:
+            keys = list(map(float, keys))
+        mapping = dict(zip(keys, map(float, difficulty.values()), strict=True))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"task.sources.{name}.difficulty={difficulty!r} must be {{scale: a, shift: b}} or map numbers to numbers"

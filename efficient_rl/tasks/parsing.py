@@ -9,7 +9,6 @@ from typing import Any
 
 NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/\d{1,30})?", re.ASCII)
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
-BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|\d)")
 MAX_ANSWER_CHARACTERS = 1000  # longer ones are no answers but texts
 
 
@@ -67,7 +66,7 @@ def group(key: str, pattern: str | None) -> None:
 
 
 def plain_number(text: str) -> str | None:
-    """`-1,234.50` as `-1234.5`, `$18` as `18`, `6/4` as `3/2`; None for what is not exactly one finite number."""
+    """`-1,234.50` as `-1234.5`, `$18` as `18`, `6/4` as `3/2`; None for anything else."""
     bare = THOUSANDS.sub("", text.replace("\N{MINUS SIGN}", "-").lstrip("$ \n\t").rstrip("$. \n\t"))
     if not NUMBER.fullmatch(bare):
         return None
@@ -80,23 +79,8 @@ def plain_number(text: str) -> str | None:
 
 
 def plain_math(text: str) -> str | None:
-    """The answer without the dollar signs around it; None where nothing is left or it is a long text."""
+    """The answer without dollar signs around it; None if empty or a long text."""
     bare = text.strip()
     while len(bare) > 1 and bare[0] == bare[-1] == "$":
         bare = bare[1:-1].strip()
     return bare if bare and len(bare) <= MAX_ANSWER_CHARACTERS else None
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} of a LaTeX solution holds, braces matched; None where there is none or it stays open."""
-    starts = list(BOX.finditer(text))
-    if not starts:
-        return None
-    if starts[-1][1] != "{":
-        return starts[-1][1]
-    begin, depth = starts[-1].end(), 1
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, begin):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return text[begin : match.start()]
-    return None

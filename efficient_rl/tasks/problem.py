@@ -1,10 +1,13 @@
 """What a problem is, and which side of the train / held-out line it lies on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
+
+from efficient_rl.errors import require
 
 Split = Literal["train", "held_out"]
 HELD_OUT_PER_MILLE = 100
@@ -37,7 +40,7 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems; `problems` gives `count` distinct ones of one side of the split, the same for the same seed.
+    """A source of problems: `count` distinct ones of one side, decided by the seed.
 
     The first problems of a larger request are those of a smaller one.
     """
@@ -45,27 +48,32 @@ class Task(Protocol):
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]: ...
 
 
+class Generated(ABC):
+    """A task that draws its problems at random, without end."""
+
+    @abstractmethod
+    def _draw(self, random: Random) -> Problem: ...
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems of one split with different keys; ValueError where there are fewer."""
+        random = Random(seed)
+        return first_distinct((self._draw(random) for _ in range(attempts(count))), split, count)
+
+
 def split_of(key: str) -> Split:
-    """The side of the split that the content `key` lies on: a tenth of all content is held out, by hash."""
+    """The side of the split that the content `key` lies on: by hash, a tenth is held out."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return "held_out" if int.from_bytes(digest, "big") % 1000 < HELD_OUT_PER_MILLE else "train"
 
 
-def distinct(draw: Callable[[Random], Problem], split: Split, count: int, seed: int) -> list[Problem]:
-    """Draw `count` problems with different keys of one split, or say how few there seem to be."""
-    random = Random(seed)
-    return first_distinct((draw(random) for _ in range(attempts(count))), split, count)
-
-
 def attempts(count: int) -> int:
-    """How many draws may be spent on `count` distinct problems before the task counts as exhausted."""
+    """How many draws `count` distinct problems may take before the task counts as exhausted."""
     return 1000 + 100 * count
 
 
 def first_distinct(draws: Iterable[Problem], split: Split, count: int) -> list[Problem]:
-    """The first `count` of the drawn problems that have different keys and lie in the split; ValueError for too few."""
-    if count < 1:
-        raise ValueError(f"count={count} must be at least 1: a generator has no last problem")
+    """The first `count` problems of the split with different keys; ValueError for too few."""
+    require(count >= 1, "count", count, "must be at least 1: a generator has no last problem")
     found: dict[str, Problem] = {}
     for problem in draws:
         key = problem.key
@@ -79,7 +87,7 @@ def first_distinct(draws: Iterable[Problem], split: Split, count: int) -> list[P
 
 
 def shuffled(items: Sequence[Item], count: int, seed: int, what: str) -> list[Item]:
-    """The first `count` of the items in a random order, all of them for count=0; ValueError where there are too few."""
+    """The first `count` items in a random order, all for count=0; ValueError for too few."""
     if not 0 <= count <= len(items) or not items:
         raise ValueError(f"{count} problems asked, but there are only {len(items)} {what}; use at most {len(items)}")
     order = list(range(len(items)))
@@ -88,7 +96,7 @@ def shuffled(items: Sequence[Item], count: int, seed: int, what: str) -> list[It
 
 
 def below(random: Random, bound: int) -> int:
-    """A whole number from 0 to bound - 1, evenly: the same as `random.randrange(bound)`, in a quarter of its time."""
+    """A whole number below the bound, as `random.randrange(bound)`, in a quarter of its time."""
     bits = bound.bit_length()
     number = random.getrandbits(bits)
     while number >= bound:
@@ -97,16 +105,17 @@ def below(random: Random, bound: int) -> int:
 
 
 def ranges(key: str, values: Sequence[int], low: int, high: int) -> tuple[int, ...]:
-    """The values of a task's option as a tuple; ValueError unless they are whole numbers within the bounds."""
+    """A task's option as a tuple; ValueError unless all are whole numbers within the bounds."""
     listed = [values] if isinstance(values, int) else list(values)
-    if not listed or not all(type(value) is int and low <= value <= high for value in listed):
-        raise ValueError(f"task.{key}={listed} must list numbers from {low} to {high}")
+    inside = all(type(value) is int and low <= value <= high for value in listed)
+    require(bool(listed) and inside, f"task.{key}", listed, f"must list numbers from {low} to {high}")
     return tuple(listed)
 
 
 def subset(key: str, values: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
     """The names of a task's option as a tuple; ValueError unless all are known ones."""
-    listed, names = ([values] if isinstance(values, str) else list(values)), list(known)
-    if not listed or not set(listed) <= set(names):
-        raise ValueError(f"task.{key}={listed} must list some of {', '.join(names)}")
+    listed = [values] if isinstance(values, str) else list(values)
+    names = list(known)
+    inside = bool(listed) and set(listed) <= set(names)
+    require(inside, f"task.{key}", listed, f"must list some of {', '.join(names)}")
     return tuple(listed)

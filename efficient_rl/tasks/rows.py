@@ -5,14 +5,17 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from efficient_rl.errors import first_line
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where rows lie: `path`, a local file or folder, before `dataset`, one on the hub.
 
     `configs` are the hub's configurations, read one after the other; none is its default. `files`
@@ -28,19 +31,22 @@ class Place:
     files: str | None = None
 
     def __str__(self) -> str:
-        inside = ", ".join(self.configs)
-        return self.path or f"{self.dataset}{f' ({inside})' if inside else ''}, split {self.split}"
+        if self.configs:
+            return self.path or f"{self.dataset} ({', '.join(self.configs)}), split {self.split}"
+        return self.path or f"{self.dataset}, split {self.split}"
 
     def state(self) -> tuple[int, int] | None:
         """What tells a changed local file apart, so that nothing stale is served."""
-        file = Path(self.path).expanduser() if self.path is not None else None
-        return (file.stat().st_mtime_ns, file.stat().st_size) if file is not None and file.is_file() else None
+        if self.path is None or not Path(self.path).expanduser().is_file():
+            return None
+        status = Path(self.path).expanduser().stat()
+        return status.st_mtime_ns, status.st_size
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """All rows with those of the `columns` that there are; ValueError says what is missing and what to do about it."""
+        """All rows with those of the `columns` that there are; ValueError names what is missing."""
         if self.path is not None:
             return _local(Path(self.path).expanduser(), self.split, columns)
-        return (row for config in self.configs or (None,) for row in self._from_hub(config, columns))
+        return chain.from_iterable(self._from_hub(config, columns) for config in self.configs or (None,))
 
     def _from_hub(self, config: str | None, columns: Sequence[str]) -> Iterator[Row]:
         try:
@@ -49,7 +55,7 @@ class Place:
             return _loaded(str(self.dataset), config, self.split, columns, revision=self.revision)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"cannot load the data set {self.dataset!r} ({_first_line(error)}); without a network give a local copy as "
+                f"cannot load the data set {self.dataset!r} ({first_line(error)}); without a network give a local copy as "
                 "task.path=<file or folder>; for a gated one accept its conditions on the hub and run `hf auth login` first"
             ) from error
 
@@ -65,8 +71,13 @@ def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], *
 
     data = load_dataset(name, config, split=split, **options)
     known = [column for column in columns if column in data.column_names]
-    batches = data.select_columns(known).iter(batch_size=1000) if known else iter(())
-    return (dict(zip(known, values, strict=True)) for batch in batches for values in zip(*batch.values(), strict=True))
+    return _unbatched(data.select_columns(known), known) if known else iter(())
+
+
+def _unbatched(data: Any, columns: Sequence[str]) -> Iterator[Row]:
+    for batch in data.iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
 
 def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -86,15 +97,11 @@ def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
             f"task.path={str(path)!r} has no file for the split {split!r}; name them {split}*.parquet or another of "
             f"{', '.join(READERS)}"
         )
-    return (row for file in files for row in _file(file, columns))
+    return chain.from_iterable(_file(file, columns) for file in files)
 
 
 def _kind(path: Path) -> str:
     return path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _file(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -133,7 +140,8 @@ def _selected(row: Any, columns: Iterable[str], where: str) -> Row:
 
 
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    return (_selected(row, columns, str(path)) for row in csv.DictReader(_text(path)))
+    for row in csv.DictReader(_text(path)):
+        yield _selected(row, columns, str(path))
 
 
 def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:

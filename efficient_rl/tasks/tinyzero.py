@@ -1,16 +1,17 @@
-"""The data of TinyZero (https://github.com/Jiayi-Pan/TinyZero): its published countdown problems, and multiplication."""
+"""TinyZero's data (https://github.com/Jiayi-Pan/TinyZero): countdown and multiplication."""
 
 import functools
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, starmap
 from random import Random
 
+from efficient_rl.errors import require, require_one_of
 from efficient_rl.tasks.arithmetic import arithmetic_problem
 from efficient_rl.tasks.countdown import Countdown, countdown_problem
 from efficient_rl.tasks.problem import Problem, Split, below, shuffled, split_of
-from efficient_rl.tasks.rows import Place
+from efficient_rl.tasks.rows import Location
 
 logger = logging.getLogger(__name__)
 COUNTDOWN = "Jiayi-Pan/Countdown-Tasks-3to4"
@@ -20,7 +21,7 @@ Numbers = tuple[tuple[int, ...], int]  # the numbers of a countdown problem and 
 
 @dataclass(frozen=True)
 class TinyZeroCountdown:
-    """Countdown with three and four numbers as TinyZero trains on it; difficulty = how many numbers.
+    """Countdown with three and four numbers as in TinyZero; difficulty = how many numbers.
 
     `source=published` reads rows of `nums` and `target` from the hub, or from a local file or
     folder `path`: the first `train_rows` train, the next `held_out_rows` are held out. The
@@ -39,23 +40,20 @@ class TinyZeroCountdown:
     max_target: int = 100
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ValueError(f"task.source={self.source!r} is not known; use one of {', '.join(SOURCES)}")
+        require_one_of("task.source", self.source, SOURCES)
         for key in ("train_rows", "held_out_rows"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1")
+            value = getattr(self, key)
+            require(value >= 1, f"task.{key}", value, "must be at least 1")
         self._generator()
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in an order that the seed decides; count=0 is all of the published ones."""
+        """`count` problems of one side, ordered by the seed; count=0 is all published ones."""
         if self.source == "generate":
             return self._generator().problems(split, count, seed)
-        place = Place(dataset=self.dataset, path=self.path)
-        rows = _published(place, place.state(), self.train_rows, self.held_out_rows)[split]
-        return [
-            countdown_problem(numbers, target)
-            for numbers, target in shuffled(rows, count, seed, f"{split} problems of {place}")
-        ]
+        location = Location(dataset=self.dataset, path=self.path)
+        rows = _published(location, location.state(), self.train_rows, self.held_out_rows)[split]
+        chosen = shuffled(rows, count, seed, f"{split} problems of {location}")
+        return list(starmap(countdown_problem, chosen))
 
     def _generator(self) -> Countdown:
         return Countdown((3, 4), self.max_number, self.max_target)
@@ -63,29 +61,34 @@ class TinyZeroCountdown:
 
 @functools.lru_cache(maxsize=2)
 def _published(
-    place: Place, state: tuple[int, int] | None, train_rows: int, held_out_rows: int
+    location: Location, state: tuple[int, int] | None, train_rows: int, held_out_rows: int
 ) -> Mapping[Split, Sequence[Numbers]]:
     """Both sides of the published split; `state` tells states of the same file apart."""
     wanted = train_rows + held_out_rows
-    rows = [_numbers(row, place) for row in itertools.islice(place.rows(("nums", "target")), wanted)]
+    rows = [_numbers(row, location) for row in islice(location.rows(("nums", "target")), wanted)]
     if len(rows) < wanted:
         raise ValueError(
-            f"{place} has {len(rows)} rows, fewer than task.train_rows={train_rows} + task.held_out_rows={held_out_rows}; "
-            "make these smaller"
+            f"{location} has {len(rows)} rows, fewer than task.train_rows={train_rows} + "
+            f"task.held_out_rows={held_out_rows}; make these smaller"
         )
-    kept = {(tuple(sorted(numbers)), target): (numbers, target) for numbers, target in rows[train_rows:]}
-    train = {(tuple(sorted(numbers)), target): (numbers, target) for numbers, target in reversed(rows[:train_rows])}
-    shared = train.keys() & kept.keys()
-    if lost := train_rows - len(train) + len(shared):
+    kept: dict[Numbers, Numbers] = {}
+    for numbers, target in rows[train_rows:]:
+        kept[tuple(sorted(numbers)), target] = numbers, target
+    train: dict[Numbers, Numbers] = {}
+    for numbers, target in rows[:train_rows]:
+        key = tuple(sorted(numbers)), target
+        if key not in kept:  # the first order of the numbers, at the place of their last
+            train[key] = train.pop(key, (numbers, target))
+    if lost := train_rows - len(train):
         logger.warning("%d of %d training rows are repeated or held out; they are left out", lost, train_rows)
-    return {"train": [train[key] for key in reversed(train) if key not in shared], "held_out": list(kept.values())}
+    return {"train": list(train.values()), "held_out": list(kept.values())}
 
 
-def _numbers(row: Mapping[str, object], place: Place) -> Numbers:
+def _numbers(row: Mapping[str, object], location: Location) -> Numbers:
     numbers, target = row.get("nums"), row.get("target")
     if not isinstance(numbers, Sequence) or isinstance(numbers, str) or type(target) is not int:
-        raise ValueError(f"a row of {place} is {dict(row)}; it must have nums, a list of whole numbers, and target, one")
-    return tuple(int(number) for number in numbers), target
+        raise ValueError(f"a row of {location} is {dict(row)}; it must have nums, a list of whole numbers, and target, one")
+    return tuple(map(int, numbers)), target
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,12 @@ class Multiplication:
 
     def __post_init__(self) -> None:
         for key in ("train_problems", "held_out_problems"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1")
-        if not 1 <= self.pairs <= 1_000_000:
-            raise ValueError(f"task.pairs={self.pairs} must lie in 1 to 1000000")
+            value = getattr(self, key)
+            require(value >= 1, f"task.{key}", value, "must be at least 1")
+        require(1 <= self.pairs <= 1_000_000, "task.pairs", self.pairs, "must lie in 1 to 1000000")
 
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` problems of one side in an order that the seed decides, all of them for count=0."""
+        """`count` problems of one side, ordered by the seed, all of them for count=0."""
         factors = _factors(self.pairs)[split]
         wanted = self.train_problems if split == "train" else self.held_out_problems
         if wanted > len(factors):
@@ -119,7 +121,7 @@ class Multiplication:
                 "use fewer or raise task.pairs"
             )
         side = factors[:wanted] if split == "train" else factors[-wanted:]
-        return [_product(a, b) for a, b in shuffled(side, count, seed, f"{split} problems of multiplication")]
+        return list(starmap(_product, shuffled(side, count, seed, f"{split} problems of multiplication")))
 
 
 @functools.lru_cache(maxsize=2)

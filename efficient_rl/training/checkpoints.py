@@ -21,12 +21,8 @@ from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.sharding import NoShards, Shards, part_like, whole_tensor
 
 logger = logging.getLogger(__name__)
-CURRICULUM_FILE, SCHEDULE_FILE, OPTIMIZER_FILE, SCHEDULER_FILE = (
-    "curriculum.json",
-    "schedule.pt",
-    "optimizer.pt",
-    "scheduler.pt",
-)
+CURRICULUM_FILE, SCHEDULE_FILE = "curriculum.json", "schedule.pt"
+OPTIMIZER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 ENTROPY_FILE = "entropy_ctrl_state.json"  # TRL's
 TRAINED_FILE = "trained.pt"  # beside a model that is saved in another form than the one that trains
 

@@ -29,12 +29,7 @@ class CurriculumSampler:
     """
 
     def __init__(
-        self,
-        problems: Sequence[Mapping[str, Any]],
-        curriculum: Curriculum,
-        size: int,
-        pad_id: int,
-        accelerator: Accelerator,
+        self, problems: Sequence[Mapping[str, Any]], curriculum: Curriculum, size: int, pad_id: int, accelerator: Accelerator
     ) -> None:
         self.curriculum = curriculum
         self._size, self._pad_id = size, pad_id

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 from unittest.mock import patch
 
@@ -53,9 +54,8 @@ class Optimizations:
         config = model.config.get_text_config()
         aux_loss = hasattr(config, "output_router_logits") and args.router_aux_loss_coef != 0
         shares_trunk = can_share_trunk(model, args) and not (aux_loss or refills or shards)
-        all_rows_move = (
-            args.beta != 0 or args.entropy_coef != 0 or args.use_adaptive_entropy or args.top_entropy_quantile < 1
-        )
+        entropy_bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
+        all_rows_move = args.beta != 0 or entropy_bonus or args.top_entropy_quantile < 1
         return replace(
             self,
             trunk_cache_bytes=self.trunk_cache_bytes * shares_trunk,
@@ -141,11 +141,10 @@ def _do_nothing() -> None:
 def can_overlay(args: GRPOConfig) -> bool:
     """Whether there is a reference, it stays as it is, and every process holds all its weights."""
     reasons = {"FSDP": args.fsdp, "DeepSpeed": args.deepspeed, "sync_ref_model": args.sync_ref_model}
-    if args.beta == 0 or not any(reasons.values()):
-        return args.beta != 0
-    reason = next(name for name, given in reasons.items() if given)
-    logger.warning("%s needs a second whole model as reference; TRL loads one", reason)
-    return False
+    second_model = list(compress(reasons, reasons.values()))
+    if args.beta != 0 and second_model:
+        logger.warning("%s needs a second whole model as reference; TRL loads one", second_model[0])
+    return args.beta != 0 and not second_model
 
 
 def can_sample_itself(args: GRPOConfig) -> bool:

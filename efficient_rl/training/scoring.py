@@ -209,11 +209,7 @@ def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    compute: Compute,
-    tokens: Tokens,
-    rows: torch.Tensor,
-    buckets: Sequence[Sequence[int]] | None,
-    around: Around,
+    compute: Compute, tokens: Tokens, rows: torch.Tensor, buckets: Sequence[Sequence[int]] | None, around: Around
 ) -> Scores:
     """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 

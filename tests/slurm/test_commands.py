@@ -84,10 +84,10 @@ def test_a_request_that_can_never_start_is_refused_in_words(cluster: Cluster, tm
 
 @pytest.mark.slow
 def test_more_gpu_hours_than_allowed_are_refused_without_a_terminal(cluster: Cluster, tmp_path: Path) -> None:
-    bound = "launcher.max_gpu_hours=0.00001"
+    bound = "watch.max_gpu_hours=0.00001"
     sweep = Sweep(tmp_path, "-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=100000", bound).start()
     assert sweep.end(60) == 2
-    assert "GPU hours: above launcher.max_gpu_hours" in sweep.output()
+    assert "GPU hours: above watch.max_gpu_hours" in sweep.output()
     assert not list(tmp_path.glob("outputs/jobs/*/*"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.rundir.directory import RunDirectory
-from tests.conftest import environment
+from tests.conftest import environment, reserved_port
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
 
@@ -72,8 +72,8 @@ def test_a_stalled_run_is_reported_and_started_again(cluster: Cluster, tmp_path:
     heard = tmp_path / "heard"
     sweep = Sweep(
         tmp_path, "strategy=last_k", "+reward.trouble={_target_:tests.slurm.troubles.Hangs,weight:1.0}",
-        "grpo.max_steps=6", "checkpoint_steps=2", "launcher.stall_minutes=0.2", "launcher.requeue_stalled=true",
-        f"launcher.notify='cat >> {heard}; echo >> {heard}'",
+        "grpo.max_steps=6", "checkpoint_steps=2", "watch.stall_minutes=0.2", "watch.requeue_stalled=true",
+        f"watch.notify='cat >> {heard}; echo >> {heard}'",
     ).start()  # fmt: skip
     assert sweep.end() == 0, sweep.output()
     events = [json.loads(line) for line in heard.read_text().splitlines()]
@@ -105,10 +105,7 @@ def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed
 def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    port = 20000 + os.getpid() % 9000
-    uri = f"http://127.0.0.1:{port}"
-
-    def serve() -> subprocess.Popen[bytes]:
+    def serve(port: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
              "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"],
@@ -117,26 +114,29 @@ def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster
         wait_until(lambda: answers(port), 60, "the server")
         return process
 
-    server = serve()
-    try:
-        sweep = Sweep(tmp_path, *STATEFUL, "grpo.max_steps=200").start("tracking=mlflow", f"tracking.uri={uri}", "name=away")
-        sweep.wait_steps(10)
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-        (steps,) = [len(list(record.metrics())) for record in sweep.records]
-        sweep.wait_steps(steps + 30)
-        server = serve()
-        assert sweep.end() == 0, sweep.output()
-        client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name("away")
-        assert experiment is not None
-        (run,) = client.search_runs([experiment.experiment_id], "tags.config_hash != ''")
-        points = client.get_metric_history(run.info.run_id, "train/reward")
-        assert sorted(point.step for point in points) == list(range(1, 201))
-        assert run.info.status == "FINISHED"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    with reserved_port() as port:
+        uri = f"http://127.0.0.1:{port}"
+        server = serve(port)
+        try:
+            sweep = Sweep(tmp_path, *STATEFUL, "grpo.max_steps=200")
+            sweep.start("tracking=mlflow", f"tracking.uri={uri}", "name=away")
+            sweep.wait_steps(10)
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            (steps,) = [len(list(record.metrics())) for record in sweep.records]
+            sweep.wait_steps(steps + 30)
+            server = serve(port)
+            assert sweep.end() == 0, sweep.output()
+            client = MlflowClient(uri)
+            experiment = client.get_experiment_by_name("away")
+            assert experiment is not None
+            (run,) = client.search_runs([experiment.experiment_id], "tags.config_hash != ''")
+            points = client.get_metric_history(run.info.run_id, "train/reward")
+            assert sorted(point.step for point in points) == list(range(1, 201))
+            assert run.info.status == "FINISHED"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def answers(port: int) -> bool:

@@ -95,7 +95,7 @@ def test_a_cancelled_job_is_told_by_its_error_stream_where_slurm_has_forgotten_i
 
 @pytest.mark.usefixtures("cluster", "forgetful")
 def test_a_started_job_that_vanishes_without_a_word_is_tried_again_and_no_more_often_than_retries(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, "strategy=last_k", "grpo.max_steps=2000", "launcher.retries=1").start()
+    sweep = Sweep(tmp_path, "strategy=last_k", "grpo.max_steps=2000", "watch.retries=1").start()
     sweep.wait_steps(3)
     (record,) = sweep.records
     for attempt in (1, 2):

@@ -13,6 +13,7 @@ from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import to_dict
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.launch.worker import Job
+from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from tests.conftest import tiny_run
 from tests.slurm.local_cluster import REQUEST, Cluster, Sweep, wait_until
@@ -37,7 +38,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_the_cluster(cluster: Clu
     launcher = build_launcher(expand([*REQUEST, "launcher.signal_seconds=60"])[0].config["launcher"])
     runs = [tiny_run("grpo.max_steps=2000"), tiny_run("grpo.max_steps=3")]
     folders = [tmp_path / "outputs" / "runs" / run.config_hash for run in runs]
-    jobs = [Job(str(f), to_dict(run), 1000, "test") for f, run in zip(folders, runs, strict=True)]
+    jobs = [Job(f, to_dict(run), Options(1000)) for f, run in zip(folders, runs, strict=True)]
     long, short = (launcher.launch([job])[0] for job in jobs)
     ended = []
 
@@ -50,7 +51,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_leaves_the_cluster(cluster: Clu
     deadline = time.monotonic() + 240
     while len(ended) < 2 and time.monotonic() < deadline:
         ended.extend(launcher.poll(0.2))
-    assert {handle.job.key: handle.stage for handle in ended} == {long.job.key: "stopped", short.job.key: "finished"}
+    assert {handle.job.key: handle.state for handle in ended} == {long.job.key: "stopped", short.job.key: "finished"}
     wait_until(lambda: not cluster.slurm("squeue", "-h"), 60, "the job to leave")
     assert RunDirectory(folders[0]).checkpoint() is not None
     assert RunDirectory(folders[0]).failure() is None

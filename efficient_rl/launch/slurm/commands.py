@@ -1,4 +1,4 @@
-"""Talks to Slurm: states of jobs, limits, cancelling, requeueing; every call of a Slurm command is here or in submitit."""
+"""Runs Slurm's commands: job states, limits, cancelling, requeueing. Only submitit calls others (sbatch)."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import SchedulerError
 from efficient_rl.rundir.result import Cause
 
 logger = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ IDS_A_CALL = 200
 DEFAULT_MAX_ARRAY = 1000
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
-VANISHED = "VANISHED"  # ours: Slurm has never heard of the job, or has forgotten it
+VANISHED = "VANISHED"  # ours: Slurm does not know the job, or no longer
 CAUSES: dict[str, Cause] = {
     "OUT_OF_MEMORY": "out_of_memory",
     "TIMEOUT": "time_limit",
@@ -28,10 +28,6 @@ CAUSES: dict[str, Cause] = {
 }
 
 
-class SchedulerError(ConfigError):
-    """Slurm did not answer, or refused."""
-
-
 @dataclass(frozen=True)
 class JobState:
     """What Slurm says about a job: its state word, exit code, node and, while it waits, why."""
@@ -42,7 +38,7 @@ class JobState:
     reason: str = ""
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """Whether the job has ended and will not start again by itself."""
         return self.word not in WAITING and self.word not in RUNNING
 
@@ -53,14 +49,13 @@ class JobState:
 
 
 def job_states(ids: Collection[str]) -> dict[str, JobState]:
-    """The states of all these jobs (`123`, or `123_4` of an array): by sacct, and by squeue for those that it does not know.
+    """The states of all these jobs (`123`, or `123_4` of an array), by sacct, else by squeue, else VANISHED.
 
-    Accounting may learn late of what waits, and some sites have none. A job that neither knows has
-    vanished.
+    Accounting learns of waiting jobs late, and some sites have none.
     """
-    known = accounted(ids)
-    missing = [name for name in ids if name not in known]
-    return known | (dict.fromkeys(missing, JobState(VANISHED)) | queued(missing) if missing else {})
+    states = dict.fromkeys(ids, JobState(VANISHED)) | accounted(ids)
+    missing = [name for name, state in states.items() if state.word == VANISHED]
+    return states | queued(missing) if missing else states
 
 
 def accounted(ids: Collection[str]) -> dict[str, JobState]:
@@ -95,7 +90,7 @@ def _states(command: list[str], ids: Collection[str]) -> dict[str, JobState]:
 
 
 def _expanded(name: str) -> Iterator[str]:
-    """The ids that one line of sacct speaks of: `7`, `7_2`, or those of `7_[0-3,8%2]`."""
+    """The ids in the first column of sacct: `7`, `7_2`, or those of `7_[0-3,8%2]`."""
     match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(%\d+)?\]", name)
     if match is None:
         yield name
@@ -106,7 +101,7 @@ def _expanded(name: str) -> Iterator[str]:
 
 
 def find_job(name: str) -> str | None:
-    """The id of the newest job, or array of jobs, with that name; None where Slurm has never heard of it."""
+    """The id of the newest job, or job array, of that name; None where Slurm knows none."""
     text = _run(["squeue", "-h", "-t", "all", "-o", "%F", "--name", name])
     if not text.split():
         try:
@@ -123,7 +118,7 @@ def waiting_reasons(ids: Collection[str]) -> dict[str, str]:
     if not masters:
         return {}
     text = _run(["squeue", "-h", "-t", "PENDING", "-o", "%F|%r", "-j", ",".join(masters)])
-    return dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
+    return dict(re.findall(r"^(\w+)\|(.*)$", text, re.MULTILINE))
 
 
 def cancel(ids: Sequence[str]) -> None:
@@ -150,7 +145,7 @@ def _run(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
     except FileNotFoundError as error:
-        raise SchedulerError(f"{command[0]} is not here; launcher=slurm needs a node that can submit jobs") from error
+        raise SchedulerError(f"{command[0]} is not installed here; run on a login node, or use launcher=local") from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerError(f"{command[0]} did not answer within {COMMAND_SECONDS} s") from error
     if done.returncode:

@@ -1,13 +1,11 @@
-"""Remembers which cluster job does which run, so that a command that was killed in the middle finds its jobs again.
+"""Records which cluster job does which run, so that a command that was killed finds its jobs again.
 
-Before an array is submitted, its tasks are written down under a name that no other job has
+Before an array is submitted, its tasks are recorded under a unique job name
 (`outputs/jobs/<batch>/batch.json`), and every run names its batch in
-`outputs/runs/<hash>/job.json`. However far the submission got, Slurm knows the name or does not.
+`outputs/runs/<hash>/job.json`. However far the submission got, Slurm knows that name or does not.
 """
 
 import json
-import os
-import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +14,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from efficient_rl.errors import ConfigError
+from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Cause
 
@@ -27,8 +26,8 @@ MISSING = (FileNotFoundError, NotADirectoryError)
 class Assignment:
     """Which task of which batch does a run.
 
-    `tries` are the causes for which earlier ones ended; `micro_batches`: into how many parts each
-    batch is cut now.
+    `tries`: the causes that ended its earlier jobs. `micro_batches`: into how many parts each batch
+    is cut now.
     """
 
     batch: str
@@ -37,8 +36,11 @@ class Assignment:
     micro_batches: int = 1
 
     def again(self, cause: Cause, micro_batches: int) -> "Assignment":
-        """The assignment after the job ended for that cause, to be given a new batch."""
+        """The assignment after a job ended by that cause, before it has a new batch."""
         return replace(self, tries=(*self.tries, cause), micro_batches=micro_batches)
+
+
+UNASSIGNED = Assignment("", 0)
 
 
 @dataclass
@@ -48,12 +50,17 @@ class Batch:
     folder: Path
     tasks: list[list[str]]
     job: str | None = None
-    gone: bool = False  # Slurm never got it
+    rejected: bool = False  # Slurm never got it
 
     @property
     def name(self) -> str:
-        """The name under which Slurm has it."""
+        """Its job name in Slurm."""
         return self.folder.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known that Slurm has it, or never got it."""
+        return self.job is not None or self.rejected
 
     def job_id(self, task: int) -> str | None:
         """Slurm's id of one task."""
@@ -62,24 +69,24 @@ class Batch:
         return f"{self.job}_{task}" if len(self.tasks) > 1 else self.job
 
     def load(self) -> bool:
-        """Take over what is written down, by another process perhaps; whether anything is."""
+        """Read batch.json, which another process may have changed; whether there is one."""
         path = self.folder / "batch.json"
-        values = _read(path, {"tasks": list, "job": (str, NoneType), "gone": bool})
+        values = _read(path, {"tasks": (list,), "job": (str, NoneType), "gone": (bool,)})
         if values is None:
             return False
-        self.tasks, self.job, self.gone = values["tasks"], values["job"], values["gone"]
-        if not all(isinstance(task, list) and all(isinstance(key, str) for key in task) for task in self.tasks):
+        self.tasks, self.job, self.rejected = values["tasks"], values["job"], values["gone"]
+        if not all(isinstance(task, list) and set(map(type, task)) <= {str} for task in self.tasks):
             raise _damaged(path)
         return True
 
     def saved_at(self) -> float:
-        """When it was last written down, in Unix seconds."""
+        """When it was last saved, in Unix seconds."""
         return (self.folder / "batch.json").stat().st_mtime
 
     def save(self) -> None:
-        """Write it down."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "batch.json", {"tasks": self.tasks, "job": self.job, "gone": self.gone})
+        """Write batch.json."""
+        values = {"tasks": self.tasks, "job": self.job, "gone": self.rejected}
+        write_atomic(self.folder / "batch.json", json.dumps(values))
 
 
 class Ledger:
@@ -94,7 +101,7 @@ class Ledger:
     def assignment(self, key: str) -> Assignment | None:
         """The newest assignment of a run; None where it has none. Raises ConfigError where its file is damaged."""
         path = self.runs / key / "job.json"
-        values = _read(path, {"batch": str, "task": int, "tries": list, "micro_batches": int})
+        values = _read(path, {"batch": (str,), "task": (int,), "tries": (list,), "micro_batches": (int,)})
         if values is None:
             return None
         tries = tuple(values["tries"])
@@ -111,25 +118,25 @@ class Ledger:
             self._batches[name] = batch
         return self._batches[name]
 
-    def _task(self, key: str) -> tuple[Batch, int] | None:
-        """The batch and the task that a run was last given to."""
+    def task(self, key: str) -> tuple[Batch, Assignment] | None:
+        """The batch that a run was last assigned to, and its place there; None where there is none."""
         assignment = self.assignment(key)
         batch = self.batch(assignment.batch) if assignment else None
         if assignment is None or batch is None:
             return None
         if assignment.task >= len(batch.tasks):
             raise _damaged(self.runs / key / "job.json")
-        return batch, assignment.task
+        return batch, assignment
 
     def job_of(self, key: str) -> str | None:
         """Slurm's id of the job that does, or did, a run; None where none is known."""
-        given = self._task(key)
-        return given[0].job_id(given[1]) if given else None
+        found = self.task(key)
+        return found[0].job_id(found[1].task) if found else None
 
     def job_mates(self, key: str) -> list[str]:
         """All runs of the job that a run is in."""
-        given = self._task(key)
-        return list(given[0].tasks[given[1]]) if given else []
+        found = self.task(key)
+        return list(found[0].tasks[found[1].task]) if found else []
 
     def has_unfinished_mates(self, key: str) -> bool:
         """Whether another run of the same job has neither a result nor a failure."""
@@ -137,9 +144,8 @@ class Ledger:
         return any(record.result() is None and record.failure() is None for record in records)
 
     def assign(self, key: str, assignment: Assignment) -> None:
-        """Write down which task of which batch does a run."""
-        (self.runs / key).mkdir(parents=True, exist_ok=True)
-        _write(self.runs / key / "job.json", asdict(assignment))
+        """RunDirectory which task of which batch does a run."""
+        write_atomic(self.runs / key / "job.json", json.dumps(asdict(assignment)))
 
     def assigned_at(self, key: str) -> float:
         """When a run was last assigned, in Unix seconds; 0 where it never was."""
@@ -149,53 +155,42 @@ class Ledger:
             return 0.0
 
     def error_files(self, assignment: Assignment | None) -> list[Path]:
-        """What the assigned job wrote to its error streams, a file a process."""
+        """The error streams of the assigned job, a file for each process."""
         batch = self.batch(assignment.batch) if assignment else None
-        job = batch.job_id(assignment.task) if assignment and batch else None
-        return sorted(batch.folder.glob(f"{job}_*_log.err")) if batch and job else []
+        if assignment is None or batch is None or batch.job is None:
+            return []
+        return sorted(batch.folder.glob(f"{batch.job_id(assignment.task)}_*_log.err"))
 
-    def log(self, key: str, assignment: Assignment | None, started: bool) -> str:
-        """Where to read what went wrong: the run's log, or what its job wrote where the run did not begin."""
-        files = [] if started else self.error_files(assignment)
-        return str(files[0] if files else self.runs / key / "log.txt")
+    def errors(self, assignment: Assignment | None) -> tuple[str, str | None]:
+        """The end of the error streams of the assigned job, and the path of the first one."""
+        files = self.error_files(assignment)
+        ends = [path.read_text(errors="replace")[-ERROR_CHARACTERS:] for path in files]
+        return "\n".join(ends), str(files[0]) if files else None
 
-    def error_text(self, assignment: Assignment | None) -> str:
-        """The end of each of those files."""
-        return "\n".join(path.read_text(errors="replace")[-ERROR_CHARACTERS:] for path in self.error_files(assignment))
-
-    def intend(self, prefix: str, tasks: Sequence[Sequence[str]], before: dict[str, Assignment]) -> Batch:
-        """Write down what is about to be submitted. `before` are the assignments that already had tries."""
+    def record_submission(self, prefix: str, tasks: Sequence[Sequence[str]], before: Mapping[str, Assignment]) -> Batch:
+        """RunDirectory what is about to be submitted. `before`: the assignments of runs that had tries already."""
         batch = Batch(self.jobs / f"{prefix}-{uuid.uuid4().hex[:10]}", [list(keys) for keys in tasks])
         batch.save()
         self._batches[batch.name] = batch
         for index, keys in enumerate(tasks):
             for key in keys:
-                self.assign(key, replace(before.get(key, Assignment("", 0)), batch=batch.name, task=index))
+                earlier = before.get(key, UNASSIGNED)
+                self.assign(key, replace(earlier, batch=batch.name, task=index))
         return batch
 
 
-def _read(path: Path, types: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The values of a file; None where it is not there, ConfigError where it is not what was written."""
+def _read(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any] | None:
+    """The values of a file; None where there is none, ConfigError where they are not of these types."""
     try:
         values = json.loads(path.read_text())
+        if all(type(values[key]) in valid for key, valid in types.items()):
+            return dict(values)
     except MISSING:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path) from error
-    if not isinstance(values, dict) or any(type(values.get(key, ...)) not in _each(kind) for key, kind in types.items()):
-        raise _damaged(path)
-    return values
-
-
-def _each(kind: Any) -> tuple[type, ...]:
-    return kind if isinstance(kind, tuple) else (kind,)
+    raise _damaged(path)
 
 
 def _damaged(path: Path) -> ConfigError:
-    return ConfigError(f"damaged: {path}; if no cluster job works on its runs, remove it, and the same command submits them")
-
-
-def _write(path: Path, values: object) -> None:
-    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.draft")
-    draft.write_text(json.dumps(values))
-    draft.rename(path)
+    return ConfigError(f"damaged: {path}; if no cluster job works on its runs, remove it and run the same command again")

@@ -1,21 +1,20 @@
-"""What runs on a node of the cluster: several runs, one after another or at once, each forked from one warm process."""
+"""Runs on a node of the cluster: several runs, one after another or at once, each forked from one warm process."""
 
 import logging
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from efficient_rl.launch.handle import Handle
-from efficient_rl.launch.local import Layout, LocalLauncher
+from efficient_rl.launch.local import LocalLauncher, NodeRanks
 from efficient_rl.launch.worker import Job
-from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.process import SlurmJob, cluster_job
+from efficient_rl.rundir.state import RunState
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -25,11 +24,10 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 @dataclass
 class NodeJob:
-    """The callable that submitit calls: does `jobs`, `at_once` at a time, and hands the node back when the cluster asks.
+    """The callable that submitit runs: does `jobs`, `at_once` at a time, until done or until the cluster signals.
 
-    A signal only sets a flag, because submitit would otherwise pickle and requeue in the middle of
-    anything: the loop below lets every run write its checkpoint first, then lets submitit's own
-    handler requeue the job.
+    A signal only sets a flag, because submitit's own handler would pickle and requeue at once. The
+    loop first lets every run write its checkpoint, then calls that handler to requeue the job.
     """
 
     jobs: list[Job]
@@ -38,83 +36,78 @@ class NodeJob:
     processes_per_run: int = 1
 
     def __call__(self) -> dict[str, int]:
-        """Do the jobs; how many ended in which way."""
-        asked = _Asked()
+        """Do the jobs; how many ended in which state."""
+        received = _Signals()
         launcher = self._launcher()
         handles = launcher.launch([job for job in self.jobs if not _failed_here(job)])
-        while not all(handle.ended for handle in handles):
+        while not all(handle.state.ended for handle in handles):
             for handle in launcher.poll(POLL_SECONDS):
-                logger.warning("%s %s", handle.job.key, handle.stage)
-                if handle.stage == "elsewhere" and _given_up(handle):
+                logger.warning("%s %s", handle.job.key, handle.state)
+                if handle.state is RunState.ELSEWHERE and _superseded(handle.job):
                     launcher.stop()
                     sys.exit("a later start of this job has taken over")
-            if asked.to_end:
+            if received:
                 launcher.stop()
-                asked.obey(all(handle.stage == "finished" for handle in handles))
-        return {stage: sum(handle.stage == stage for handle in handles) for stage in {handle.stage for handle in handles}}
+                if not all(handle.state is RunState.FINISHED for handle in handles):
+                    received.handle_signals()
+        return dict(Counter(str(handle.state) for handle in handles))
 
     def _launcher(self) -> LocalLauncher:
         nodes, node = int(os.environ.get("SLURM_NNODES", "1")), int(os.environ.get("SLURM_NODEID", "0"))
         here = self.processes_per_run // nodes
         job = cluster_job() or SlurmJob("none", 0, "")
-        address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if nodes > 1 else "127.0.0.1"
-        layout = Layout(node * here, self.processes_per_run, address, f"{job.id}-{job.restart}")
+        address = "127.0.0.1"
+        if nodes > 1:
+            address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", address)
+        key = f"{job.id}-{job.restart}"
         return LocalLauncher(
             workers=self.at_once,
             grace_seconds=self.grace_seconds,
             processes_per_run=here,
             in_cluster_job=True,
-            layout=layout,
+            ranks=NodeRanks(node * here, self.processes_per_run, address, key),
         )
 
     def checkpoint(self) -> Any:
-        """What submitit shall start after a requeue: the same; every run goes on from its own directory."""
+        """What submitit starts after a requeue: the same; every run resumes from its own directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
-class _Asked:
-    """SIGUSR2 (preemption, or a time limit ahead) and SIGTERM (the end), noted for the loop to act upon."""
+class _Signals:
+    """Records SIGUSR2 (preemption, or the time limit ahead) and SIGTERM (the end) for the loop to handle."""
 
     def __init__(self) -> None:
-        self._requeue: Callable[[int, FrameType | None], Any] | None = None
         handler = signal.getsignal(signal.SIGUSR2)
-        self._submitit = handler if callable(handler) else None
-        self._signals: list[int] = []
+        self._requeue: Callable[[int, FrameType | None], Any] | None = handler if callable(handler) else None
+        self._received: list[int] = []
         for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
 
-    @property
-    def to_end(self) -> bool:
-        """Whether a signal came."""
-        return bool(self._signals)
+    def __bool__(self) -> bool:
+        return bool(self._received)
 
-    def obey(self, finished: bool) -> None:
-        """Requeue the job if it was asked to make room; end it."""
-        if finished:
-            return
-        if signal.SIGUSR2 in self._signals and self._submitit is not None:
-            self._submitit(signal.SIGUSR2, None)  # returns only on the nodes beside the first, which requeues and ends them
-            time.sleep(REQUEUE_SECONDS)
+    def handle_signals(self) -> None:
+        """Have submitit requeue the job if it must make room; exit."""
+        if signal.SIGUSR2 in self._received and self._requeue is not None:
+            self._requeue(signal.SIGUSR2, None)  # exits, or on other nodes than the first returns
+            time.sleep(REQUEUE_SECONDS)  # until the first node's requeue ends this one too
         sys.exit(EXIT_TERMINATED)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)
 
 
-def _given_up(handle: Handle) -> bool:
-    """Whether the run now belongs to a later start of this very job: the cluster has taken this node for dead."""
-    now = cluster_job()
-    return now is not None and now.is_earlier_start_of(_owner(handle.job))
+def _superseded(job: Job) -> bool:
+    """Whether the run belongs to a later start of this very job: Slurm took this node for dead."""
+    now, owner = cluster_job(), job.directory.owner()
+    return now is not None and owner is not None and now.is_earlier_start_of(owner.job)
 
 
 def _failed_here(job: Job) -> bool:
-    """Whether an earlier start of this very job did the run and it failed by itself: trying again would fail again."""
-    now, owner = cluster_job(), _owner(job)
-    return bool(now and owner and owner.id == now.id and RunDirectory(Path(job.folder)).failure() is not None)
-
-
-def _owner(job: Job) -> SlurmJob | None:
-    owner = RunDirectory(Path(job.folder)).owner()
-    return owner.job if owner else None
+    """Whether the run failed in an earlier start of this very job, so that it would fail again."""
+    now, owner = cluster_job(), job.directory.owner()
+    if now is None or owner is None or owner.job_id != now.id:
+        return False
+    return job.directory.failure() is not None

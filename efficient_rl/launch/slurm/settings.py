@@ -2,27 +2,29 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.errors import ConfigError
-from efficient_rl.launch.settings import Supervision, check, check_processes, is_number
+from efficient_rl.errors import ConfigError, check_types, require
+from efficient_rl.launch.base import check_processes
 
 SETUP_FAILED = "launcher.setup failed"
 LEAST_MEMORY_GB, MOST_MEMORY_GB = 0.1, 1e6
+NAMED = ("partition", "account", "qos", "constraint", "exclude")
+COUNTS = ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu")
 
 
 @dataclass
-class SlurmRequest(Supervision):
+class SlurmRequest:
     """The settings of `SlurmLauncher`; conf/launcher/slurm.yaml says what each means."""
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     timeout_min: int = 240
-    mem_gb: float = 16
+    mem_gb: float = 16.0
     cpus_per_task: int = 4
     gpus_per_node: int = 1
     nodes: int = 1
@@ -36,48 +38,43 @@ class SlurmRequest(Supervision):
     sharding: str = "ddp"
     setup: list[str] = field(default_factory=list)
     python: str | None = None
-    additional: Mapping[str, Any] = field(default_factory=dict)
+    additional: dict[str, Any] = field(default_factory=dict)
     signal_seconds: int = 90
     oom_retry: bool = False
     detach: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("partition", "account", "qos", "constraint", "exclude", "python"):
-            value = getattr(self, key)
-            check(value is None or (isinstance(value, str) and bool(value)), key, value, "must be a text, or null")
-        for key in ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu"):
-            value = getattr(self, key)
-            check(type(value) is int and value >= 1, key, value, "must be a whole number of at least 1")
+        check_types("launcher", self)
+        for key in (*NAMED, "python"):
+            self._require(getattr(self, key) != "", key, "must be a text, or null")
+        for key in COUNTS:
+            self._require(getattr(self, key) >= 1, key, "must be at least 1")
+        self._require(self.gpus_per_node >= 0, "gpus_per_node", "must be at least 0")
+        size = self.max_array_size
+        self._require(size is None or size >= 1, "max_array_size", "must be at least 1, or null")
         check_processes(self.processes_per_run, self.sharding)
         spread = self.processes_per_run % self.nodes == 0
-        check(spread, "processes_per_run", self.processes_per_run, f"must be a multiple of launcher.nodes={self.nodes}")
-        gpus = self.gpus_per_node
-        check(type(gpus) is int and gpus >= 0, "gpus_per_node", gpus, "must be a whole number of at least 0")
-        size = self.max_array_size
-        check(size is None or (type(size) is int and size >= 1), "max_array_size", size, "must be at least 1, or null")
-        memory = is_number(self.mem_gb) and LEAST_MEMORY_GB <= self.mem_gb <= MOST_MEMORY_GB
-        check(memory, "mem_gb", self.mem_gb, f"must lie in {LEAST_MEMORY_GB:g} to {MOST_MEMORY_GB:.0f} GB of a node; "
-              "0 would mean all of it to Slurm, which additional={mem: 0} asks for")  # fmt: skip
-        room = 60 * self.timeout_min
-        check(type(self.signal_seconds) is int and 1 <= self.signal_seconds < room, "signal_seconds", self.signal_seconds,
-              f"must lie in 1 to {room - 1}, within the time limit")  # fmt: skip
-        lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
-        check(lines, "setup", self.setup, "must be a list of shell lines")
-        check(isinstance(self.additional, Mapping), "additional", self.additional, "must map sbatch options to values")
-        for key in ("oom_retry", "detach"):
-            check(isinstance(getattr(self, key), bool), key, getattr(self, key), "must be true or false")
+        self._require(spread, "processes_per_run", f"must be a multiple of launcher.nodes={self.nodes}")
+        memory = LEAST_MEMORY_GB <= self.mem_gb <= MOST_MEMORY_GB
+        bound = f"must lie in {LEAST_MEMORY_GB:g} to {MOST_MEMORY_GB:.0f} GB of a node"
+        self._require(memory, "mem_gb", f"{bound}; for all of it (0 to Slurm) use additional={{mem: 0}}")
+        most = 60 * self.timeout_min - 1
+        within = 1 <= self.signal_seconds <= most
+        self._require(within, "signal_seconds", f"must lie in 1 to {most}, within the time limit")
+        lines = all(isinstance(line, str) for line in self.setup)
+        self._require(lines, "setup", "must be a list of shell lines")
+
+    def _require(self, condition: bool, key: str, bound: str) -> None:
+        require(condition, f"launcher.{key}", getattr(self, key), bound)
 
     @property
     def at_once(self) -> int:
         """Runs that a job does at the same time."""
         if self.nodes > 1:
             return 1
-        return (
-            max(1, self.gpus_per_node * self.runs_per_gpu // self.processes_per_run)
-            if self.gpus_per_node
-            else self.runs_per_gpu
-        )
+        if not self.gpus_per_node:
+            return self.runs_per_gpu
+        return max(1, self.gpus_per_node * self.runs_per_gpu // self.processes_per_run)
 
     @property
     def gpus_per_run(self) -> float:
@@ -86,8 +83,9 @@ class SlurmRequest(Supervision):
 
     def sbatch_parameters(self, name: str) -> dict[str, Any]:
         """submitit's names for the request of one job."""
-        named = ("partition", "account", "qos", "constraint", "exclude")
-        given = {key: getattr(self, key) for key in named if getattr(self, key) is not None}
+        given = {key: getattr(self, key) for key in NAMED if getattr(self, key) is not None}
+        if self.gpus_per_node:
+            given["gpus_per_node"] = self.gpus_per_node
         return {
             **given,
             "job_name": name,
@@ -96,7 +94,6 @@ class SlurmRequest(Supervision):
             "cpus_per_task": self.cpus_per_task,
             "nodes": self.nodes,
             "ntasks_per_node": 1,
-            **({"gpus_per_node": self.gpus_per_node} if self.gpus_per_node else {}),
             "array_parallelism": self.array_parallelism,
             "signal_delay_s": self.signal_seconds,
             "setup": _guarded(self.setup),
@@ -104,9 +101,9 @@ class SlurmRequest(Supervision):
         }
 
     def check_python(self, outputs: Path) -> None:
-        """Raise ConfigError where `launcher.python` names a file of the nodes that is not there, or cannot be executed.
+        """Raise ConfigError where `launcher.python` names a missing or non-executable file of the nodes.
 
-        Only of the file system of `outputs`, which the nodes share, can that be told from here.
+        Only a file on the file system of `outputs`, which the nodes share, can be checked from here.
         """
         try:
             path = Path(shlex.split(self.python or "")[0]).expanduser()
@@ -116,21 +113,22 @@ class SlurmRequest(Supervision):
             return
         if not path.is_file() or not os.access(path, os.X_OK):
             what = "cannot be executed" if path.is_file() else "does not exist"
-            raise ConfigError(
-                f"launcher.python={self.python!r}: {path} {what}; name a Python that the nodes can start, or null"
-            )
+            remedy = "name a Python that the nodes can start, or null"
+            raise ConfigError(f"launcher.python={self.python!r}: {path} {what}; {remedy}")
 
 
 def _guarded(setup: Sequence[str]) -> list[str]:
-    """The lines of a job before Python starts; where one fails, the job ends and says which."""
+    """The shell lines of a job before Python starts; the job ends at the first that fails, and names it."""
     if not setup:
         return []
-    told = f'echo "{SETUP_FAILED} with exit status $code, in the line: $setup_line" >&2'
-    trap = f"trap 'code=$?; [ -z \"$setup_line\" ] || {{ {told}; exit 120; }}' EXIT"
-    return [trap, *(f'setup_line={shlex.quote(line)}; eval "$setup_line" || exit' for line in setup), "setup_line="]
+    message = f'echo "{SETUP_FAILED} with exit status $code, in the line: $setup_line" >&2'
+    lines = [f"trap 'code=$?; [ -z \"$setup_line\" ] || {{ {message}; exit 120; }}' EXIT"]
+    for line in setup:
+        lines.append(f'setup_line={shlex.quote(line)}; eval "$setup_line" || exit')
+    return [*lines, "setup_line="]
 
 
 def _device(path: Path) -> int:
-    """The file system of a path, which need not be there."""
+    """The file system of a path, which need not exist."""
     path = path.absolute()
     return next(parent for parent in (path, *path.parents) if parent.exists()).stat().st_dev

@@ -1,5 +1,6 @@
-"""The figures of an Optuna study, on studies made here."""
+"""The figures of a search, on studies made here."""
 
+import json
 from pathlib import Path
 
 import optuna
@@ -7,15 +8,29 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from analysis.data.load import ReportError
+from analysis.data.search import read_search
 from analysis.figures.data import Bars, Figure, Line, Lines, Point, Scatter
 from analysis.figures.draw import draw_figure
 from analysis.figures.label_placement import point_boxes
-from analysis.figures.search import figures_of, study_figures
+from analysis.figures.search import trial_figures
 from analysis.stats.intervals import Estimate
+from efficient_rl.errors import ConfigError
+from efficient_rl.search.summary import importances as importances_of
+from efficient_rl.search.summary import summarize
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def figures_of(study: optuna.Study) -> list[Figure]:
+    for trial in study.get_trials(deepcopy=False):
+        trial.user_attrs.setdefault("config_hash", str(trial.number))
+    return trial_figures(summarize(study, Path("runs")) | {"importances": importances_of(study)})
+
+
+def search_figures(folder: Path, url: str | None = None) -> list[Figure]:
+    content = read_search(folder, url)
+    return [] if content is None else trial_figures(content)
 
 
 def searched(objectives: int, trials: int = 12, **settings: object) -> optuna.Study:
@@ -25,6 +40,7 @@ def searched(objectives: int, trials: int = 12, **settings: object) -> optuna.St
     study.set_metric_names(["accuracy", "trained parameters"][:objectives])
     for _ in range(trials):
         trial = study.ask()
+        trial.set_user_attr("config_hash", str(trial.number))
         x, size = trial.suggest_float("x", 0.0, 1.0), trial.suggest_int("size", 1, 1000)
         trial.suggest_float("idle", 0.0, 1.0)
         study.tell(trial, [x, float(size)][:objectives])
@@ -72,24 +88,34 @@ def test_few_trials_say_nothing_of_importance_and_none_draw_nothing() -> None:
     assert figures_of(searched(1, trials=0)) == []
 
 
-def test_the_study_beside_a_sweep_is_found(tmp_path: Path) -> None:
-    assert study_figures(tmp_path) == []
-    searched(2, storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal"))), study_name="s")
-    assert [figure.name for figure in study_figures(tmp_path)] == ["search_front", "search_importances"]
-    (tmp_path / "study.txt").write_text("")
-    with pytest.raises(ReportError, match=r"study\.txt is no storage of a study; use \.journal, \.db"):
-        study_figures(tmp_path)
+def test_a_search_that_goes_on_is_read_from_its_study_and_an_ended_one_from_what_it_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    assert search_figures(folder) == []
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    study = searched(2, storage=storage, study_name="s")
+    assert [figure.name for figure in search_figures(folder)] == ["search_front", "search_importances"]
+    ended = summarize(study, tmp_path) | {"importances": {"accuracy": {"x": 1.0}}}
+    (folder / "search.json").write_text(json.dumps(ended | {"trials": ended["trials"][:5], "front": [0]}))
+    front, importances = search_figures(folder)
+    assert isinstance(panel := front.panels[""], Scatter)
+    assert len(panel.points) == 5
+    assert isinstance(shares := importances.panels["accuracy"], Bars)
+    assert shares.parts == {"importance": (1.0,)}
+    del ended["importances"]  # as searches wrote it once
+    (folder / "search.json").write_text(json.dumps(ended))
+    assert [figure.name for figure in search_figures(folder)] == ["search_front", "search_importances"]
 
 
 def test_a_database_that_was_named_holds_the_study_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     searched(1, storage=url, study_name="s")
     searched(2, storage=url, study_name="another")
-    assert [figure.name for figure in study_figures(tmp_path / "s", url)] == ["search_history", "search_importances"]
-    with pytest.raises(ReportError, match="has no study 't'; valid: another, s"):
-        study_figures(tmp_path / "t", url)
-    with pytest.raises(ReportError, match="cannot be read") as raised:
-        study_figures(tmp_path / "s", "postgresql://me:secret@127.0.0.1:1/none")
+    assert [figure.name for figure in search_figures(tmp_path / "s", url)] == ["search_history", "search_importances"]
+    with pytest.raises(ConfigError, match="has no study 't'; valid: another, s"):
+        search_figures(tmp_path / "t", url)
+    with pytest.raises(ConfigError, match="cannot be opened") as raised:
+        search_figures(tmp_path / "s", "postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(raised.value)
 
 
@@ -115,6 +141,7 @@ def test_a_proposal_that_was_told_again_is_drawn_once() -> None:
 
 def test_what_breaks_a_constraint_is_never_the_best_so_far() -> None:
     study = optuna.create_study(direction="maximize")
+    study.set_metric_names(["accuracy"])
     for value, violation in ((0.9, 1.0), (0.2, 0.0), (0.8, 2.0), (0.3, -1.0)):
         trial = study.ask()
         trial.set_constraint("bound", violation)
@@ -128,6 +155,7 @@ def test_what_breaks_a_constraint_is_never_the_best_so_far() -> None:
 
 def test_objectives_that_both_go_up_have_no_step_line_of_a_front() -> None:
     study = optuna.create_study(directions=["maximize", "maximize"])
+    study.set_metric_names(["accuracy", "reward"])
     for values in ((0.1, 5.0), (0.5, 1.0)):
         study.tell(study.ask(), values)
     panel = figures_of(study)[0].panels[""]
@@ -138,6 +166,7 @@ def test_objectives_that_both_go_up_have_no_step_line_of_a_front() -> None:
 
 def test_an_objective_that_is_nothing_throughout_has_no_figure() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["accuracy", "tokens"])
     study.tell(study.ask(), [0.5, 0.0])
     assert figures_of(study) == []
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from analysis.data.load import ReportError, SweepData
+from analysis.data.load import SweepData
 from analysis.figures.data import Figure, Line, Lines
 from analysis.figures.draw import draw_figure
 from analysis.report.__main__ import write_report
-from analysis.report.results import analyse
-from analysis.report.search_results import FILE, read_search
-from tests.test_analysis import runs_of
+from analysis.report.results import compute_results
+from analysis.report.search_results import FILE, search_results
+from efficient_rl.errors import ConfigError
+from tests.analysis_data import runs_of
 
 
 def swept() -> SweepData:
@@ -49,7 +50,7 @@ def test_a_report_says_what_the_tuning_of_every_arm_cost(tmp_path: Path) -> None
         arm("arm 1", sweep.runs[0].hash, 3e-4, [0.1, 0.5, 0.3]),
         arm("arm 2", sweep.runs[2].hash, 3e-3, [0.1, 0.2, 0.3]),
     )
-    write_report(sweep, tmp_path, study_folder=folder)
+    write_report(sweep, tmp_path, search=search_results(folder, sweep))
     page, text = ((tmp_path / "s" / name).read_text() for name in ("report.html", "report.md"))
     for said in (page, text):
         assert "chosen among 3 finished trials on the validation split; all of them together took 3 min of training" in said
@@ -68,7 +69,7 @@ def test_arms_are_drawn_over_multiples_of_their_own_centres_under_the_names_of_t
         arm("arm 1", sweep.runs[0].hash, 3e-4, [0.1, 0.5, 0.3]),
         arm("arm 2", sweep.runs[2].hash, 3e-3, [0.1, 0.2, 0.3]),
     )
-    found = read_search(tmp_path, sweep)
+    found = search_results(tmp_path, sweep)
     assert found is not None
     panel = found.figures[0].panels[""]
     assert isinstance(panel, Lines)
@@ -83,7 +84,7 @@ def test_arms_with_failed_trials_are_called_unequally_tuned(tmp_path: Path) -> N
         arm("arm 1", sweep.runs[0].hash, 3e-4, [0.1, 0.5, 0.3]),
         arm("arm 2", sweep.runs[2].hash, 3e-3, [0.1, 0.2], failed=1),
     )
-    found = read_search(tmp_path, sweep)
+    found = search_results(tmp_path, sweep)
     assert found is not None
     assert "among 2 to 3 finished trials" in found.sentences[0]
     assert any("not tuned equally" in sentence for sentence in found.sentences)
@@ -94,7 +95,7 @@ def test_learning_rates_of_a_sampler_are_no_common_axis(tmp_path: Path) -> None:
     odd = arm("arm 2", sweep.runs[2].hash, 3e-3, [0.1, 0.2, 0.3])
     odd["tried"] = [{**each, "learning_rate": each["learning_rate"] * 1.7} for each in odd["tried"]]
     tuned(tmp_path, arm("arm 1", sweep.runs[0].hash, 3e-4, [0.1, 0.5, 0.3]), odd)
-    found = read_search(tmp_path, sweep)
+    found = search_results(tmp_path, sweep)
     assert found is not None
     assert found.figures == []
 
@@ -110,7 +111,7 @@ def test_the_front_of_a_search_is_named_with_its_values_and_cost(tmp_path: Path)
         "counts": {"complete": 3, "fail": 0, "repeats": 2}, "spent": {"train_seconds": 30.0, "tokens": 2e6},
     }  # fmt: skip
     (tmp_path / FILE).write_text(json.dumps(content))
-    found = read_search(tmp_path, swept())
+    found = search_results(tmp_path, swept())
     assert found is not None
     assert found.sentences == ["The search's trials (3 complete, 2 repeats) took 30 s of training and 2M tokens."]
     assert found.table.head == ("trial", "run", "values", "accuracy", "trained parameters")
@@ -122,25 +123,28 @@ def test_the_front_of_a_search_is_named_with_its_values_and_cost(tmp_path: Path)
 
 
 def test_a_sweep_that_was_no_search_says_nothing_of_one_and_a_damaged_file_is_named(tmp_path: Path) -> None:
-    assert read_search(tmp_path, swept()) is None
+    assert search_results(tmp_path, swept()) is None
     (tmp_path / FILE).write_text('{"arms": 3}')
-    with pytest.raises(ReportError, match=r"damaged: .*search\.json .*writes it anew"):
-        read_search(tmp_path, replace(swept()))
+    with pytest.raises(ConfigError, match=r"damaged: .*search\.json .*writes it anew"):
+        search_results(tmp_path, replace(swept()))
 
 
 def test_further_evaluation_sets_have_a_figure_where_runs_had_any() -> None:
-    runs = [*runs_of("full", [0.5, 0.6], 4000, sets={"gsm8k": 0.25, "svamp": 0.5}), *runs_of("lora", [0.4, 0.5], 500)]
-    figures = {figure.name: figure for figure in analyse(SweepData("s", 0.0, "c", None, tuple(runs))).figures}
+    runs = [
+        *runs_of("full", [0.5, 0.6], 4000, sets={"gsm8k": {"accuracy": 0.25}, "svamp": {"accuracy": 0.5}}),
+        *runs_of("lora", [0.4, 0.5], 500),
+    ]
+    figures = {figure.name: figure for figure in compute_results(SweepData("s", 0.0, "c", None, tuple(runs))).figures}
     panel = figures["sets"].panels[""]
     assert isinstance(panel, Lines)
     assert panel.names == ("gsm8k", "svamp")
     assert {line.label: line.y for line in panel.lines} == {"full": (0.25, 0.5)}
-    assert "sets" not in {figure.name for figure in analyse(swept()).figures}
+    assert "sets" not in {figure.name for figure in compute_results(swept()).figures}
 
 
 def test_short_runs_that_took_different_times_are_not_called_equal() -> None:
     runs = [*runs_of("full", [0.5, 0.6], 4000, train_seconds=1.3), *runs_of("lora", [0.4, 0.5], 500, train_seconds=0.8)]
-    answer = analyse(SweepData("s", 0.0, "c", None, tuple(runs)))
+    answer = compute_results(SweepData("s", 0.0, "c", None, tuple(runs)))
     assert "pareto_seconds" in {figure.name for figure in answer.figures}
     assert not any("training time" in sentence for sentence in answer.left_out)
 

@@ -1,0 +1,96 @@
+"""The processes of one local run: forked from a warm server, signalled together, reduced to one exit code."""
+
+import functools
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.libraries import quiet_libraries
+
+EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork whose end the lost server could not report
+REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)  # the process itself has said how it ended
+GROUP_SECONDS = 60.0  # for the other processes of a run to record why they end
+PRELOADED = ["efficient_rl.launch.forkserver_preload", "efficient_rl.launch.worker"]
+
+Target = Callable[[Job, Mapping[str, str]], None]
+
+
+class RunProcesses:
+    """The processes that do one run together; several end together, however one of them ended."""
+
+    def __init__(self, processes: list[ForkServerProcess]) -> None:
+        self._processes = processes
+        self._broken_since: float | None = None
+
+    @classmethod
+    def start(cls, target: Target, job: Job, environments: Iterable[Mapping[str, str]]) -> "RunProcesses":
+        """Fork one process for each environment; RuntimeError if the server cannot load its libraries."""
+        processes = []
+        # A cluster signals every process of a job, the server too, which must outlive that: it
+        # inherits the blocked signals, and a worker unblocks those that it listens to.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+        try:
+            for environment in environments:
+                processes.append(_fork_server().Process(target=target, args=(job, environment)))
+                processes[-1].start()
+        except EOFError as error:
+            raise RuntimeError(
+                "the process that runs are forked from could not load its libraries; "
+                "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return cls(processes)
+
+    @property
+    def alive(self) -> list[ForkServerProcess]:
+        """Those that have not ended."""
+        return [process for process in self._processes if process.exitcode is None]
+
+    def poll(self) -> int | None:
+        """The exit code of the run, None while a process lives: one that nobody reported, else the first.
+
+        Minus the number of the signal that killed it. Once one has failed, the others have
+        GROUP_SECONDS to end and say why; then they are killed.
+        """
+        codes = [process.exitcode for process in self._processes]
+        ended = [code for code in codes if code is not None]
+        if len(ended) == len(codes):
+            unreported = [code for code in ended if code not in REPORTED]
+            return next(filter(None, [*unreported, *ended]), 0)
+        if any(ended):
+            self._broken_since = self._broken_since or time.monotonic()
+            if time.monotonic() - self._broken_since > GROUP_SECONDS:
+                self.kill()
+        return None
+
+    def terminate(self) -> None:
+        """Ask them to write a checkpoint and end."""
+        for process in self.alive:
+            process.terminate()
+
+    def kill(self) -> None:
+        """Kill them."""
+        for process in self.alive:
+            process.kill()
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for process in self._processes:
+            process.join()
+
+    def close(self) -> None:
+        """Free what the ended processes held here."""
+        for process in self._processes:
+            process.close()
+
+
+@functools.cache
+def _fork_server() -> ForkServerContext:
+    quiet_libraries()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
