@@ -212,7 +212,7 @@ def test_a_sound_sweep_is_probed_and_passes(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_probe_that_fails_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = run_main(capsys, "model.prompt=plain")
-    assert code == 2
+    assert code == FAILED
     (probe,) = [finding for finding in found if finding["check"] == "probe"]
     assert "nano reads only its own notation" in probe["what"]
 
@@ -282,6 +282,7 @@ def test_a_model_that_cannot_be_had_is_found(monkeypatch: pytest.MonkeyPatch, tm
     (snapshot / "model.safetensors").write_text("")
     assert levels(services.check_model(hub)) == ["ok"]
     assert levels(services.check_model(tiny_run().model)) == ["ok"]
+    assert not services.is_here(replace(hub, path="no name/of the hub/at all"))
 
 
 @pytest.mark.parametrize(

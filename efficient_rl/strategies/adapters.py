@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from efficient_rl.errors import require, require_above_zero, require_share, require_whole
-from efficient_rl.strategies.adapter_targets import (
-    adapter_layers,
-    check_rank_fits,
-    find_targets,
-    is_conv1d,
-    name_matches,
-    stores_transposed,
-)
+from efficient_rl.strategies.adapter_targets import adapter_layers, check_rank_fits, find_targets, is_conv1d, name_matches
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.strategies.selection import Layers, check_layers, resolve_layers
 
@@ -72,7 +65,9 @@ class Adapters(Strategy):
                 f"{type(self).__name__} has no form for Conv1D modules such as {conv1d[0]} in PEFT; "
                 "use strategy=lora, or a model whose blocks are built of nn.Linear"
             )
-        shared = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
+        shared: dict[str, Any] = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
+        if self.adapts_conv1d:
+            shared["fan_in_fan_out"] = bool(conv1d)
         return get_peft_model(model, self.config(targets, **shared))
 
 
@@ -103,14 +98,7 @@ class Lora(LowRank):
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoraConfig
 
-        return LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            fan_in_fan_out=stores_transposed(targets),
-            **shared,
-            **self.variant,
-        )
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, **shared, **self.variant)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Registers the commands that control a sweep, so that other commands can name or stop them."""
 
-import json
 import os
 import signal
 import time
@@ -42,7 +41,7 @@ def registered(folder: Path) -> Iterator[None]:
     me = this_process()
     path = folder / "watchers" / f"{me.host}-{me.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(me.to_json()))
+    path.write_text(me.to_json())
     try:
         yield
     finally:
@@ -54,8 +53,10 @@ def active_controllers(folder: Path) -> tuple[ActiveController, ...]:
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:
-            owner = Owner.parse(json.loads(path.read_text()))
-        except (OSError, ValueError):  # just being written or removed
+            owner = Owner.parse(path.read_text())
+        except (OSError, UnicodeDecodeError):  # just being removed
+            continue
+        if owner is None:  # just being written
             continue
         if owner.is_here and not owner.is_alive():
             path.unlink(missing_ok=True)

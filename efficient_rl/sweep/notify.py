@@ -58,4 +58,4 @@ def notify(target: str, message: Mapping[str, Any]) -> None:
         else:
             subprocess.run(target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
     except ERRORS as error:
-        logger.warning("watch.notify could not be told of %s: %s", message["event"], error)
+        logger.warning("watch.notify failed for %s: %s", message["event"], error)

@@ -56,10 +56,7 @@ GENERATORS: Mapping[str, Generator] = {
         {"operators": ["+", "-", "*"], "format_style": "simple", "whitespace": "single"},  # its quotients are rounded down
     ),
     "decimal_chain_sum": Generator(
-        {**TERMS, "min_decimal_places": 1, "max_decimal_places": 2, "allow_negation": False},
-        _expression,
-        _terms,
-        True,
+        {**TERMS, "min_decimal_places": 1, "max_decimal_places": 2, "allow_negation": False}, _expression, _terms, True
     ),
     "fraction_simplification": Generator(
         {"min_value": 1, "max_value": 100, "min_factor": 2, "max_factor": 20},
@@ -69,9 +66,7 @@ GENERATORS: Mapping[str, Generator] = {
         {"styles": ["plain"]},
     ),
     "count_primes": Generator(
-        {"min_n": 1, "max_n": 200},
-        lambda metadata: f"{metadata['start']}..{metadata['end']}",
-        _digits("start", "end"),
+        {"min_n": 1, "max_n": 200}, lambda metadata: f"{metadata['start']}..{metadata['end']}", _digits("start", "end")
     ),
     "count_bits": Generator({"min_n": 1, "max_n": 10_000}, lambda metadata: str(metadata["number"]), _digits("number")),
     "leg_counting": Generator(
