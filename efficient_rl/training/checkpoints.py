@@ -1,4 +1,4 @@
-"""What is saved: models that the Auto classes load, and checkpoints from which a training goes on exactly."""
+"""What is saved: models that the Auto classes load, and checkpoints that resume exactly."""
 
 import json
 import logging
