@@ -143,7 +143,7 @@ def test_a_sweep_at_work_is_seen_and_ended_with_its_command(tmp_path: Path, caps
     main(["one", "--cancel"])
     assert "nothing goes on" in capsys.readouterr().out
     assert main(["one"]) == 0
-    assert "--retry does" in capsys.readouterr().out
+    assert "use --retry" in capsys.readouterr().out
 
 
 @pytest.mark.slow
