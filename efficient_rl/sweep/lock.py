@@ -1,6 +1,5 @@
-"""Notes which sweep commands are at work on a sweep, so that another command can name them, or stop them."""
+"""Registers the commands that control a sweep, so that other commands can name or stop them."""
 
-import json
 import os
 import signal
 import time
@@ -13,8 +12,8 @@ from efficient_rl.rundir.process import Owner, this_process
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """A sweep command. `here`: it is a live process of this machine; of another machine's nobody can tell."""
+class ActiveController:
+    """A sweep command. `here`: a live process of this machine; whether one of another machine lives is unknown."""
 
     path: Path
     host: str
@@ -25,7 +24,7 @@ class Watcher:
         return f"process {self.pid} on {self.host}"
 
     def stop(self, seconds: float) -> bool:
-        """Ask it to end as Ctrl-C does; whether it has let go of the sweep within so many seconds."""
+        """Stop it as Ctrl-C does; whether it has left the sweep within so many seconds."""
         try:
             os.kill(self.pid, signal.SIGTERM)
         except (ProcessLookupError, PermissionError):
@@ -37,28 +36,30 @@ class Watcher:
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[None]:
-    """Note in the sweep's folder that this process works on the sweep."""
+def registered(folder: Path) -> Iterator[None]:
+    """Register this process in the folder of the sweep while it controls the sweep."""
     me = this_process()
     path = folder / "watchers" / f"{me.host}-{me.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(me.to_json()))
+    path.write_text(me.to_json())
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def watchers(folder: Path) -> tuple[Watcher, ...]:
-    """Who works on the sweep; the notes of commands of this machine that were killed are removed."""
+def active_controllers(folder: Path) -> tuple[ActiveController, ...]:
+    """The commands that control the sweep; entries of killed commands of this machine are removed."""
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:
-            owner = Owner.parse(json.loads(path.read_text()))
-        except (OSError, ValueError):  # just being written or removed
+            owner = Owner.parse(path.read_text())
+        except (OSError, UnicodeDecodeError):  # just being removed
+            continue
+        if owner is None:  # just being written
             continue
         if owner.is_here and not owner.is_alive():
             path.unlink(missing_ok=True)
         else:
-            found.append(Watcher(path, owner.host, owner.pid, owner.is_here))
+            found.append(ActiveController(path, owner.host, owner.pid, owner.is_here))
     return tuple(found)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 SQLITE, SERVER_SCHEMES = "sqlite:///", ("http://", "https://")
 MESSAGE_CHARACTERS = 200
-LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothing but our own lines is printed
+LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and MLflow prints nothing
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,7 +24,7 @@ LIBRARY_SETTINGS = {  # a store that is away must not hold a sweep up, and nothi
 
 
 def resolve_uri(uri: str | None) -> str | None:
-    """The absolute tracking URI: the given one, else MLFLOW_TRACKING_URI, else a database here; None for `none`."""
+    """The URI given, else of MLFLOW_TRACKING_URI, else a database here; None for `none`."""
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     if chosen == "none":
         return None
@@ -55,7 +55,7 @@ def open_client(uri: str) -> "MlflowClient":
 
 
 def store_trouble(uri: str) -> tuple[str, str] | None:
-    """What keeps a store from taking runs, and its remedy; None where nothing does, or it is still to be made."""
+    """What keeps a store from taking runs, and its remedy; None for a good or a new store."""
     _configure()
     if is_server(uri):
         return _server_trouble(uri)
@@ -91,7 +91,8 @@ def _schema_trouble(uri: str) -> tuple[str, str] | None:
     except MlflowException as error:
         return first_line(error)[:MESSAGE_CHARACTERS], f"mlflow db upgrade {uri}"
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        return first_line(error)[:MESSAGE_CHARACTERS], "tracking.uri=<a store that answers>, or tracking=none"
+        remedy = "tracking.uri=<a store that answers>, or tracking=none"
+        return first_line(error)[:MESSAGE_CHARACTERS], remedy
     return None
 
 

@@ -1,4 +1,4 @@
-"""Sends what is new in the run directories of a sweep to one tracking store; the directories are the truth.
+"""Sends what is new in the run directories of a sweep to a tracking store.
 
 How far a metrics file was sent is kept beside it, so every point is sent once. A point that was
 sent just before a crash is sent again: the same row, which the store ignores.
@@ -43,7 +43,7 @@ class _Cursor:
 
 
 class Collector:
-    """Sends the runs of one sweep to one store. Not for several threads; several processes take turns."""
+    """Sends the runs of a sweep to a store. Not thread-safe; several processes take turns."""
 
     def __init__(self, uri: str, sweep: str, command: str, outputs: Path) -> None:
         self.uri = uri
@@ -52,7 +52,7 @@ class Collector:
         self._outputs = outputs
         self._key = f"{sweep}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
         self._experiment: Experiment | None = None
-        self._complete: dict[Path, int] = {}  # runs with nothing left to send, until they are claimed again
+        self._complete: dict[Path, int] = {}  # nothing left to send until the next claim
 
     def is_sent(self, run: TrackedRun) -> bool:
         """Whether the store has everything of a run, without asking it."""
@@ -60,7 +60,7 @@ class Collector:
         return cursor is not None and cursor.status != RUNNING and not _has_news(run, cursor)
 
     def sync(self, runs: Iterable[TrackedRun]) -> None:
-        """Send what the store lacks. Raises what MLflow raises where the store cannot be reached."""
+        """Send what the store lacks. Raises what MLflow raises where the store is away."""
         for run in runs:
             claimed = _last_claim(run.folder)
             if claimed is None or claimed == self._complete.get(run.folder):
@@ -129,7 +129,8 @@ class Collector:
 def _has_news(run: TrackedRun, cursor: _Cursor | None) -> bool:
     if cursor is None:
         return True
-    return _size(run.folder) > cursor.offset or STATUSES[RunDirectory(run.folder).state()] != cursor.status
+    status = STATUSES[RunDirectory(run.folder).state()]
+    return _size(run.folder) > cursor.offset or status != cursor.status
 
 
 def _last_claim(folder: Path) -> int | None:
@@ -152,6 +153,6 @@ def _store_lock(uri: str, outputs: Path) -> Path:
 
 
 def _store_identity(uri: str) -> str:
-    """Tells a local database from another that took its place; "" for a server, and where there is none."""
+    """Tells a local database from another in its place; "" for a server, and without one."""
     database = database_path(uri)
     return str(database.stat().st_ino) if database is not None and database.exists() else ""

@@ -16,18 +16,11 @@ from efficient_rl.tracking.client import database_path, open_client
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
 MAX_PARAM_CHARACTERS = 6000
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI's page for training, not for agents
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # its page for training, not agents
 SENT_AT_THE_END = (  # metrics of a result that one sorts runs by; the others are in the log already
-    "accuracy",
-    "accuracy_before",
-    "accuracy_gain",
-    "greedy_accuracy",
-    "problems",
-    "samples",
-    "memory/total_peak_bytes",
-    "time/train_seconds",
-    "time/total_seconds",
-)
+    "accuracy", "accuracy_before", "accuracy_gain", "greedy_accuracy", "problems", "samples",
+    "memory/total_peak_bytes", "time/train_seconds", "time/total_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ class TrackedRun:
 
 
 class Experiment:
-    """The experiment of a sweep in one store, found or created; raises what MLflow raises where it is away."""
+    """The experiment of a sweep, found or created; raises MLflow's errors if the store is away."""
 
     def __init__(self, uri: str, sweep: str, command: str) -> None:
         self._client = open_client(uri)
@@ -77,13 +70,13 @@ class Experiment:
 
         points = []
         for row in rows:
-            stamp = int(row["time"] * 1000)
-            points += [Metric(key, value, stamp, row["step"]) for key, value in row["metrics"].items()]
+            step, stamp = row["step"], int(row["time"] * 1000)
+            points += [Metric(key, value, stamp, step) for key, value in row["metrics"].items()]
         for batch in _batches(points, METRICS_A_CALL):
             self._client.log_batch(run_id, metrics=batch)
 
     def log_end(self, run_id: str, run: TrackedRun, status: str, code: Path) -> None:
-        """Send the final figures, the failure if there was one, and the files worth keeping; end the run.
+        """Send the final figures, the failure if there was one, and files; end the run.
 
         `code` is the folder with the code versions of results.
         """
@@ -91,7 +84,8 @@ class Experiment:
         files = [run.folder / name for name in ("config.yaml", "result.json", "log.txt")]
         if result is not None:
             self._log_result(run_id, result)
-            files += [code / result.code_version / name for name in ("changes.diff", "packages.txt")]
+            version = code / result.code_version
+            files += [version / "changes.diff", version / "packages.txt"]
         if failure is not None:
             self._client.set_tag(run_id, "failure", failure.error[:MAX_PARAM_CHARACTERS])
         for path in files:
@@ -108,8 +102,8 @@ class Experiment:
     def _find_or_create(self, uri: str) -> str:
         found = self._client.get_experiment_by_name(self._sweep)
         if found is None:
-            place = _artifact_folder(uri, self._sweep)
-            return str(self._client.create_experiment(self._sweep, artifact_location=place, tags=KIND))
+            artifacts = _artifact_folder(uri, self._sweep)
+            return str(self._client.create_experiment(self._sweep, artifacts, KIND))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
@@ -120,22 +114,25 @@ class Experiment:
         return str(found[0].info.run_id) if found else None
 
     def _new_parent(self, command: str) -> str:
-        tags = {"sweep_parent": self._sweep, "command": command, "mlflow.note.content": f"`{command}`"}
-        return str(self._client.create_run(self.id, run_name=self._sweep, tags=tags).info.run_id)
+        tags = {"sweep_parent": self._sweep, "command": command}
+        return self._new_run(self._sweep, tags | {"mlflow.note.content": f"`{command}`"})
+
+    def _new_run(self, name: str, tags: Mapping[str, str]) -> str:
+        return str(self._client.create_run(self.id, run_name=name, tags=tags).info.run_id)
 
     def _new_child(self, run: TrackedRun) -> str:
         from mlflow.entities import Param
 
         shown = {"strategy": str(run.params.get("strategy.name", "")), "sweep": self._sweep}
-        created = self._client.create_run(self.id, run_name=run.name, tags=self._identity(run) | shown)
-        run_id = str(created.info.run_id)
-        params = [Param(key, str(value)[:MAX_PARAM_CHARACTERS]) for key, value in run.params.items()]
+        run_id = self._new_run(run.name, self._identity(run) | shown)
+        texts = ((key, str(value)[:MAX_PARAM_CHARACTERS]) for key, value in run.params.items())
+        params = list(itertools.starmap(Param, texts))
         for batch in _batches(params, PARAMS_A_CALL):
             self._client.log_batch(run_id, params=batch)
         return run_id
 
     def _identity(self, run: TrackedRun) -> dict[str, str]:
-        """The tags that tell the run in this sweep; `repetition` is how often `force` had it done again before."""
+        """The tags that identify the run; `repetition` counts the results that `force` replaced."""
         earlier = run.folder / "earlier"
         repetition = len(list(earlier.iterdir())) if earlier.is_dir() else 0
         tags = {"config_hash": run.folder.name, "repetition": str(repetition)}
@@ -144,15 +141,17 @@ class Experiment:
     def _log_result(self, run_id: str, result: RunResult) -> None:
         from mlflow.entities import Metric, RunTag
 
-        stamp = int(result.finished_at * 1000)
-        metrics = [Metric(key, METRICS[key].value(result), stamp, result.steps) for key in SENT_AT_THE_END]
+        step, stamp = result.steps, int(result.finished_at * 1000)
+        figures = {key: METRICS[key].value(result) for key in SENT_AT_THE_END}
+        metrics = [Metric(key, value, stamp, step) for key, value in figures.items()]
         commit = result.code_version.split("-")[0]
         tags = {"code_version": result.code_version, "mlflow.source.git.commit": commit}
-        for tag, evaluation in (("right", result.evaluation), ("right_before", result.evaluation_before)):
-            counts = json.dumps(evaluation.get("right"))
-            if counts != "null" and len(counts) <= MAX_PARAM_CHARACTERS:
+        for tag, right in (("right", result.right), ("right_before", result.right_before)):
+            counts = json.dumps(right)
+            if right and len(counts) <= MAX_PARAM_CHARACTERS:
                 tags[tag] = counts
-        self._client.log_batch(run_id, metrics=metrics, tags=list(itertools.starmap(RunTag, tags.items())))
+        listed = list(itertools.starmap(RunTag, tags.items()))
+        self._client.log_batch(run_id, metrics=metrics, tags=listed)
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.tracking.client import open_client
-from efficient_rl.tracking.database import StoredRun, StoredSweep
+from efficient_rl.tracking.database import Point, StoredRun, StoredSweep
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
 ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -37,13 +37,13 @@ class ServerStore:
             found.append(StoredRun(info.run_id, info.status, data.tags, data.params, data.metrics))
         return found
 
-    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
+    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
         """Every point of these metrics of these runs: run, metric, step, value."""
         for start in range(0, len(run_ids), RUNS_A_REQUEST):
             for key in keys:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)
 
-    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, str, int, float]]:
+    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[Point]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 

@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.5
 
 @dataclass
 class LastSync:
-    """How the parent run ends (finished, killed, or None: it stays open), and why the store lacks something, if it does."""
+    """Whether the sweep is complete (None: it goes on), and why the store lacks something."""
 
     complete: bool | None = None
     error: str | None = None
@@ -48,8 +48,13 @@ def synced(collector: Collector | None, runs: Sequence[TrackedRun]) -> Iterator[
     last.error = sync_until(collector, runs, LAST_SYNC_SECONDS, last.complete)
 
 
-def sync_until(collector: Collector, runs: Sequence[TrackedRun], seconds: float, complete: bool | None = None) -> str | None:
-    """Send everything that is left, retrying for `seconds`; the last error in one line where that was not enough.
+def sync_until(
+    collector: Collector,
+    runs: Sequence[TrackedRun],
+    seconds: float,
+    complete: bool | None = None,
+) -> str | None:
+    """Send all that is left, retrying for `seconds`; the last error where that is not enough.
 
     `complete` ends the parent run too: as finished, or as killed where it is False.
     """
@@ -60,13 +65,17 @@ def sync_until(collector: Collector, runs: Sequence[TrackedRun], seconds: float,
             if complete is not None:
                 collector.close(complete)
             return None
-        except Exception as error:  # noqa: BLE001 the store may fail in any way; training and results do not depend on it
+        except Exception as error:  # noqa: BLE001 the store may fail in any way, training goes on
             if time.monotonic() > deadline:
                 return first_line(error)
             time.sleep(RETRY_SECONDS)
 
 
-def _sync_repeatedly(collector: Collector, runs: Sequence[TrackedRun], ended: threading.Event) -> None:
+def _sync_repeatedly(
+    collector: Collector,
+    runs: Sequence[TrackedRun],
+    ended: threading.Event,
+) -> None:
     while not ended.wait(SYNC_SECONDS):
         if error := sync_until(collector, runs, seconds=0):  # the last sync reports it, if it stays
             logger.debug("tracking: %s", error)

@@ -1,4 +1,4 @@
-"""What people open of a tracked sweep: its page of charts, MLflow's own UI, and the report attached to it."""
+"""What people open of a tracked sweep: its charts, MLflow's UI and the attached report."""
 
 import sys
 from pathlib import Path
@@ -7,8 +7,9 @@ from efficient_rl.errors import ConfigError, did_you_mean, first_line
 from efficient_rl.files import write_atomic
 from efficient_rl.tracking.client import database_path, open_client
 
-# An experiment's page of charts; sorted by a metric, because the UI folds nested runs away otherwise.
-CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&orderByKey=metrics.%60accuracy%60&orderByAsc=false"
+# An experiment's charts; sorted by a metric, because the UI folds nested runs away otherwise.
+SORTED = "orderByKey=metrics.%60accuracy%60&orderByAsc=false"
+CHARTS = "/#/experiments/{experiment}/runs?compareRunsMode=CHART&" + SORTED
 CHARTS_FILE = "charts.txt"
 
 
@@ -18,7 +19,7 @@ def write_charts_page(folder: Path, experiment: str) -> None:
 
 
 def charts_page(outputs: Path, sweep: str | None) -> str:
-    """The path of a sweep's charts in the UI, of the newest one without a name, "" before the first."""
+    """The path of a sweep's charts in the UI, by default of the newest; "" before the first."""
     found = sorted(outputs.glob(f"sweeps/*/{CHARTS_FILE}"), key=lambda path: path.stat().st_mtime)
     named = {path.parent.name: path for path in found}
     if sweep is None:
@@ -30,12 +31,12 @@ def charts_page(outputs: Path, sweep: str | None) -> str:
 
 def ui_command(uri: str, port: str) -> list[str]:
     """The command that serves MLflow's UI on the store."""
-    store = ["--backend-store-uri", uri]
-    return [sys.executable, "-m", "mlflow", "ui", *store, "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    options = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "ui", *options]
 
 
 def attach(uri: str, sweep: str, folder: Path) -> str | None:
-    """Log a folder's files as artifacts of the sweep's parent run, under `report`; None, or why that was not possible."""
+    """Log files as artifacts of the sweep's parent run, under `report`; why not, where it fails."""
     database = database_path(uri)
     if database is not None and not database.exists():
         return f"there is no database {database}"
@@ -49,6 +50,6 @@ def attach(uri: str, sweep: str, folder: Path) -> str | None:
         if not found:
             return f"{uri} does not know the sweep {sweep}"
         client.log_artifacts(found[0].info.run_id, str(folder), "report")
-    except Exception as error:  # noqa: BLE001 the store may fail in any way; the report's files are written already
+    except Exception as error:  # noqa: BLE001 the store may fail in any way, the report is written
         return first_line(error)
     return None
