@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.data.store import StoredRun, StoredSweep
+from analysis.data.store import StoredPoint, StoredRun, StoredSweep
 from efficient_rl.errors import ConfigError
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
@@ -20,7 +20,6 @@ class ServerStore:
         self._client = open_client(uri)
 
     def sweeps(self) -> list[StoredSweep]:
-        """All that were tracked."""
         found = []
         for experiment in self._experiments():
             for run in self._search(experiment, "tags.sweep_parent != ''"):
@@ -30,7 +29,6 @@ class ServerStore:
         return found
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
-        """The runs under a sweep's parent."""
         condition = f"tags.`mlflow.parentRunId` = '{sweep.run_id}'"
         found = []
         for run in self._search(sweep.experiment, condition):
@@ -38,13 +36,12 @@ class ServerStore:
             found.append(StoredRun(info.run_id, info.status, data.tags, data.params, data.metrics))
         return found
 
-    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
+    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[StoredPoint]:
         for start in range(0, len(run_ids), RUNS_A_REQUEST):
             for key in keys:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)
 
-    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, str, int, float]]:
+    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[StoredPoint]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 

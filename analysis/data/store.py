@@ -5,11 +5,12 @@ Two million points take seconds so, where MLflow's client takes minutes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, bindparam, text
 
 RUNS_A_QUERY = 500
+StoredPoint: TypeAlias = tuple[str, str, int, float]  # run, metric, step, value
 SWEEPS = """
     SELECT t.value, CAST(r.experiment_id AS VARCHAR(32)), r.run_uuid, r.start_time,
            COALESCE(c.value, '')
@@ -68,8 +69,8 @@ class Store(Protocol):
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
         """The runs under a sweep's parent."""
 
-    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
+    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[StoredPoint]:
+        """Every point of these metrics of these runs."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,17 @@ class SqlStore:
     connection: Connection
 
     def sweeps(self) -> list[StoredSweep]:
-        """All that were tracked."""
         rows = self.connection.execute(text(SWEEPS))
         return [StoredSweep(a, b, c, start / 1000, command) for a, b, c, start, command in rows]
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
-        """The runs under a sweep's parent."""
         runs = {row[0]: StoredRun(*row) for row in self._select(sweep, "run_uuid, status", "runs")}
         for table in ("tags", "params", "latest_metrics"):
             for run_id, key, value in self._select(sweep, "run_uuid, key, value", table):
                 getattr(runs[run_id], table)[key] = value
         return list(runs.values())
 
-    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
+    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[StoredPoint]:
         query = text(HISTORIES).bindparams(bindparam("runs", expanding=True), bindparam("keys", expanding=True))
         streamed = self.connection.execution_options(stream_results=True)
         for start in range(0, len(run_ids), RUNS_A_QUERY):

@@ -62,7 +62,7 @@ def panels_of(summaries: Iterable[Summary], make: MakePanel) -> dict[str, Data]:
     return panels
 
 
-def make_figure(name: str, title: str, caption: str, summaries: Sequence[Summary], make: MakePanel) -> Figure | None:
+def make_figure(summaries: Sequence[Summary], name: str, title: str, caption: str, make: MakePanel) -> Figure | None:
     """The figure of the shown configurations; None where no setting has something to show."""
     panels = panels_of(summaries, make)
     if not panels:
@@ -109,18 +109,7 @@ def curve_figure(
         lines = tuple(map(_curve_line, drawn))
         return Lines("training step", label, "number", lines) if lines else None
 
-    return make_figure(name, title, caption, summaries, panel)
-
-
-def difficulty_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """Accuracy at every level of difficulty after training, and before; None with one level."""
-    title = "Accuracy by difficulty"
-    return make_figure("accuracy_by_difficulty", title, DIFFICULTY_CAPTION, summaries, _difficulty_panel)
-
-
-def sets_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """Accuracy on the further evaluation sets (`eval.sets`); None where no run had any."""
-    return make_figure("sets", "Further evaluation sets", SETS_CAPTION, summaries, _sets_panel)
+    return make_figure(summaries, name, title, caption, panel)
 
 
 def difference_figure(summaries: Sequence[Summary], found: Sequence[Difference]) -> Figure | None:
@@ -130,7 +119,7 @@ def difference_figure(summaries: Sequence[Summary], found: Sequence[Difference])
     def panel(members: list[Summary]) -> Data | None:
         return _difference_panel(members, own.get(members[0].setting, []))
 
-    return make_figure("differences", "Differences", DIFFERENCES_CAPTION, summaries, panel)
+    return make_figure(summaries, "differences", "Differences", DIFFERENCES_CAPTION, panel)
 
 
 def _is_constant(cost: str, summaries: Sequence[Summary]) -> bool:
@@ -232,3 +221,10 @@ def _shares_line(summary: Summary, attribute: str, names: Sequence[str]) -> Line
         return Line(summary.label, (), ())
     low, high = zip(*map(attrgetter("ends"), means), strict=True)
     return Line(summary.label, tuple(places), tuple(map(attrgetter("value"), means)), low, high)
+
+
+# Name, title, caption, and what makes a panel.
+FIGURES = (
+    ("accuracy_by_difficulty", "Accuracy by difficulty", DIFFICULTY_CAPTION, _difficulty_panel),
+    ("sets", "Further evaluation sets", SETS_CAPTION, _sets_panel),
+)

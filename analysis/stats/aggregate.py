@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.data.load import REWARD, Run, Series, finished_runs, results_of
 from analysis.stats import intervals
+from analysis.stats.curves import area_under_curve
 from analysis.stats.intervals import Estimate, Floats, Stratum, mean_of
 from efficient_rl.metrics import METRICS, Metric
 from efficient_rl.rundir.result import RunResult
@@ -270,7 +271,7 @@ def _summarize(group: Group) -> Summary:
 def _reward_area(group: Group) -> Estimate | None:
     """Area under the reward curve by its length; None where no run recorded rewards."""
     series = group.series(REWARD)
-    areas = [intervals.area_under_curve(each.steps.astype(float), each.values) for each in series]
+    areas = [area_under_curve(each.steps.astype(float), each.values) for each in series]
     return mean_of(np.array(areas)) if areas else None
 
 
