@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.machine import spread, write_result
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.tracking.collector import Collector, TrackedRun
+from efficient_rl.tracking.collector import Collector
+from efficient_rl.tracking.experiment import TrackedRun
 
 SYNCS_A_RUN = 8  # a nano run takes about 40 s, the collector looks every 5
 

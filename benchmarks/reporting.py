@@ -120,7 +120,7 @@ def child(script: str, *arguments: str) -> str:
 
 def make_store(path: Path, uri: str, runs: int) -> None:
     """A database as the collector leaves it, written directly: the client would take an hour."""
-    from efficient_rl.tracking.collector import open_client
+    from efficient_rl.tracking.client import open_client
 
     client = open_client(uri)
     experiment = client.create_experiment("big")

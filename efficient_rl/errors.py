@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 
 class SchedulerError(RuntimeError):
-    """A command of the cluster's scheduler is missing, failed or did not answer; the message quotes it."""
+    """A command of the scheduler is missing, failed or did not answer; the message quotes it."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from efficient_rl.cli import command_line, parse_settings
 from efficient_rl.errors import ConfigError, did_you_mean, require
-from efficient_rl.tracking.collector import resolve_uri
+from efficient_rl.tracking.client import is_server, resolve_uri
+from efficient_rl.tracking.views import charts_page, ui_command
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file")
 KEYS = ("sweep", "port", "uri", "output")
@@ -23,23 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(arguments)
     page = charts_page(Path(settings["output"]), settings.get("sweep"))
     uri = resolve_uri(settings.get("uri"))
-    if uri is None or not uri.startswith(("http://", "https://")):
-        print(f"open http://127.0.0.1:{settings['port']}{page}", flush=True)
-        command = ["-m", "mlflow", "ui", "--backend-store-uri", str(uri), "--host", "127.0.0.1", "--port", settings["port"]]
-        os.execv(sys.executable, [sys.executable, *command, "--workers", "1"])
-    print(f"open {uri.rstrip('/')}{page}")
-    return 0
-
-
-def charts_page(outputs: Path, sweep: str | None) -> str:
-    """The path of a sweep's charts in the UI, of the newest one without a name, "" before the first."""
-    found = sorted(outputs.glob("sweeps/*/charts.txt"), key=lambda path: path.stat().st_mtime)
-    if sweep is None:
-        return found[-1].read_text() if found else ""
-    for path in found:
-        if path.parent.name == sweep:
-            return path.read_text()
-    raise ConfigError(f"no sweep {sweep!r} was tracked; {did_you_mean(sweep, (path.parent.name for path in found))}")
+    if uri is not None and is_server(uri):
+        print(f"open {uri.rstrip('/')}{page}")
+        return 0
+    print(f"open http://127.0.0.1:{settings['port']}{page}", flush=True)
+    command = ui_command(str(uri), settings["port"])
+    os.execv(command[0], command)
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:

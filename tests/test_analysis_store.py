@@ -16,7 +16,7 @@ from analysis.data.stored import load_stored
 from analysis.report.__main__ import main
 from analysis.stats.aggregate import summarize
 from efficient_rl.errors import ConfigError
-from efficient_rl.tracking.collector import attach
+from efficient_rl.tracking.views import attach
 from tests.conftest import Sweep, environment
 
 READ = (  # what the analysis reads of a result
@@ -85,7 +85,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.data.server.POINTS_A_REQUEST", 5)  # so that answers are cut off and asked for in halves
+    monkeypatch.setattr(
+        "efficient_rl.tracking.server.POINTS_A_REQUEST", 5
+    )  # so that answers are cut off and asked for in halves
     assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
 
 

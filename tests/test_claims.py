@@ -232,6 +232,7 @@ def test_changed_weights_are_counted_in_float32_and_as_bfloat16_shows_them(tmp_p
         count_changes(tmp_path / "before", tmp_path / "after")
 
 
+@pytest.mark.slow
 def test_the_page_of_real_runs_says_what_they_measured_and_what_is_missing(sweep: Sweep, tmp_path: Path) -> None:
     done = sweep("sweep=claims/small_subnetworks", "seed=0,1", "tracking.uri=none")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -108,6 +108,8 @@ SLURMSTEPD, AT = "slurmstepd: error: *** ", "CANCELLED AT 2026-11-23T07:00:00"
         (STARTED, ended("CANCELLED"), "failed", "cancelled", "cancelled"),
         (STARTED, ended("FAILED"), "failed", "killed", "exit code 1:0"),
         (STARTED, ended("FAILED", "a line\nthe last word\n", "11:0"), "failed", "killed", "exit code 11:0: the last word"),
+        # the heartbeat of a process that the node has lost is still young
+        (replace(STARTED, state=RunState.RUNNING), ended("NODE_FAIL"), "waiting", "node_failure", "its node failed"),
         # the run never began; a neighbour's memory, or something that may be better next time
         (UNSTARTED, ended("OUT_OF_MEMORY"), "failed", "not_started", "out of memory"),
         (UNSTARTED, ended("FAILED", "StepId=7.0 exceeded memory limit\nTask 0: Killed"), "failed", "not_started",
@@ -141,9 +143,9 @@ def test_how_a_job_ended_that_nobody_watched_is_told_in_words(
     assert (verdict.state, verdict.failure.cause, verdict.failure.attempt) == (state, cause, run.attempt)
     assert words in verdict.failure.error
     assert verdict.note == (f"job 7, {verdict.failure.error}" if state == "waiting" else "job 7")
-    assert verdict.failure.log == ("log.txt" if run is STARTED else "7_0_log.err")
+    assert verdict.failure.log == ("7_0_log.err" if run is UNSTARTED else "log.txt")
     assert job.state is not None
-    assert ending(job.state, run is STARTED, job.error_text, 60) == (cause, verdict.failure.error)
+    assert ending(job.state, run is not UNSTARTED, job.error_text, 60) == (cause, verdict.failure.error)
 
 
 def test_a_run_is_retried_where_it_is_not_to_blame() -> None:

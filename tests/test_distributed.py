@@ -68,7 +68,7 @@ def job(folder: Path, config: RunConfig, **options: Any) -> Job:
     return Job(folder / config.config_hash, to_dict(config), settings)
 
 
-def ended(processes: Sequence[BaseProcess], seconds: float = 90) -> list[int | None]:
+def ended(processes: Sequence[BaseProcess], seconds: float = 300) -> list[int | None]:
     """The exit codes; None of those that had to be killed."""
     deadline = time.monotonic() + seconds
     for process in processes:
@@ -126,7 +126,7 @@ def assert_same(one: RunDirectory, other: RunDirectory, metrics: Sequence[str] =
     assert max(values(one, "train/grad_norm")) > 1e-3  # something did train
 
 
-def wait_for_step(one: Job, steps: int, seconds: float = 60) -> None:
+def wait_for_step(one: Job, steps: int, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while len(lines(RunDirectory(one.folder))) < steps:
         assert time.monotonic() < deadline, log(one)
@@ -205,7 +205,7 @@ def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_p
     processes = start(one)
     wait_for_step(one, 1)
     processes[victim].kill()
-    codes = ended(processes, seconds=40)
+    codes = ended(processes)
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == EXIT_FAILED, log(one)
     failure = RunDirectory(one.folder).failure()
@@ -217,7 +217,7 @@ def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: S
     processes = start(one)
     wait_for_step(one, 1)
     (one.folder / "attempts" / "000002.json").write_text("{}")
-    assert ended(processes, seconds=40) == [EXIT_NOT_MINE] * 2, log(one)
+    assert ended(processes) == [EXIT_NOT_MINE] * 2, log(one)
     assert RunDirectory(one.folder).failure() is None
 
 

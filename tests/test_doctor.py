@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from efficient_rl.cli import BAD_REQUEST, FAILED
 from efficient_rl.doctor import batches, folders, gpus, host, learning, memory, services, versions
 from efficient_rl.doctor.__main__ import main
 from efficient_rl.doctor.finding import Finding
@@ -142,23 +143,23 @@ def test_only_the_gpus_that_this_process_may_use_count(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "words", "expected"),
     [
-        (["grpo.num_generations=7"], "does not divide the batch"),
-        (["grpo.learning_rate=1e-6x"], "learning_rate"),
-        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "cannot be shared by 3 processes"),
-        (["strategy=last_k", "strategy.k=99"], "k=99"),
-        (["grpo.per_device_train_batch_size='16'"], "must be of type int"),
-        (["output=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
+        (["grpo.num_generations=7"], "does not divide the batch", BAD_REQUEST),
+        (["grpo.learning_rate=1e-6x"], "learning_rate", BAD_REQUEST),
+        (["launcher.processes_per_run=3", "grpo.num_generations=4"], "cannot be shared by 3 processes", FAILED),
+        (["strategy=last_k", "strategy.k=99"], "k=99", BAD_REQUEST),
+        (["grpo.per_device_train_batch_size='16'"], "must be of type int", BAD_REQUEST),
+        (["output=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE", BAD_REQUEST),
     ],
 )
 def test_numbers_that_do_not_work_out_are_found(
-    capsys: pytest.CaptureFixture[str], overrides: list[str], words: str
+    capsys: pytest.CaptureFixture[str], overrides: list[str], words: str, expected: int
 ) -> None:
     keys = {text.split("=")[0] for text in overrides}
     code = main(["--json", "--no-probe", *overrides, *(text for text in TINY if text.split("=")[0] not in keys)])
     found = json.loads(capsys.readouterr().out)
-    assert code == 1
+    assert code == expected
     assert any(words in finding["what"] for finding in found if finding["level"] == "failure")
 
 
@@ -211,7 +212,7 @@ def test_a_sound_sweep_is_probed_and_passes(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_probe_that_fails_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = run_main(capsys, "model.prompt=plain")
-    assert code == 2
+    assert code == FAILED
     (probe,) = [finding for finding in found if finding["check"] == "probe"]
     assert "nano reads only its own notation" in probe["what"]
 
@@ -281,6 +282,7 @@ def test_a_model_that_cannot_be_had_is_found(monkeypatch: pytest.MonkeyPatch, tm
     (snapshot / "model.safetensors").write_text("")
     assert levels(services.check_model(hub)) == ["ok"]
     assert levels(services.check_model(tiny_run().model)) == ["ok"]
+    assert not services.is_here(replace(hub, path="no name/of the hub/at all"))
 
 
 @pytest.mark.parametrize(

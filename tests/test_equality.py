@@ -123,7 +123,7 @@ def assert_equal(ours: list[dict[str, float]], stock: list[dict[str, float]], kl
     assert not kl or stock[-1]["kl"] > 1e-4
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("iterations", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_loss_kl_and_gradient_norm_equal_stock_trl(name: str, beta: float, iterations: int, tmp_path: Path) -> None:

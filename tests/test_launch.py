@@ -35,7 +35,7 @@ def job(folder: Path, *overrides: str) -> Job:
     return Job(folder / config.config_hash, to_dict(config), Options(checkpoint_steps=1, code_version="test"))
 
 
-def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int | None]:
+def wait(launcher: LocalLauncher, count: int, seconds: float = 300) -> list[int | None]:
     ended: list[int | None] = []
     deadline = time.monotonic() + seconds
     while len(ended) < count:
@@ -45,7 +45,7 @@ def wait(launcher: LocalLauncher, count: int, seconds: float = 120) -> list[int 
     return ended
 
 
-def running(job: Job, seconds: float = 60) -> int:
+def running(job: Job, seconds: float = 300) -> int:
     """The process id of a job once it holds its run and has logged a step."""
     record = RunDirectory(job.folder)
     deadline = time.monotonic() + seconds
@@ -140,6 +140,7 @@ def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path,
     assert (one.folder / "log.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
     results = []
     for processes in (1, 2):
@@ -154,6 +155,7 @@ def test_a_run_of_two_processes_ends_as_it_does_in_one(tmp_path: Path) -> None:
     assert results[1].accuracy == results[0].accuracy
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_of_its_run(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1, processes_per_run=2)
     (handle,) = launcher.launch([one := job(tmp_path, "grpo.max_steps=500")])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -71,16 +72,22 @@ def claim_and_die(folder: Path, override: str, **variables: str) -> None:
 def test_rows_name_job_and_node_the_reason_to_wait_and_how_a_job_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("seed=0", "seed=1", "seed=2", "seed=3", "seed=4")
-    first, *_ = manifest(tmp_path, *names)
+    names = ("seed=0", "seed=1", "seed=2", "seed=3", "seed=4", "seed=5")
+    first, *_, lost = manifest(tmp_path, *names)
     ledger = submitted(tmp_path, *([tiny_run(name)] for name in names[:4]))
     submitted(tmp_path, [tiny_run("seed=4")], job="8")
+    submitted(tmp_path, [tiny_run("seed=5")], job="9")
+    claim_in_job(lost, tiny_run("seed=5"), "9", monkeypatch)
+    attempt = lost.folder / "attempts" / "000001.json"  # of another machine, whose heartbeat is young
+    attempt.write_text(attempt.read_text().replace(socket.gethostname(), "far"))
+    (log,) = ledger.jobs.glob(f"{ledger.assignment(lost.folder.name).batch}*")  # type: ignore[union-attr]
+    (log / "9_0_log.err").write_text("StepId=9.0 exceeded memory limit (2 > 1), being killed\n")
     claim_in_job(first, tiny_run("seed=0"), "7_0", monkeypatch)
     claim_and_die(tmp_path, "seed=1", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1", SLURM_JOB_ID="9")
     (folder,) = ledger.jobs.glob(f"{ledger.assignment(first.folder.name).batch}*")  # type: ignore[union-attr]
     (folder / "7_1_0_log.err").write_text("a line\nthe last word\n")
     (folder / "7_2_0_log.err").write_text("module: no such module cuda/99\n")
-    words = {"7_0": "RUNNING", "7_1": "FAILED", "7_2": "FAILED", "7_3": "PENDING", "8": "TIMEOUT"}
+    words = {"7_0": "RUNNING", "7_1": "FAILED", "7_2": "FAILED", "7_3": "PENDING", "8": "TIMEOUT", "9": "FAILED"}
     states = {job: JobState(word, "11:0", "n1") for job, word in words.items()}
     monkeypatch.setattr(commands, "job_states", lambda ids: {job: states[job] for job in ids})
     monkeypatch.setattr(
@@ -93,7 +100,9 @@ def test_rows_name_job_and_node_the_reason_to_wait_and_how_a_job_ended(
         ("failed", "job 7_2"),
         ("queued", "job 7_3 (Priority)"),
         ("waiting", "job 8, the time limit was reached (launcher.timeout_min)"),
+        ("failed", "job 9"),
     ]
+    assert status.as_json()["runs"][-1]["cause"] == "out_of_memory"
     failed, unstarted = (row.failure for row in status.rows[1:3])
     assert failed == Failure(1, "its job ended as FAILED with exit code 11:0: the last word", status.rows[1].log, "killed")
     assert status.rows[1].log.endswith("log.txt")
@@ -112,7 +121,7 @@ def test_a_batch_without_an_id_is_looked_for_by_name_and_given_time(tmp_path: Pa
 
     def status() -> tuple[str, str | None, bool]:
         found = read_status(tmp_path, find_manifest(tmp_path, None))
-        return found.rows[0].state, found.trouble, found.goes_on
+        return found.rows[0].state, found.trouble, found.may_change
 
     assert status() == ("waiting", f"sbatch did not answer whether Slurm has the jobs {path.parent.name}", True)
     with submission_lock(ledger):
@@ -149,7 +158,7 @@ def test_a_scheduler_that_does_not_answer_is_named_and_the_directories_still_spe
     assert [row.state for row in status.rows] == ["running", "waiting"]
     assert status.trouble is not None
     assert "is not installed here" in status.trouble
-    assert status.goes_on
+    assert status.may_change
     assert status.as_json()["runs"][1]["job"] == "7_1"
     assert waiting.state() == "waiting"
 

@@ -113,6 +113,7 @@ def test_arms_are_distinct_runs_and_inert_values_make_none(capsys: pytest.Captur
     assert not Path("launches.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_search_and_a_test_of_the_embedded_model_end_in_tracking_and_a_report() -> None:
     tiny = [
         "grpo.max_steps=1", "grpo.per_device_train_batch_size=8", "grpo.num_generations=4", "grpo.max_completion_length=8",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.process import Owner, SlurmJob, this_process
 from efficient_rl.rundir.result import Failure, RunResult
 from tests.conftest import environment, tiny_run
 
@@ -272,3 +274,18 @@ def test_a_context_releases_the_run_while_its_process_lives_on(directory: RunDir
     assert directory.state() == "waiting"
     assert directory.owner() is None
     assert directory.claim(tiny_run()).number == 2
+
+
+def test_an_owner_reads_back_as_written_and_anything_else_is_nobody() -> None:
+    me = this_process()
+    assert Owner.parse(me.to_json()) == me
+    assert me.is_here
+    assert me.is_alive()
+    assert not replace(me, created=me.created - 60).is_alive()  # another process with the same pid
+    in_job = replace(me, job=SlurmJob("12_3", 1, "n1"))
+    assert Owner.parse(in_job.to_json()) == in_job
+    assert (in_job.job_id, in_job.node, me.node) == ("12_3", "n1", me.host)
+    plain = json.loads(in_job.to_json())
+    wrong = [plain | {key: value} for key in plain for value in ([5], {"id": 7}, "x" if key != "host" else 7)]
+    for text in ('{"released": 1.0}', "[]", "null", "", '{"host": "h"}', *map(json.dumps, wrong)):
+        assert Owner.parse(text) is None, text

@@ -12,7 +12,10 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.training.settings import grpo_arguments, rename_metrics
 from tests.conftest import execute_tiny, tiny_run
 
-STRATEGIES = ["strategy=full", "strategy=first_k", "strategy=last_k", "strategy=lora"]
+STRATEGIES = [
+    "strategy=full",
+    *(pytest.param(f"strategy={name}", marks=pytest.mark.slow) for name in ("first_k", "last_k", "lora")),
+]
 
 
 class StopAfter(Stop):

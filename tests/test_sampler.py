@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
-from efficient_rl.training.sampler import SamplingSettings, _choose, draws, sample
+from efficient_rl.training.sampler import Draws, SamplingSettings, _choose, draws, sample
 from tests.conftest import tiny_run
 
 PROMPTS = ["3,7=10:", "12,5,4=11:", "19+4:"]
@@ -102,3 +102,21 @@ def test_logits_that_are_no_numbers_end_the_sampling_with_a_reason() -> None:
         _choose(torch.full((1, 4), torch.nan), SamplingSettings(1), torch.zeros(1, dtype=torch.float64))
     with pytest.raises(ValueError, match="needs random numbers"):
         _choose(torch.zeros(1, 4), SamplingSettings(1), None)
+
+
+def test_a_training_draws_the_same_completions_in_any_number_of_processes() -> None:
+    one = Draws(3).uniform(5, 6, 4)
+    two = [Draws(3, process, 2).uniform(5, 3, 4) for process in range(2)]
+    assert torch.equal(torch.cat(two), one)
+
+
+def test_every_step_generation_and_process_has_another_seed() -> None:
+    seeds = set()
+    for process in range(2):
+        draws_of_process = Draws(3, process, 2)
+        for step in range(3):
+            draws_of_process.begin_step()
+            for _ in range(2):
+                seeds.add(draws_of_process.seed(step))
+                draws_of_process.uniform(step, 1, 1)
+    assert len(seeds) == 2 * 3 * 2

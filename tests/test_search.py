@@ -1,7 +1,6 @@
 """A search: the space it reads, the trials it counts, and what a kill, a repeat or a limit does to it."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -413,8 +412,8 @@ def kill_now_and_then(given: list[str], kills: int, seconds: float) -> None:
                 break
             time.sleep(0.05)
         time.sleep(seconds * number)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it had ended before the kill"
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from efficient_rl.status.snapshot import read_status
 from efficient_rl.sweep.lock import watchers, watching
 from efficient_rl.sweep.manifest import find_manifest
 from efficient_rl.sweep.request import read_request
-from tests.conftest import command, environment, tiny_run
+from tests.conftest import command, environment, tiny_run, wait_until
+from tests.fake_launcher import fake_arguments
 from tests.test_observe import DIES, manifest, submitted
 
 
@@ -116,6 +118,35 @@ def test_a_run_of_another_machine_is_named_not_killed(tmp_path: Path) -> None:
     assert "cannot be ended from here" in line
 
 
+def test_a_sweep_at_work_is_seen_and_ended_with_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told() -> dict[str, Any]:
+        main(["one", "--json"])
+        read: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return read
+
+    overrides = fake_arguments("strategy=last_k", "grpo.max_steps=600", "launcher.poll_seconds=0.05", "name=one")
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "efficient_rl.sweep", *overrides], env=environment(), stdout=-1, stderr=-1
+    )
+    try:
+        wait_until(lambda: bool(list(Path().glob("outputs/runs/*/metrics.jsonl"))), 300, "a step")
+        assert [run["state"] for run in told()["runs"]] == ["running"]
+        assert [watcher.split(" on ")[0] for watcher in told()["watchers"]] == [f"process {sweep.pid}"]
+        assert main(["one", "--cancel"]) == 0
+        assert f"stopped the sweep command (process {sweep.pid}" in capsys.readouterr().out
+        sweep.communicate(timeout=60)
+        assert sweep.returncode == 130
+    finally:
+        sweep.kill()
+        sweep.communicate()
+    assert [run["state"] for run in told()["runs"]] == ["waiting"]
+    main(["one", "--cancel"])
+    assert "nothing goes on" in capsys.readouterr().out
+    assert main(["one"]) == 0
+    assert "--retry does" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path: Path) -> None:
     def status(*arguments: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "efficient_rl.status", *arguments]
@@ -128,7 +159,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
         command(overrides), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not any(row["step"] >= 2 for r in tmp_path.glob("outputs/runs/*") for row in RunDirectory(r).metrics()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -210,7 +241,12 @@ def test_damaged_files_give_a_line_that_names_them_and_never_a_traceback(
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
-    manifest(tmp_path, *[f"seed={seed}" for seed in range(200)])  # more than a pipe holds
+    manifest(tmp_path, "seed=0")
+    path = tmp_path / "sweeps" / "mine" / "sweep.json"
+    listed = json.loads(path.read_text())
+    (run,) = listed["runs"]
+    many = [run | {"hash": f"{number:016x}"} for number in range(200)]  # more than a pipe holds
+    path.write_text(json.dumps(listed | {"runs": many}))
     line = f"{shlex.quote(sys.executable)} -m efficient_rl.status.__main__ output={tmp_path} --json | head -1; "
     line += "exit ${PIPESTATUS[0]}"
     done = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True, timeout=120, check=False)

@@ -36,7 +36,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for_steps(folder: Path, runs: int, steps: int = 2, seconds: float = 90) -> None:
+def wait_for_steps(folder: Path, runs: int, steps: int = 2, seconds: float = 300) -> None:
     """Until that many runs have logged that many training steps."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,8 +12,11 @@ import pytest
 from mlflow import MlflowClient
 
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
-from tests.conftest import environment, execute_tiny, tiny_run
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.collector import Collector
+from efficient_rl.tracking.experiment import TrackedRun
+from efficient_rl.tracking.sync import sync_until
+from tests.conftest import environment, execute_tiny, reserved_port, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def sync_elsewhere(run: TrackedRun, uri: str, tmp_path: Path) -> subprocess.Pope
     """A sender in a process of its own."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom tests.test_tracking import collector\n"
-        "from efficient_rl.tracking.collector import TrackedRun, sync_until\n"
+        "from efficient_rl.tracking.experiment import TrackedRun\nfrom efficient_rl.tracking.sync import sync_until\n"
         "run = TrackedRun(Path(sys.argv[1]), 'r', {'strategy.k': 2})\n"
         "error = sync_until(collector(sys.argv[2], Path(sys.argv[3])), [run], 60)\nassert error is None, error\n"
     )
@@ -140,28 +142,28 @@ def test_a_locked_store_delays_points_and_loses_none(one_run: TrackedRun, tmp_pa
     assert is_complete(points(uri), run)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_reported_and_gets_everything_when_it_is_back(one_run: TrackedRun, tmp_path: Path) -> None:
     run = fresh(one_run, tmp_path)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    error = sync_until(collector(uri, tmp_path), [run], seconds=0)
-    assert error
-    assert not collector(uri, tmp_path).is_sent(run)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")],
-        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        ours = collector(uri, tmp_path)
-        assert sync_until(ours, [run], seconds=120) is None
-        assert ours.is_sent(run)
-        assert is_complete(points(uri), run)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    with reserved_port() as port:
+        uri = f"http://127.0.0.1:{port}"
+        error = sync_until(collector(uri, tmp_path), [run], seconds=0)
+        assert error
+        assert not collector(uri, tmp_path).is_sent(run)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+             "--artifacts-destination", str(tmp_path / "artifacts")],
+            cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            ours = collector(uri, tmp_path)
+            assert sync_until(ours, [run], seconds=120) is None
+            assert ours.is_sent(run)
+            assert is_complete(points(uri), run)
+        finally:
+            server.terminate()
+            server.wait(timeout=120)
 
 
 def test_a_run_shared_by_two_sweeps_is_in_both_experiments(one_run: TrackedRun, tmp_path: Path) -> None:

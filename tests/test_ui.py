@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.ui import charts_page, main
+from efficient_rl.tracking.views import charts_page
+from efficient_rl.ui import main
 from tests.conftest import environment, reserved_port
 
 

@@ -7,19 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.data.load import Run, Series, SweepData, is_series, make_series
-from analysis.data.server import ServerStore
-from analysis.data.store import SqlStore, Store, StoredRun
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.rundir.result import EVALUATED, RunResult
 from efficient_rl.rundir.totals import totals
 from efficient_rl.sweep.manifest import EXAMPLE
+from efficient_rl.tracking.client import database_path
+from efficient_rl.tracking.database import DatabaseStore, Store, StoredRun
+from efficient_rl.tracking.server import ServerStore
 
 SQL_SCHEMES, SERVER_SCHEMES = ("sqlite", "postgresql"), ("http", "https")
 LITERAL_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
@@ -35,12 +35,12 @@ def load_stored(uri: str, name: str | None) -> SweepData:
     if scheme not in SQL_SCHEMES:
         valid = ", ".join(SQL_SCHEMES + SERVER_SCHEMES)
         raise ConfigError(f"{uri} cannot be read; use {valid}, or the run directories")
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        raise ConfigError(f"no database {path}; make one with: {EXAMPLE}")
+    database = database_path(uri)
+    if database is not None and not database.exists():
+        raise ConfigError(f"no database {database}; make one with: {EXAMPLE}")
     try:
         with create_engine(uri).connect() as connection:
-            return _load(SqlStore(connection), uri, name)
+            return _load(DatabaseStore(connection), uri, name)
     except SQLAlchemyError as error:
         raise ConfigError(f"{uri} cannot be read: {str(error).splitlines()[0]}") from error
 

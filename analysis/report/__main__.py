@@ -14,7 +14,8 @@ from analysis.report.results import compute_results
 from analysis.report.search_results import SearchResults, search_results
 from efficient_rl.cli import DONE, command_line, parse_settings
 from efficient_rl.errors import ConfigError, require_known
-from efficient_rl.tracking.collector import attach, resolve_uri
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.views import attach
 
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]

@@ -86,12 +86,9 @@ def _content(tree: Any) -> Any:
         return list(map(_content, tree))
     if not isinstance(tree, dict):
         return tree
-    content = {}
-    for key, value in tree.items():
-        if key == "arguments":  # of a class are content, whatever they are called
-            content[key] = value
-        elif key not in NOT_CONTENT:
-            content[key] = _content(value)
+    content = {key: _content(value) for key, value in tree.items() if key not in NOT_CONTENT}
+    if "arguments" in tree:  # of a class are content, whatever they are called
+        content["arguments"] = tree["arguments"]
     return content
 
 

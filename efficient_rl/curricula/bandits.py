@@ -36,7 +36,6 @@ class LevelBandit(LevelMixture):
         raise NotImplementedError
 
     def probabilities(self, step: int) -> list[float]:
-        """The softmax of the values."""
         return softmax(self.values(), self.temperature)
 
     def observe(self, indices: Sequence[int], rewards: Sequence[Sequence[float]], step: int) -> None:
@@ -69,14 +68,12 @@ class SEC(LevelBandit):
         self.quality = [0.0] * len(self.levels)
 
     def values(self) -> list[float]:
-        """Q."""
         return self.quality
 
     def learn(self, level: int, advantages: list[float]) -> None:
         self.quality[level] += self.rate * (statistics.fmean(advantages) - self.quality[level])
 
     def state_dict(self) -> dict[str, Any]:
-        """What every level mixture keeps, and Q."""
         return super().state_dict() | {"quality": list(self.quality)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,7 +100,6 @@ class DUMP(LevelBandit):
         self.recent: list[deque[float]] = [deque(maxlen=self.window) for _ in self.seen]
 
     def values(self) -> list[float]:
-        """The upper confidence bounds."""
         spread = 2 * math.log(sum(self.seen) + 1)
         return [
             statistics.fmean(recent or [0.0]) + math.sqrt(spread / (seen + 1))
@@ -115,7 +111,6 @@ class DUMP(LevelBandit):
         self.seen[level] += len(advantages)
 
     def state_dict(self) -> dict[str, Any]:
-        """What every level mixture keeps, the windows, and how many completions each level had."""
         return super().state_dict() | {"recent": list(map(list, self.recent)), "seen": list(self.seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

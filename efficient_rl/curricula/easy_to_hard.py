@@ -12,7 +12,6 @@ class Classic(LevelMixture):
     """E2H's classic schedule: one level at a time, level min(floor(t K / T), K - 1)."""
 
     def probabilities(self, step: int) -> list[float]:
-        """1 for the level whose turn it is."""
         count = len(self.levels)
         chances = [0.0] * count
         chances[min(step * count // self.steps, count - 1)] = 1.0
@@ -23,7 +22,6 @@ class Balanced(LevelMixture):
     """E2H's balanced schedule: every level with probability 1 / K, however many problems it has."""
 
     def probabilities(self, step: int) -> list[float]:
-        """1 / K."""
         return [1 / len(self.levels)] * len(self.levels)
 
 
@@ -35,7 +33,6 @@ class Cosine(LevelMixture):
     """
 
     def probabilities(self, step: int) -> list[float]:
-        """Mostly easy at first, mostly hard at the end."""
         count = len(self.levels)
         total = count * (count + 1) / 2
         easy = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
@@ -69,7 +66,6 @@ class Gaussian(LevelMixture):
         require(count * self.floor <= 1, "curriculum.p_min", self.floor, bound)
 
     def probabilities(self, step: int) -> list[float]:
-        """A bell around the centre, over the floor."""
         count = len(self.levels)
         centre = min(step / self.steps, 1) ** self.mu_exponent * (count - 1)
         squares = [(level - centre) ** 2 for level in range(count)]

@@ -93,7 +93,6 @@ class Learnability(Curriculum):
         return found | {"visited": float(len(self.estimates))}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many candidates came, and the estimates of levels and visited problems."""
         return {
             "drawn": self.candidates.drawn,
             "levels": list(self.level_estimates),

@@ -81,7 +81,6 @@ class LevelMixture(Curriculum):
         return self.levels.named("probability", self.probabilities(self.step))
 
     def state_dict(self) -> dict[str, Any]:
-        """The last step, and how many problems of each level were drawn."""
         return {"step": self.step, "drawn": [order.drawn for order in self.orders]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

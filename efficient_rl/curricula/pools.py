@@ -90,7 +90,6 @@ class DifficultyPools(Curriculum):
         return {pool: size / self.size for pool, size in self.sizes().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """How many were drawn, how many of them for the first time, and the pools."""
         pools, success = _copied(self.pools), self.success.state_dict()
         return {"drawn": self.drawn, "met": self.unseen.drawn, "pools": pools, "success": success}
 

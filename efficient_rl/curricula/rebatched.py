@@ -86,7 +86,6 @@ class ADCL(Curriculum):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The batch, the success that sorted it, and what is known of the next."""
         return {
             "drawn": self.drawn,
             "batch": self.batch,

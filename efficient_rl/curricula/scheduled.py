@@ -20,7 +20,6 @@ class Uniform(Curriculum):
         return self.order.take(count)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many problems were drawn."""
         return {"drawn": self.order.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -72,7 +71,6 @@ class Windowed(Curriculum):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """How many problems were drawn, and the stretch that the last ones came from."""
         return {"drawn": self.drawn, "stretch": list(self.stretch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -62,7 +62,6 @@ class AdaRFT(Windowed):
         return {"target_difficulty": self.target, **super().beliefs()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The target, what was drawn, and the range of rewards."""
         return super().state_dict() | {"target": self.target, "success": self.success.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

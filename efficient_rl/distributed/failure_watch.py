@@ -1,4 +1,4 @@
-"""Detects that another process of a run has failed or died: heartbeats, and the first error reported.
+"""Detects that another process of a run has failed or died: heartbeats and error reports.
 
 Everything passes through the store that rank 0 serves, so rank 0's death is noticed by the broken
 connection, that of another rank by rank 0, which misses its heartbeat.
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 1.0
 SILENT_SECONDS = 120.0  # a process without a heartbeat for so long is taken for dead
-GRACE_SECONDS = 5.0  # within which a process finds out by itself that another has ended, or reads why
+GRACE_SECONDS = 5.0  # for a process to notice by itself that another has ended, or to read why
 FAILURE, READERS = "failed", "seen"  # keys of the store
 HEARTBEAT = "beat/{rank}"
 UNREPORTED = "{who} exited without reporting an error; see its exit status"
 
 
 class PeerFailed(RuntimeError):
-    """Another process of this run failed or died, and this one ends with it; `exit_code` as the other reported it."""
+    """Another process of this run failed or died; `exit_code` is the one it reported."""
 
     def __init__(self, text: str, exit_code: int | None = None) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class FailureWatch:
         self._thread: threading.Thread | None = None
 
     def start(self, on_failure: Callable[[PeerFailed], None]) -> None:
-        """Send heartbeats, and call `on_failure` when another process has failed or sends none, in a thread.
+        """In a thread, send heartbeats and call `on_failure` when another process fails or dies.
 
         A process that waits for another in a collective, perhaps on a GPU, cannot be woken;
         `on_failure` should end it.
@@ -64,13 +64,15 @@ class FailureWatch:
             self._store.compare_set(FAILURE, "", report)
             deadline = time.monotonic() + GRACE_SECONDS
             # The store ends with rank 0, so rank 0 waits until the others have read the report.
-            while self._rank == 0 and time.monotonic() < deadline and self._readers() < self._size - 1:
+            while self._rank == 0 and time.monotonic() < deadline:
+                if self._store.add(READERS, 0) >= self._size - 1:
+                    return
                 time.sleep(0.1)
         except RuntimeError:
             return  # rank 0 has gone before, and every process ends because of that
 
     def root_cause(self, error: Exception) -> Exception:
-        """The error to report: where a collective broke because another process ended, that one's."""
+        """The error to report: if a collective broke because another process ended, that one's."""
         if not _is_broken_collective(error):
             return error
         deadline = time.monotonic() + GRACE_SECONDS
@@ -104,9 +106,6 @@ class FailureWatch:
             self._failure = PeerFailed(text, report["exit_code"])
             store.add(READERS, 1)
 
-    def _readers(self) -> int:
-        return self._store.add(READERS, 0)
-
 
 class _Heartbeats:
     """When rank 0 last saw each of the others' heartbeat counters move, by its own clock."""
@@ -135,4 +134,5 @@ def _is_broken_collective(error: Exception) -> bool:
     """Whether this is what torch.distributed raises when a process at the other end is gone."""
     from torch.distributed import DistError
 
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    return gloo or isinstance(error, DistError)

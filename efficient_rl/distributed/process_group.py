@@ -1,4 +1,4 @@
-"""The processes that train one run together: their collectives between steps, and how they end together.
+"""The processes that train one run together: their collectives, and how they end together.
 
 Nothing here imports torch before `ProcessGroup.join` finds that there are several processes.
 """
@@ -12,11 +12,11 @@ from efficient_rl.distributed.failure_watch import FailureWatch, PeerFailed
 from efficient_rl.distributed.rendezvous import connect_store
 
 T = TypeVar("T")
-COLLECTIVE_SECONDS = 1800.0  # how much longer one process may take than the others between two collectives
+COLLECTIVE_SECONDS = 1800.0  # one process may take so much longer than another between two
 
 
 class ProcessGroup:
-    """The processes of one run, of which this is number `rank` of `size`; of a single one every method is trivial.
+    """The processes of one run, of which this is number `rank` of `size`.
 
     The collectives and `close` return once all processes have called them, in the same order.
     """
@@ -32,7 +32,7 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, environment: Mapping[str, str] = os.environ) -> "ProcessGroup":
-        """The group that `distributed_environment` describes, once all are there; a single process without it.
+        """The group that `distributed_environment` describes, once all are there.
 
         Raises RendezvousError where the others do not come.
         """
@@ -93,7 +93,7 @@ class ProcessGroup:
         self.all_reduce_any(False)
 
     def watch(self, on_failure: Callable[[PeerFailed], None]) -> None:
-        """Call `on_failure` in a thread when another process fails or dies; see `FailureWatch.start`."""
+        """Call `on_failure`, in a thread, when another process fails; see `FailureWatch`."""
         if self._failures is not None:
             self._failures.start(on_failure)
 
@@ -103,7 +103,7 @@ class ProcessGroup:
             self._failures.report(error, exit_code)
 
     def root_cause(self, error: Exception) -> Exception:
-        """The error to report: where a collective broke because another process ended, that one's."""
+        """The error to report: if a collective broke because another process ended, that one's."""
         return error if self._failures is None else self._failures.root_cause(error)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How the processes of one run find each other: their environment, and a store that rank 0 serves at a port of the job."""
+"""How the processes of one run find each other: environment variables, and a store of rank 0."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import require
 
 if TYPE_CHECKING:
     from torch.distributed import Store, TCPStore
@@ -19,7 +19,7 @@ JOB_VARIABLE = "EFFICIENT_RL_JOB"
 JOB_KEY = "job"
 FIRST_PORT, LAST_PORT = 20000, 59999
 PORTS_TRIED = 4
-JOIN_SECONDS = 600.0  # nodes of a job start at different times, and cold file systems take minutes to import
+JOIN_SECONDS = 600.0  # nodes start at different times, and cold file systems take minutes
 ANSWER_SECONDS = 3.0
 
 
@@ -28,7 +28,7 @@ class RendezvousError(RuntimeError):
 
 
 def master_port(job_key: str) -> int:
-    """The port at which the processes of a job meet: the same for the same key, different ones for different jobs.
+    """The port at which the processes of a job meet, by its key.
 
     Two jobs of one machine get the same one in 1 of 40,000 cases, and something else may listen
     there: `connect_store` tries the next ones too, and recognizes its own job by the key.
@@ -46,13 +46,12 @@ def distributed_environment(
     machine of rank 0; `job_key` names the start of the run (cluster job, index, attempt), so that
     another start meets elsewhere.
     """
-    for name, value, size in (("rank", rank, world_size), ("local_rank", local_rank, local_world_size)):
-        if not 0 <= value < size:
-            raise ConfigError(f"{name}={value} must lie in 0 to {size - 1}; there are {size} processes")
-    if local_world_size > world_size:
-        raise ConfigError(f"local_world_size={local_world_size} exceeds world_size={world_size}; it is a part of it")
-    if not job_key:
-        raise ConfigError("job_key='' names no job; give the cluster's job id, or the run's hash and its attempt")
+    require(0 <= rank < world_size, "rank", rank, f"must lie in 0 to {world_size - 1}")
+    local_bound = f"must lie in 0 to {local_world_size - 1}"
+    require(0 <= local_rank < local_world_size, "local_rank", local_rank, local_bound)
+    fits = local_world_size <= world_size
+    require(fits, "local_world_size", local_world_size, f"exceeds world_size={world_size}")
+    require(bool(job_key), "job_key", job_key, "names no job; give the job id, or hash and attempt")
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
@@ -64,12 +63,15 @@ def distributed_environment(
     }
 
 
-def connect_store(environment: Mapping[str, str], seconds: float = JOIN_SECONDS) -> "tuple[Store, Callable[[], Store]]":
-    """The store that all processes of the job share, served by rank 0, and a function that connects to it anew.
+def connect_store(
+    environment: Mapping[str, str],
+    seconds: float = JOIN_SECONDS,
+) -> "tuple[Store, Callable[[], Store]]":
+    """The store that the processes of the job share, served by rank 0, and how to connect to it.
 
     It listens at MASTER_PORT or, where something else listens there, at the next port that is free;
-    the others try the same ones and take the one where their own job answers. Raises RendezvousError with
-    what was tried.
+    the others try the same ones and take the one where their own job answers. Raises
+    RendezvousError with what was tried.
     """
     first, job = int(environment["MASTER_PORT"]), environment.get(JOB_VARIABLE, "")
     ports, address = range(first, first + PORTS_TRIED), environment["MASTER_ADDR"]
@@ -89,8 +91,8 @@ def _serve(ports: range) -> "TCPStore":
             with suppress(DistNetworkError):  # somebody was faster
                 return TCPStore("localhost", port, is_master=True, wait_for_workers=False)
     raise RendezvousError(
-        f"ports {ports.start} to {ports.stop - 1} of this machine are all taken; start the run again, which gives its job "
-        "other ones"
+        f"ports {ports.start} to {ports.stop - 1} of this machine are all taken; "
+        "start the run again, which gives its job other ones"
     )
 
 
@@ -103,8 +105,9 @@ def _find(address: str, ports: range, job: str, seconds: float) -> "TCPStore":
                 return store
         time.sleep(0.2)
     raise RendezvousError(
-        f"rank 0 did not answer at {address}, ports {ports.start} to {ports.stop - 1}, within {seconds:.0f} "
-        "s; its log says whether it started, and a firewall may stand between the machines"
+        f"rank 0 did not answer at {address}, ports {ports.start} to {ports.stop - 1}, "
+        f"within {seconds:.0f} s; its log says whether it started, and a firewall may stand "
+        "between the machines"
     )
 
 
@@ -117,7 +120,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 def _answering(address: str, port: int, job: str) -> "TCPStore | None":
-    """A connection to the store there, or None where nobody listens or something other than this job does."""
+    """A connection to the store there, or None where this job does not listen."""
     if not _listens(address, port):
         return None
     found: list[TCPStore] = []
@@ -128,7 +131,8 @@ def _answering(address: str, port: int, job: str) -> "TCPStore | None":
             if store.get(JOB_KEY).decode() == job:
                 found.append(store)
 
-    asking = threading.Thread(target=ask, daemon=True)  # torch waits for ever where something listens and never answers
+    # A thread, because torch waits for ever where something listens and never answers.
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(ANSWER_SECONDS)
     for store in found:
@@ -140,4 +144,5 @@ def _answering(address: str, port: int, job: str) -> "TCPStore | None":
 def _connect(address: str, port: int, seconds: float = JOIN_SECONDS) -> "TCPStore":
     from torch.distributed import TCPStore
 
-    return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
+    timeout = timedelta(seconds=seconds)
+    return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)

@@ -161,13 +161,8 @@ def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active:
         if load.sampled:
             cache, sampling = _sampling(model, load, load.sampled, tally)
         evaluating = _sampling(model, load, load.evaluated, tally)[1]
-    return {
-        "activations": activations,
-        "backward": backward,
-        "cache": cache,
-        "sampling": sampling,
-        "evaluating": evaluating,
-    }
+    names = ("activations", "backward", "cache", "sampling", "evaluating")
+    return dict(zip(names, (activations, backward, cache, sampling, evaluating), strict=True))
 
 
 def _made(run: RunConfig) -> PreTrainedModel:

@@ -11,7 +11,7 @@ BUSY_SHARE = 0.1
 
 
 def check_gpus(gpus: Sequence[Gpu], dtype: str, attention: str, cuda: str | None, has_flash: bool) -> list[Finding]:
-    """Whether data type and attention of a model run on every GPU, with the CUDA that torch was built for."""
+    """Whether a model's data type and attention run on every GPU, with torch's CUDA."""
     findings = _of_the_model(dtype, attention, bool(gpus), has_flash)
     oldest = OLDEST_CAPABILITIES.get((cuda or "").split(".")[0], (0, 0))
     for gpu in gpus:

@@ -1,4 +1,4 @@
-"""Checks what the operating system lets a run have: cores, control groups, shared memory, open files."""
+"""Checks what the operating system gives a run: cores, control groups, files, shared memory."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ LEAST_SHM_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Host:
-    """What this process may use. `quota_cores` and `limit_bytes` are those of its control group, None without a bound."""
+    """What this process may use; `quota_cores` and `limit_bytes` are its control group's, or None."""
 
     cores: int
     usable_cores: int
@@ -49,7 +49,7 @@ def this_host() -> Host:
 
 
 def check_host(host: Host, runs: int, processes: int = 1) -> list[Finding]:
-    """Whether `runs` at once, of so many `processes` each, have cores to run on, and files and shared memory enough."""
+    """Whether `runs` at once, of `processes` each, have cores, files and shared memory enough."""
     findings = []
     cores = min(host.usable_cores, host.quota_cores or host.usable_cores)
     if cores < runs * processes:

@@ -184,13 +184,8 @@ def _in_words(step: "Step", base: int) -> str:
     """The peak, and what holds a twentieth of it or more."""
     phases = {"training": step.backward, "sampling": step.sampling, "evaluation": step.evaluating}
     phase, most = max(phases.items(), key=itemgetter(1))
-    parts = {
-        "libraries": base,
-        "weights": step.parameters,
-        "optimizer": step.optimizer_state,
-        "reference": step.reference,
-        "trunk": step.trunk,
-    }
+    parts = {"libraries": base, "weights": step.parameters, "optimizer": step.optimizer_state}
+    parts |= {"reference": step.reference, "trunk": step.trunk}
     if phase == "training":
         parts["gradients"], parts["activations"] = step.gradients, step.activations
         parts["backward pass"] = most - step.gradients - step.activations

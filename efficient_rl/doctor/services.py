@@ -9,16 +9,11 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.errors import first_line
-from efficient_rl.tracking.collector import resolve_uri, store_trouble
+from efficient_rl.tracking.client import resolve_uri, store_trouble
 
 HUB = "https://huggingface.co"
 SECONDS = 10
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_model(model: ModelConfig) -> list[Finding]:
@@ -108,7 +103,7 @@ def _cached(path: str) -> bool:
         return isinstance(try_to_load_from_cache(path, name), str)
 
     try:
-        return has("config.json") and any(map(has, WEIGHTS))
+        return has("config.json") and any(has(name) or has(f"{name}.index.json") for name in WEIGHTS)
     except ValueError:  # no name that the hub could have
         return False
 

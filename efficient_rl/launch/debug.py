@@ -51,6 +51,4 @@ class DebugLauncher:
         """Drop the waiting jobs."""
         self._waiting.clear()
 
-    def leave(self) -> None:
-        """The same as `stop`."""
-        self.stop()
+    leave = stop

@@ -153,9 +153,7 @@ class LocalLauncher:
         self.kill()
         self._stopping = False
 
-    def leave(self) -> None:
-        """The same as `stop`: no job outlives this process."""
-        self.stop()
+    leave = stop  # no job outlives this process
 
     def kill(self) -> None:
         """Kill the running jobs."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import verdicts
+from efficient_rl.rewards.columns import Column, Texts, verdicts
 from efficient_rl.rewards.verify import extract_answer
 
 
@@ -14,13 +14,7 @@ class Accuracy:
     __name__ = "accuracy"
 
     def __call__(
-        self,
-        completions: list[str],
-        check: list[str],
-        gold: list[str],
-        place: list[str] | None = None,
-        prefill: list[str] | None = None,
-        **_: Any,
+        self, completions: Texts, check: Texts, gold: Texts, place: Column = None, prefill: Column = None, **_: Any
     ) -> list[float]:
         """One value a completion; `check`, `gold` (JSON) and `place` are columns of the data."""
         return [float(right) for right in verdicts(completions, check, gold, place, prefill)]

@@ -9,6 +9,8 @@ from typing import Any
 from efficient_rl.rewards.verify import DEFAULT_PLACE, is_correct
 
 ANSWER_TAG = "<answer>"
+Texts = list[str]  # one a completion
+Column = Texts | None  # of the data, where they have it
 
 
 def whole_texts(completions: Sequence[str], prefill: Sequence[str] | None) -> list[str]:

@@ -12,17 +12,7 @@ from typing import Any
 from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.judge_server import PAIR_SECONDS
 from efficient_rl.rewards.latex import depth_of, is_name, sides, split_items, unwrap
-from efficient_rl.rewards.notation import (
-    MAX_DEPTH,
-    apart,
-    compact,
-    has_words,
-    in_latex,
-    is_word,
-    judgeable,
-    plain,
-    spoken,
-)
+from efficient_rl.rewards.notation import MAX_DEPTH, apart, compact, has_words, in_latex, is_word, judgeable, plain, spoken
 from efficient_rl.rewards.numerals import answers, read_quantity
 
 MAX_ANSWER_CHARACTERS = 2000

@@ -29,23 +29,7 @@ REPLACED = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\A-Za-z])\+?(?:\\infty(?![A-Za-z])|infinity\b|inf\b|oo\b)"), r"\\infty "),
 )
-FUNCTIONS = (
-    "sqrt",
-    "pi",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "log",
-    "ln",
-    "exp",
-    "theta",
-    "arcsin",
-    "arccos",
-    "arctan",
-)
+FUNCTIONS = re.findall(r"\w+", "sqrt pi sin cos tan cot sec csc log ln exp theta arcsin arccos arctan")
 BARE = re.compile(rf"(?<![\\A-Za-z])(?:{'|'.join(FUNCTIONS)})(?![A-Za-z])")
 ROOT = re.compile(r"\\sqrt\s*(?=\()")
 LOOSE_ROOT = re.compile(r"\\sqrt\s+(\d+|[A-Za-z])")

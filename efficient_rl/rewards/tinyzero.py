@@ -4,13 +4,14 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import add, floordiv, mul, sub, truediv
 from typing import Any
 
 from efficient_rl.errors import require
 from efficient_rl.rewards.arithmetic import evaluate
-from efficient_rl.rewards.columns import whole_texts
+from efficient_rl.rewards.columns import Column, Texts, whole_texts
 from efficient_rl.rewards.verify import extract_answer
 
 MAX_CHARACTERS = 1_000
@@ -51,13 +52,7 @@ class TinyZeroCountdown:
         require(0 <= self.format_score < self.score, "reward.tinyzero_countdown.format_score", self.format_score, bound)
 
     def __call__(
-        self,
-        completions: list[str],
-        check: list[str],
-        gold: list[str],
-        prompts: list[Any] | None = None,
-        prefill: list[str] | None = None,
-        **_: Any,
+        self, completions: Texts, check: Texts, gold: Texts, prompts: Column = None, prefill: Column = None, **_: Any
     ) -> list[float | None]:
         """One value a completion, None for other checks than `countdown`; `gold` is JSON."""
         texts, value = whole_texts(completions, prefill), self._strict
@@ -156,22 +151,9 @@ def _value(node: ast.expr) -> Number:
 
 
 def _apply(operator: ast.operator, a: Any, b: Any) -> Number:
-    value: Any
-    match operator:
-        case ast.Add():
-            value = a + b
-        case ast.Sub():
-            value = a - b
-        case ast.Mult():
-            value = a * b
-        case ast.Div():
-            value = a / b
-        case ast.FloorDiv():
-            value = a // b
-        case ast.Pow():
-            value = _power(a, b)
-        case _:
-            raise ValueError("not one of + - * / // **")
+    if type(operator) not in OPERATIONS:
+        raise ValueError("not one of + - * / // **")
+    value = OPERATIONS[type(operator)](a, b)
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ValueError(f"beyond {MAX_BITS} bits")
     return value  # type: ignore[no-any-return]
@@ -181,3 +163,13 @@ def _power(a: Any, b: Any) -> Any:
     if isinstance(a, int) and isinstance(b, int) and b > 0 and a.bit_length() * b > MAX_BITS:
         raise ValueError(f"beyond {MAX_BITS} bits")
     return a**b
+
+
+OPERATIONS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: add,
+    ast.Sub: sub,
+    ast.Mult: mul,
+    ast.Div: truediv,
+    ast.FloorDiv: floordiv,
+    ast.Pow: _power,
+}

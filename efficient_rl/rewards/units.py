@@ -12,15 +12,11 @@ TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox|textnormal)\s*\{([^{}]*)\}")
 POWER = re.compile(r"\s*(?:\^\s*\{?\s*([23])\s*\}?|([²³]))$")
 DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*[CF]?")
 WORDS = re.compile(r"[A-Za-z]+(?:(?:[ -]|\s*/\s*)[A-Za-z]+(?:'s?)?){0,7}", re.ASCII)
-SHORT = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_SHORT = """
     m g s h l cm mm km nm kg mg ml cl dl ft in yd mi lb lbs oz hr hrs min sec ms rs am pm mph kph kmh w kw v hz
     kb mb gb
-    """,
-    )
-)
+"""
+SHORT = frozenset(re.findall(r"\w+", _SHORT))
 ALIASES = {
     "dollars": "dollar", "usd": "dollar", "bucks": "dollar", "percentage": PERCENT, "pct": PERCENT, "degrees": DEGREE,
     "m": "meter", "metre": "meter", "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "km": "kilometer",
@@ -29,10 +25,7 @@ ALIASES = {
     "ml": "milliliter", "h": "hour", "hr": "hour", "hrs": "hour", "min": "minute", "s": "second", "sec": "second",
     "people": "person", "children": "child", "men": "man", "women": "woman", "miles/hour": "mph", "miles per hour": "mph",
 }  # fmt: skip
-NOT_UNITS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_NOT_UNITS = """
     or and maybe perhaps possibly probably either not no nor but minus plus times over divided squared cubed
     hundred hundreds thousand thousands million millions billion billions trillion dozen dozens half halves
     third thirds fourth fourths fifth fifths tenth tenths pi to between through if unless except wrong about
@@ -41,9 +34,8 @@ NOT_UNITS = frozenset(
     eighty ninety then instead sixth sixths seventh sevenths eighth eighths ninth ninths twelfth twelfths quarter
     quarters hundredth hundredths thousandth thousandths ten tens lakh lakhs crore crores gross score scores factorial
     inverse negative
-    """,
-    )
-)
+"""
+NOT_UNITS = frozenset(re.findall(r"\w+", _NOT_UNITS))
 
 
 def unit_of(text: str, attached: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""One attempt at a run: everything that it writes, under the directory's lock and only while it is the newest."""
+"""One attempt at a run: all that it writes, under a lock and only while it is the newest."""
 
 import functools
 import json
@@ -21,6 +21,7 @@ from efficient_rl.rundir.metric_lines import METRICS_FILE, append_line, kind, re
 from efficient_rl.rundir.result import MISSING, Cause, Failure, RunResult
 
 LOCK_SECONDS = 60.0
+ATTEMPT_FILE = re.compile(r"(\d{6,})\.json")
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "MemoryError")
 
 
@@ -37,7 +38,7 @@ class AlreadyFinished(RuntimeError):
 
 
 class Attempt:
-    """Attempt `number` at the run in `folder`, from `RunDirectory.claim`; a context that releases the run.
+    """Attempt `number` at the run in `folder`; a context that releases the run.
 
     A write raises AttemptLost where a newer attempt exists: a process that was taken for dead and
     comes back cannot overwrite its successor. What takes longer to write than a lock should be held
@@ -56,7 +57,7 @@ class Attempt:
 
     @property
     def checkpoints(self) -> Path:
-        """Where this attempt writes its checkpoints; those of the attempts before it are read from theirs."""
+        """Where this attempt writes its checkpoints; every attempt has a folder of its own."""
         return self.folder / "checkpoints" / f"attempt-{self.number:06d}"
 
     @property
@@ -70,12 +71,12 @@ class Attempt:
             os.utime(attempt_path(self.folder, self.number))
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one line to the metrics, unless an earlier attempt recorded that step before it was cut off."""
+        """Add one line to the metrics, unless an earlier attempt had recorded that step."""
         with self._fenced():
             os.utime(attempt_path(self.folder, self.number))
             if (step, kind(metrics)) not in self._recorded_before:
-                row = {"step": step, "time": time.time(), "attempt": self.number, "metrics": dict(metrics)}
-                append_line(self.folder / METRICS_FILE, row)
+                row = {"step": step, "time": time.time(), "attempt": self.number}
+                append_line(self.folder / METRICS_FILE, row | {"metrics": dict(metrics)})
 
     def append_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add lines of JSON to a file that is kept for reading only."""
@@ -89,7 +90,7 @@ class Attempt:
             write_atomic(self.folder / name, text, durable=True)
 
     def seal_checkpoint(self, folder: Path) -> None:
-        """Mark a checkpoint as complete, with the digest of every file, and remove those of earlier attempts."""
+        """Mark a checkpoint as complete, with its digests; remove those of earlier attempts."""
         digests = file_digests(folder)  # before the lock: a checkpoint may be large
         with self._fenced():
             seal(folder, digests)
@@ -98,12 +99,13 @@ class Attempt:
                     shutil.rmtree(other, ignore_errors=True)
 
     def finish(self, result: RunResult) -> None:
-        """Publish model and result; the run is finished from here on, and its checkpoints are removed."""
+        """Publish model and result, which finishes the run, and remove its checkpoints."""
         with self._fenced():
             if self.model_draft.is_dir():
                 shutil.rmtree(self.folder / "model", ignore_errors=True)
                 self.model_draft.rename(self.folder / "model")
-            write_atomic(self.folder / "result.json", json.dumps(asdict(result), indent=1), durable=True)
+            text = json.dumps(asdict(result), indent=1)
+            write_atomic(self.folder / "result.json", text, durable=True)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             for left in self.folder.glob(".model.*.draft"):  # of attempts that were cut off
                 shutil.rmtree(left, ignore_errors=True)
@@ -115,7 +117,7 @@ class Attempt:
         Failure(self.number, last, str(self.folder / "log.txt"), cause).write(self.folder)
 
     def release(self) -> None:
-        """Give the run up while this process lives on (a notebook, for hours), so that it can be claimed again."""
+        """Give the run up while this process lives on (a notebook); it can be claimed again."""
         attempt_path(self.folder, self.number).write_text(json.dumps({"released": time.time()}))
 
     @functools.cached_property
@@ -126,22 +128,23 @@ class Attempt:
     def _fenced(self) -> Iterator[None]:
         with locked(self.folder):
             if newest_attempt(self.folder) != self.number:
-                raise AttemptLost(f"attempt {self.number} of run {self.folder.name} is no longer the newest")
+                name = f"attempt {self.number} of run {self.folder.name}"
+                raise AttemptLost(f"{name} is no longer the newest")
             yield
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, under which attempts are claimed and everything is written."""
+    """Hold the lock of a run directory, under which attempts are claimed and write."""
     try:
         with FileLock(folder / "attempts" / "lock", timeout=LOCK_SECONDS):
             yield
     except Timeout as error:
-        raise AlreadyActive(f"a process holds the lock of run {folder.name} and does not release it") from error
+        raise AlreadyActive(f"another process holds the lock of run {folder.name}") from error
 
 
 def attempt_path(folder: Path, number: int) -> Path:
-    """The file whose existence is the attempt, whose content is its owner and whose mtime is its heartbeat."""
+    """The file that is the attempt: its content is the owner, its mtime the last heartbeat."""
     return folder / "attempts" / f"{number:06d}.json"
 
 
@@ -151,4 +154,5 @@ def newest_attempt(folder: Path) -> int | None:
         names = os.listdir(folder / "attempts")
     except MISSING:
         return None
-    return max((int(name[:-5]) for name in names if re.fullmatch(r"\d{6,}\.json", name)), default=None)
+    matches = filter(None, map(ATTEMPT_FILE.fullmatch, names))
+    return max((int(match[1]) for match in matches), default=None)

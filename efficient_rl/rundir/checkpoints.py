@@ -23,8 +23,11 @@ def seal(folder: Path, digests: dict[str, str]) -> None:
 def newest_checkpoint(run: Path) -> Path | None:
     """The checkpoint of the highest step whose files match their seal."""
     folders = (run / "checkpoints").glob("**/checkpoint-*")
-    newest_first = sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
-    return next(filter(_is_intact, newest_first), None)
+    return next(filter(_is_intact, sorted(folders, key=_step, reverse=True)), None)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
 
 
 def _is_intact(folder: Path) -> bool:

@@ -4,7 +4,6 @@ The directory is the truth: a run is finished when its `result.json` is valid, a
 owner of the newest attempt works on it; an attempt is alive while its process is.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,12 +68,12 @@ class RunDirectory:
         return newest_attempt(self.folder)
 
     def owner(self) -> Owner | None:
-        """The process of the newest attempt; None before the first, after a release, or where it is damaged."""
+        """The process of the newest attempt; None without one, after a release, or if damaged."""
         newest = self.newest_attempt()
         return self._owner(newest) if newest else None
 
     def last_heartbeat(self) -> float | None:
-        """When the newest attempt was claimed, last logged a step or evaluated a batch, in Unix seconds."""
+        """When the newest attempt was claimed or last showed a step, in Unix seconds."""
         newest = self.newest_attempt()
         return self._heartbeat(newest) if newest else None
 
@@ -82,8 +81,13 @@ class RunDirectory:
         """The newest checkpoint whose files are what was written; damaged ones are passed over."""
         return newest_checkpoint(self.folder)
 
-    def claim(self, config: "RunConfig", redo_through_attempt: int | None = None, ended_attempts: int = 0) -> Attempt:
-        """Start the newest attempt; raises AlreadyActive while another lives, AlreadyFinished with a result.
+    def claim(
+        self,
+        config: "RunConfig",
+        redo_through_attempt: int | None = None,
+        ended_attempts: int = 0,
+    ) -> Attempt:
+        """Start an attempt; AlreadyActive while another lives, AlreadyFinished with a result.
 
         `redo_through_attempt`: what attempts up to this number left is archived and done again.
         `ended_attempts`: attempts up to this number are known to have ended, also where that cannot
@@ -95,14 +99,14 @@ class RunDirectory:
             # A requeued Slurm job may start while its first start still runs on a node that Slurm
             # has lost: the later start is the owner, whatever the earlier one's heartbeat says.
             if newest > ended_attempts and self._is_alive(newest) and not self._superseded(newest):
-                raise AlreadyActive(f"run {self.folder.name} is being worked on by attempt {newest}")
+                raise AlreadyActive(f"attempt {newest} works on run {self.folder.name}")
             redo = redo_through_attempt is not None and newest <= redo_through_attempt
             finished = self.result() is not None
             if finished and not redo:
                 raise AlreadyFinished(f"run {self.folder.name} is finished")
             number = newest + 1
             # This file fences the older attempt off, so it comes before anything of it is moved.
-            write_atomic(attempt_path(self.folder, number), json.dumps(this_process().to_json()))
+            write_atomic(attempt_path(self.folder, number), this_process().to_json())
             if redo:
                 self._archive(number)
             elif not finished and (self.folder / "result.json").exists():
@@ -127,14 +131,15 @@ class RunDirectory:
         return time.time() - (self._heartbeat(number) or 0.0) < HEARTBEAT_SECONDS
 
     def _superseded(self, number: int) -> bool:
-        """Whether the attempt belongs to an earlier start of this process's Slurm job, which Slurm has given up."""
+        """Whether the attempt is of an earlier start of this Slurm job, which Slurm gave up."""
         owner = self._owner(number)
-        return owner is not None and owner.job is not None and owner.job.is_earlier_start_of(cluster_job())
+        job = owner.job if owner else None
+        return job is not None and job.is_earlier_start_of(cluster_job())
 
     def _owner(self, number: int) -> Owner | None:
         try:
-            return Owner.parse(json.loads(attempt_path(self.folder, number).read_text()))
-        except (*MISSING, ValueError):
+            return Owner.parse(attempt_path(self.folder, number).read_text())
+        except (*MISSING, UnicodeDecodeError):
             return None
 
     def _heartbeat(self, number: int) -> float | None:

@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl: appended one a step, read once each however often a resumed attempt repeats one."""
+"""The lines of metrics.jsonl: one a step, however often resumed attempts repeat it."""
 
 import json
 import os
@@ -12,9 +12,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(folder: Path, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The complete lines from byte `start` on: `step`, `time` (Unix seconds), `metrics`; damaged ones are skipped.
+    """The complete lines from byte `start` on: `step`, `time` (Unix seconds) and `metrics`.
 
-    Of each step and kind the first line counts. Every row carries `end`, the byte after it.
+    Damaged lines are skipped; of each step and kind the first line counts. Every row carries `end`,
+    the byte after it.
     """
     seen: set[tuple[int, str]] = set()
     try:
@@ -26,7 +27,7 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[dict[str, Any]]:
         end = start
         for line in stream:
             end += len(line)
-            row = _parse(line)
+            row = _parse(line) if line.endswith(b"\n") else None
             if row is not None and (key := (row["step"], kind(row["metrics"]))) not in seen:
                 seen.add(key)
                 yield {**row, "end": end}
@@ -54,7 +55,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     match row:
-        case {"step": int(), "time": int() | float(), "metrics": dict(metrics)} if line.endswith(b"\n"):
+        case {"step": int(), "time": int() | float(), "metrics": dict(metrics)}:
             valid = all(isinstance(value, int | float) for value in metrics.values())
             return row if valid else None
     return None

@@ -1,32 +1,30 @@
 """Identifies the process that works on a run, and the Slurm job that it belongs to."""
 
+import json
 import os
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import psutil
+
+from efficient_rl.errors import check_types
 
 CLOCK_TOLERANCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """One start of a Slurm job: `id` is `123` or `123_4`, `restart` how often Slurm had requeued it."""
+    """A start of a Slurm job: `id` is `123` or `123_4`, `restart` counts the starts before it."""
 
     id: str
     restart: int
     node: str
 
-    @classmethod
-    def parse(cls, plain: Any) -> Self:
-        """The job as JSON has it; ValueError where it is none."""
-        match plain:
-            case {"id": str(job), "restart": int(restart), "node": str(node)}:
-                return cls(job, restart, node)
-        raise ValueError(f"{plain!r} is no Slurm job")
+    def __post_init__(self) -> None:
+        check_types("job", self)
 
     def is_earlier_start_of(self, other: "SlurmJob | None") -> bool:
         """Whether Slurm has given this start of the job up and started it again as the other."""
@@ -35,30 +33,30 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that claimed something: pid and creation time identify it on `host`; times in Unix seconds."""
+    """A process that claimed something; pid and creation time identify it on `host`."""
 
     host: str
     pid: int
-    created: float
-    job: SlurmJob | None
-    started: float
+    created: float = 0.0
+    job: SlurmJob | None = None
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types("owner", self)
 
     @classmethod
-    def parse(cls, plain: Any) -> Self:
-        """The owner as JSON has it; ValueError where it is none, as after a release."""
-        match plain:
-            case {"released": _}:
-                raise ValueError("released")
-            case {"host": str(host), "pid": int(pid)}:
-                created, started = plain.get("created", 0.0), plain.get("started", 0.0)
-                if isinstance(created, int | float) and isinstance(started, int | float):
-                    job = plain.get("job")
-                    return cls(host, pid, created, SlurmJob.parse(job) if job is not None else None, started)
-        raise ValueError(f"{plain!r} is no owner")
+    def parse(cls, text: str) -> Self | None:
+        """The owner that `to_json` wrote; None for anything else, such as what a release leaves."""
+        try:
+            plain = json.loads(text)
+            job = plain.pop("job", None)
+            return cls(**plain, job=None if job is None else SlurmJob(**job))
+        except (ValueError, TypeError, AttributeError):
+            return None
 
-    def to_json(self) -> dict[str, Any]:
-        """What `parse` reads."""
-        return asdict(self)
+    def to_json(self) -> str:
+        """The text that `parse` reads."""
+        return json.dumps(asdict(self))
 
     @property
     def job_id(self) -> str | None:
@@ -76,7 +74,7 @@ class Owner:
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether the process still runs on this machine: a process that reuses its pid is another one."""
+        """Whether the process still runs on this machine, and its pid is not another one's now."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < CLOCK_TOLERANCE_SECONDS
@@ -87,8 +85,8 @@ class Owner:
 
 def this_process() -> Owner:
     """This process as the owner of what it claims now."""
-    process = psutil.Process()
-    return Owner(socket.gethostname(), process.pid, process.create_time(), cluster_job(), time.time())
+    process, host = psutil.Process(), socket.gethostname()
+    return Owner(host, process.pid, process.create_time(), cluster_job(), time.time())
 
 
 def cluster_job(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:

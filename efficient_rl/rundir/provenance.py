@@ -1,4 +1,4 @@
-"""Records which code and packages made a result: commit, uncommitted changes, installed versions."""
+"""Records which code made a result: commit, uncommitted changes, installed packages."""
 
 import hashlib
 import importlib.metadata
@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 
 import efficient_rl
+from efficient_rl.files import write_atomic
 
 
 def snapshot(outputs: Path) -> str:
-    """The code version, `commit` or `commit-dirty-digest`; its diff and packages are kept in `outputs/code/<version>/`."""
+    """The code version, `commit` or `commit-dirty-digest`, whose diff `outputs/code/` keeps."""
     root = Path(efficient_rl.__file__).resolve().parents[1]
     commit = _git(root, "rev-parse", "HEAD") if (root / "pyproject.toml").is_file() else None
     diff = (_git(root, "diff", "HEAD") or "") if commit else ""
@@ -17,9 +18,8 @@ def snapshot(outputs: Path) -> str:
     if diff:
         version += f"-dirty-{hashlib.sha256(diff.encode()).hexdigest()[:8]}"
     folder = outputs / "code" / version
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "changes.diff").write_text(diff)
-    (folder / "packages.txt").write_text("\n".join(_packages()) + "\n")
+    write_atomic(folder / "changes.diff", diff)
+    write_atomic(folder / "packages.txt", "\n".join(_packages()) + "\n")
     return version
 
 
@@ -31,13 +31,17 @@ def _package_version() -> str:
 
 
 def _packages() -> list[str]:
-    found = {(d.metadata["Name"] or "").lower(): d.version for d in importlib.metadata.distributions()}
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
+    found = {}
+    for installed in importlib.metadata.distributions():
+        if name := installed.metadata["Name"]:
+            found[name.lower()] = installed.version
+    return list(map("==".join, sorted(found.items())))
 
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return subprocess.check_output(
+            ["git", "-C", str(root), *arguments], stderr=subprocess.DEVNULL, text=True, timeout=20
+        )
+    except (FileNotFoundError, subprocess.SubprocessError):
         return None
-    return done.stdout if done.returncode == 0 else None

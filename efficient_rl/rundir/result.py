@@ -9,8 +9,8 @@ from efficient_rl.errors import check_types
 from efficient_rl.files import write_atomic
 
 Cause = Literal[
-    "error", "out_of_memory", "killed", "stalled", "time_limit", "preempted", "node_failure", "cancelled",
-    "not_started",
+    "error", "out_of_memory", "killed", "stalled", "time_limit", "preempted", "node_failure",
+    "cancelled", "not_started",
 ]  # fmt: skip
 MISSING = (FileNotFoundError, NotADirectoryError)
 EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
@@ -88,12 +88,12 @@ class RunResult:
 
     @property
     def right(self) -> tuple[int, ...]:
-        """Right samples of every held-out problem after training; () where they were not recorded."""
+        """Right samples of every held-out problem after training; () if not recorded."""
         return tuple(self.evaluation.get("right", ()))
 
     @property
     def right_before(self) -> tuple[int, ...]:
-        """Right samples of every held-out problem before training; () where they were not recorded."""
+        """Right samples of every held-out problem before training; () if not recorded."""
         return tuple(self.evaluation_before.get("right", ()))
 
     @property

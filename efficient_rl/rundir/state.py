@@ -23,4 +23,4 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether the launcher that reported this state has nothing more to do for the run."""
-        return self in (RunState.FINISHED, RunState.FAILED, RunState.STOPPED, RunState.ELSEWHERE, RunState.PRUNED)
+        return self not in (RunState.WAITING, RunState.QUEUED, RunState.RUNNING)

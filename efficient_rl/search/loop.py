@@ -26,7 +26,7 @@ from efficient_rl.search.study import MakeSampler, concluded, open_trials, seede
 from efficient_rl.sweep.controller import Flight, How
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.request import Request
-from efficient_rl.tracking.collector import TrackedRun
+from efficient_rl.tracking.experiment import TrackedRun
 
 STALE_PROPOSALS = 10  # in a row without a new run: the sampler is stuck, chance takes over
 MOST_PROPOSALS = 200  # in a row without a new run, with nothing to wait for: there is no new run

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.loop import HASH, REPEAT, UNFIT, trial_label
 
@@ -78,9 +79,7 @@ def _value(index: int, trial: FrozenTrial) -> float:
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write `search.json`, whole."""
-    draft = folder / ".search.json.draft"
-    draft.write_text(json.dumps(summary, indent=1))
-    draft.replace(folder / "search.json")
+    write_atomic(folder / "search.json", json.dumps(summary, indent=1))
 
 
 def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console) -> None:

@@ -1,10 +1,10 @@
-"""What the runs of a sweep are doing, and what stopped those that are not: table, logs, cancelling, trying again.
+"""Shows how the runs of a sweep are doing; prints logs, cancels runs, retries what failed.
 
 python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep of the folder, or the one named
-python -m efficient_rl.status [SWEEP] --watch            until nothing goes on any more
-python -m efficient_rl.status [SWEEP] --logs RUN         what a run wrote; RUN is the beginning of its hash
-python -m efficient_rl.status [SWEEP] --cancel [RUN]     end the sweep, or one run; what is done is kept
-python -m efficient_rl.status [SWEEP] --retry            give the sweep's command again
+python -m efficient_rl.status [SWEEP] --watch            refresh until no run is active
+python -m efficient_rl.status [SWEEP] --logs RUN         the end of a run's logs; RUN is the beginning of its hash
+python -m efficient_rl.status [SWEEP] --cancel [RUN]     stop the sweep, or one run; finished work is kept
+python -m efficient_rl.status [SWEEP] --retry            run the sweep's command again
 python -m efficient_rl.status [SWEEP] --json
 """
 
@@ -30,7 +30,7 @@ from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
-from efficient_rl.status.snapshot import GOING_ON, Observer, Status, find_run, read_status
+from efficient_rl.status.snapshot import ACTIVE, Observer, Status, find_run, read_status
 from efficient_rl.sweep.display import STYLES, Row, run_table
 from efficient_rl.sweep.manifest import Manifest, find_manifest
 
@@ -41,18 +41,19 @@ COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "left", "where"
 
 
 def log_text(outputs: Path, key: str) -> str:
-    """The end of what a run wrote, and of what its cluster job wrote to its error stream."""
-    ledger, log = Ledger(outputs), outputs / "runs" / key / "log.txt"
-    paths = [*([log] if log.is_file() else []), *ledger.error_files(ledger.assignment(key))]
-    if not paths:
+    """The end of a run's log and of the error stream of its cluster job."""
+    ledger = Ledger(outputs)
+    logs = [outputs / "runs" / key / "log.txt", *ledger.error_files(ledger.assignment(key))]
+    lines: list[str] = []
+    for path in filter(Path.is_file, logs):
+        lines += [f"--- {path}", *path.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+    if not lines:
         raise ConfigError(f"run {key[:8]} has written nothing yet")
-    return "\n".join(
-        f"--- {path}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:]) for path in paths
-    )
+    return "\n".join(lines)
 
 
 def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
-    """Stop the commands that work on the sweep, so that nothing new starts, then what still goes on; a line for each."""
+    """Stop the sweep's commands, so that nothing new starts, then its active runs; a line for each."""
     done = []
     for watcher in read_status(outputs, manifest).watchers:
         if not watcher.here:
@@ -62,40 +63,41 @@ def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
         else:
             done.append(f"the sweep command ({watcher}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
     status = read_status(outputs, manifest)
-    return done + end_runs(outputs, status, status.rows_in(*GOING_ON))
+    return done + end_runs(outputs, status, status.rows_in(*ACTIVE))
 
 
 def cancel_run(outputs: Path, status: Status, prefix: str) -> list[str]:
-    """End one run, by the beginning of its hash; what was done, a line each."""
-    key = find_run([row.folder.name for row in status.rows], prefix)
-    (row,) = [row for row in status.rows if row.folder.name == key]
-    if row.state not in GOING_ON:
-        return [f"run {key[:8]} is {row.state}: there is nothing to end"]
+    """Stop one run, by the beginning of its hash; what was done, a line each."""
+    rows = {row.key: row for row in status.rows}
+    row = rows[find_run(list(rows), prefix)]
+    if row.state not in ACTIVE:
+        return [f"run {row.key[:8]} is {row.state}: there is nothing to end"]
     return end_runs(outputs, status, [row])
 
 
 def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
-    """End the cluster jobs of the runs by one call; ask their processes here to write a checkpoint and end."""
-    jobs = {row.folder.name: status.jobs[row.folder.name] for row in rows if row.folder.name in status.jobs}
+    """Cancel the cluster jobs of the runs by one call; ask processes of this machine to checkpoint and end."""
+    ledger, mates = Ledger(outputs), set[str]()
+    jobs = sorted({status.jobs[row.key] for row in rows if row.key in status.jobs})
     if jobs:
-        commands.cancel(sorted(set(jobs.values())))
-    done = [f"cancelled job {job}" for job in sorted(set(jobs.values()))]
-    done += [_end_process(row) for row in rows if row.folder.name not in jobs]
-    ledger = Ledger(outputs)
-    ended = {row.folder.name for row in rows}
-    shared = {other for key in jobs for other in ledger.job_mates(key)} - ended
-    return done + [
-        f"run {key[:8]} was in the same job and ends with it"
-        for key in sorted(shared)
-        if RunDirectory(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING)
-    ]
+        commands.cancel(jobs)
+    done = [f"cancelled job {job}" for job in jobs]
+    for row in rows:
+        if row.key in status.jobs:
+            mates.update(ledger.job_mates(row.key))
+        else:
+            done.append(_end_process(row))
+    for key in sorted(mates.difference(row.key for row in rows)):
+        if RunDirectory(outputs / "runs" / key).state() in (RunState.RUNNING, RunState.WAITING):
+            done.append(f"run {key[:8]} was in the same job and ends with it")
+    return done
 
 
 def _end_process(row: Row) -> str:
     owner = RunDirectory(row.folder).owner()
     if owner is None:
-        return f"{row.folder.name[:8]} {row.label} has just ended"
-    named = f"process {owner.pid} on {owner.host} ({row.folder.name[:8]} {row.label})"
+        return f"{row.key[:8]} {row.label} has just ended"
+    named = f"process {owner.pid} on {owner.host} ({row.key[:8]} {row.label})"
     if not owner.is_here:
         return f"{named} cannot be ended from here: cancel it there"
     try:
@@ -108,23 +110,26 @@ def _end_process(row: Row) -> str:
 
 
 def retry_arguments(manifest: Manifest, outputs: Path) -> list[str]:
-    """The sweep's own arguments, for this output folder; nothing finished is done again, and nobody stays to watch jobs."""
+    """The sweep's own arguments for this output folder: without `force`, and detached if a cluster runs its jobs."""
     try:
         arguments = shlex.split(manifest.command)[3:]
     except ValueError as error:
         raise ConfigError(f"damaged: the command of sweep {manifest.name} ({error}); give it by hand") from error
     kept = [text for text in arguments if not text.startswith(("force=", "output=", "launcher.detach="))]
-    here = [] if Path("outputs").resolve() == outputs else [f"output={outputs}"]
-    return kept + here + (["launcher.detach=true"] if manifest.detaches else [])
+    if Path("outputs").resolve() != outputs:
+        kept.append(f"output={outputs}")
+    if manifest.detaches:
+        kept.append("launcher.detach=true")
+    return kept
 
 
 def retry(status: Status, outputs: Path, console: Console) -> int:
-    """Give the sweep's command again, unless all of its runs are finished or going on."""
-    left = status.rows_in("failed") + ([] if any(watcher.here for watcher in status.watchers) else status.rows_in("waiting"))
-    if not left:
-        counts = status.as_json()["counts"]
-        console.print(f"nothing to try again: {', '.join(f'{count} {state}' for state, count in counts.items())}")
-        return 0
+    """Run the sweep's command again if a run failed, or waits without a command of this machine."""
+    idle = [RunState.FAILED] if status.is_watched else [RunState.FAILED, RunState.WAITING]
+    if not status.rows_in(*idle):
+        counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+        console.print(f"nothing to try again: {counts}")
+        return DONE
     from efficient_rl.sweep.__main__ import main as sweep_main
 
     return sweep_main(retry_arguments(status.manifest, outputs))
@@ -155,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(status.as_json(), indent=1))
     elif not given.watch:
         console.print(_view(status, len(status.rows)))
-    return FAILED if status.rows_in("failed") else DONE
+    return FAILED if status.rows_in(RunState.FAILED) else DONE
 
 
 def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
@@ -164,18 +169,19 @@ def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
         while True:
             status = observer.refresh()
             live.update(_view(status, max(3, console.height - 8)), refresh=True)
-            if not status.goes_on:
+            if not status.may_change:
                 return status
             time.sleep(WATCH_SECONDS)
 
 
 def _view(status: Status, room: int) -> Group:
     parts: list[Any] = [f"sweep {escape(status.manifest.name)}", run_table(status.rows, room, COLUMNS)]
-    for row in status.rows_in("failed")[:room]:
-        parts.append(Text(f"{row.folder.name[:8]} {row.failure.error if row.failure else 'failed'}", style=STYLES["failed"]))
+    for row in status.rows_in(RunState.FAILED)[:room]:
+        error = row.failure.error if row.failure else "failed"
+        parts.append(Text(f"{row.key[:8]} {error}", style=STYLES[RunState.FAILED]))
     if status.trouble:
         parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
-    if status.rows_in("failed", "waiting") and not status.goes_on:
+    if status.rows_in(RunState.FAILED, RunState.WAITING) and not status.may_change:
         parts.append("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details")
     return Group(*parts)
 
@@ -189,10 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("words", nargs="*", metavar="SWEEP", help="name of the sweep, and output=FOLDER")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="show it until nothing goes on")
+    how.add_argument("--watch", action="store_true", help="refresh until no run is active")
     how.add_argument("--logs", metavar="RUN", help="the end of a run's log")
-    how.add_argument("--cancel", metavar="RUN", nargs="?", const="", help="end the sweep, or one run")
-    how.add_argument("--retry", action="store_true", help="give the sweep's command again")
+    how.add_argument("--cancel", metavar="RUN", nargs="?", const="", help="stop the sweep, or one run")
+    how.add_argument("--retry", action="store_true", help="run the sweep's command again")
     how.add_argument("--json", action="store_true", help="one JSON object")
     return parser
 

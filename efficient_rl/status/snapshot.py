@@ -1,7 +1,7 @@
 """Reads how the runs of a sweep are doing, from their directories and by one question to Slurm."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.lock import Watcher, watchers
 from efficient_rl.sweep.manifest import Manifest
 
-GOING_ON = (RunState.RUNNING, RunState.QUEUED)
+ACTIVE = (RunState.RUNNING, RunState.QUEUED)
 LOCK_SECONDS = 1.0  # for a sweep command that is submitting
 
 
@@ -37,19 +37,33 @@ class Status:
         return [row for row in self.rows if row.state in states]
 
     @property
-    def goes_on(self) -> bool:
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        return dict(sorted(Counter(str(row.state) for row in self.rows).items()))
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a sweep command of this machine works on the sweep."""
+        return any(watcher.here for watcher in self.watchers)
+
+    @property
+    def may_change(self) -> bool:
         """Whether the next refresh may find something new."""
         finished = len(self.rows_in(RunState.FINISHED)) == len(self.rows)
         unknown = self.trouble is not None and not finished
-        return bool(self.rows_in(*GOING_ON)) or unknown or any(watcher.here for watcher in self.watchers)
+        return unknown or self.is_watched or bool(self.rows_in(*ACTIVE))
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs; docs/cluster.md says what the keys mean."""
-        counts = dict(sorted(Counter(str(row.state) for row in self.rows).items()))
-        head = {key: getattr(self.manifest, key) for key in ("name", "question", "command")}
-        tail = {"watchers": [str(watcher) for watcher in self.watchers], "scheduler_trouble": self.trouble}
-        runs = [_run_json(row, self.jobs.get(row.folder.name)) for row in self.rows]
-        return {**head, "counts": counts, **tail, "runs": runs}
+        return {
+            "name": self.manifest.name,
+            "question": self.manifest.question,
+            "command": self.manifest.command,
+            "counts": self.counts,
+            "watchers": list(map(str, self.watchers)),
+            "scheduler_trouble": self.trouble,
+            "runs": [_run_json(row, self.jobs.get(row.key)) for row in self.rows],
+        }
 
 
 class Observer:
@@ -64,19 +78,24 @@ class Observer:
 
     def refresh(self) -> Status:
         """The status now."""
-        ledger, keys = Ledger(self._outputs), [row.folder.name for row in self._rows]
-        unfinished = [key for key in keys if RunDirectory(ledger.runs / key).result() is None]
+        ledger = Ledger(self._outputs)
+        unfinished = {row.key for row in self._rows if RunDirectory(row.folder).result() is None}
         lost = _reconcile(ledger, unfinished)
-        newest = {key: _newest_job(ledger, key) for key in keys}
-        jobs = {key: job for key, job in newest.items() if job is not None}
-        states, unanswered = _job_states({jobs[key] for key in unfinished if key in jobs})
+        jobs, asked = dict[str, str](), set[str]()
+        for row in self._rows:
+            job = _newest_job(ledger, row)
+            if job is not None:
+                jobs[row.key] = job
+                if row.key in unfinished:
+                    asked.add(job)
+        states, unanswered = _job_states(asked)
         for row in self._rows:
             # Read after Slurm was asked: a job that has ended has left all that it will leave.
-            run, job = RunView.read(RunDirectory(row.folder)), newest[row.folder.name]
+            run, job = RunView.read(RunDirectory(row.folder)), jobs.get(row.key)
             if job is None:
                 _update(row, classify(run))
             else:
-                _update(row, classify(run, _job_view(ledger, row.folder.name, run, job, states.get(job))))
+                _update(row, classify(run, _job_view(ledger, row.key, run, job, states.get(job))))
         found = watchers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, lost or unanswered)
 
@@ -86,7 +105,7 @@ def read_status(outputs: Path, manifest: Manifest) -> Status:
     return Observer(outputs, manifest).refresh()
 
 
-def _reconcile(ledger: Ledger, keys: Sequence[str]) -> str | None:
+def _reconcile(ledger: Ledger, keys: Collection[str]) -> str | None:
     """Find the arrays of commands that were killed before they recorded an id; why that was not possible."""
     try:
         for key in keys:
@@ -98,63 +117,58 @@ def _reconcile(ledger: Ledger, keys: Sequence[str]) -> str | None:
     return None
 
 
-def _newest_job(ledger: Ledger, key: str) -> str | None:
+def _newest_job(ledger: Ledger, row: Row) -> str | None:
     """The job that a run was last assigned to; None where this machine has worked on it since."""
-    owner = RunDirectory(ledger.runs / key).owner()
-    if owner is not None and owner.job is None and owner.started > ledger.assigned_at(key):
+    owner = RunDirectory(row.folder).owner()
+    if owner is not None and owner.job is None and owner.started > ledger.assigned_at(row.key):
         return None
-    return ledger.job_of(key)
+    return ledger.job_of(row.key)
 
 
-def _job_states(jobs: set[str]) -> tuple[dict[str, JobState], str | None]:
+def _job_states(jobs: Collection[str]) -> tuple[dict[str, JobState], str | None]:
     """States of the jobs, with the reasons of those that wait, and why Slurm could not be asked."""
     states: dict[str, JobState] = {}
     try:
-        if jobs:
-            states = commands.job_states(jobs)
-        waiting = [job for job, state in states.items() if not state.ended and not state.running]
+        states = commands.job_states(jobs)
+        waiting = [job for job, state in states.items() if state.waits]
         reasons = commands.waiting_reasons(waiting)
+        for job in waiting:
+            states[job] = replace(states[job], reason=reasons.get(job.split("_")[0], ""))
     except SchedulerError as error:
         return states, str(error)
-    for job in waiting:
-        states[job] = replace(states[job], reason=reasons.get(job.split("_")[0], ""))
     return states, None
 
 
 def _job_view(ledger: Ledger, key: str, run: RunView, job: str, state: JobState | None) -> JobView:
     view = JobView(job, state, shared=len(ledger.job_mates(key)) > 1)
-    if state is None or not state.ended or run.state is not RunState.WAITING:
+    if state is None or not state.ended or run.state.ended:
         return view
     text, log = ledger.errors(ledger.assignment(key))
     return replace(view, error_text=text, error_log=log)
 
 
 def _update(row: Row, verdict: Verdict) -> None:
-    """Take over the verdict on a run; an observer is nobody's job, so elsewhere is running."""
-    finished_before = row.state is RunState.FINISHED
-    row.state = RunState.RUNNING if verdict.state is RunState.ELSEWHERE else verdict.state
-    row.note, row.failure = verdict.note, verdict.failure
-    if not (finished_before and row.state is RunState.FINISHED):
+    """Take over the verdict on a run, and what it has logged since."""
+    if not (row.state is verdict.state is RunState.FINISHED):
         row.refresh()
+    row.state, row.note, row.failure = verdict.state, verdict.note, verdict.failure
+    if row.state is RunState.ELSEWHERE:  # than its job: to an observer it just runs
+        row.state = RunState.RUNNING
 
 
 def _run_json(row: Row, job: str | None) -> dict[str, Any]:
-    owner = RunDirectory(row.folder).owner()
+    owner, failure = RunDirectory(row.folder).owner(), row.failure
+    shown = ("note", "step", "max_steps", "reward", "accuracy_before", "accuracy")
     return {
-        "hash": row.folder.name,
+        "hash": row.key,
         "what": row.label,
         "state": row.state,
         "job": job,
-        "node": owner.node if owner else None,
-        "note": row.note,
-        "step": row.step,
-        "max_steps": row.max_steps,
-        "reward": row.reward,
-        "accuracy_before": row.accuracy_before,
-        "accuracy": row.accuracy,
+        "node": owner and owner.node,
+        **{name: getattr(row, name) for name in shown},
         "seconds_left": row.seconds_left(),
-        "cause": row.failure.cause if row.failure else None,
-        "error": row.failure.error if row.failure else None,
+        "cause": failure and failure.cause,
+        "error": failure and failure.error,
         "log": row.log,
     }
 
@@ -162,7 +176,10 @@ def _run_json(row: Row, job: str | None) -> dict[str, Any]:
 def find_run(keys: Sequence[str], prefix: str) -> str:
     """The one run whose hash begins so; ConfigError lists those that it could be."""
     found = [key for key in keys if key.startswith(prefix)]
-    if len(found) != 1:
-        listed = ", ".join(key[:8] for key in (found or keys)[:10]) + (", ..." if len(found or keys) > 10 else "")
-        raise ConfigError(f"{prefix!r} begins the hash of {len(found)} runs of this sweep, not of one; choose of {listed}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    listed = [key[:8] for key in (found or keys)[:11]]
+    if len(listed) > 10:
+        listed[10] = "..."
+    text = f"{prefix!r} begins the hash of {len(found)} runs of this sweep, not of one"
+    raise ConfigError(f"{text}; choose of {', '.join(listed)}")

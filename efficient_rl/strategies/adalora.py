@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.errors import require, require_above_zero, require_share, require_whole
-from efficient_rl.strategies.adapter_targets import stores_transposed
 from efficient_rl.strategies.adapters import ADAPTER, LowRank
 from efficient_rl.strategies.protocol import Schedule
 
@@ -68,12 +67,10 @@ class AdaLora(LowRank):
             beta2=self.beta2,
             orth_reg_weight=self.orthogonality,
             total_step=1,  # until `schedule` knows better
-            fan_in_fan_out=stores_transposed(targets),
             **shared,
         )
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BudgetSchedule":
-        """Falling ranks over so many steps."""
         return BudgetSchedule(model, steps, int(self.warmup * steps), int(self.final * steps))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from efficient_rl.errors import require, require_above_zero, require_share, require_whole
-from efficient_rl.strategies.adapter_targets import name_matches, stores_transposed
+from efficient_rl.strategies.adapter_targets import name_matches
 from efficient_rl.strategies.adapters import Adapters, LowRank
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Vera(RandomProjection):
             d_initial=self.d_initial,
             vera_dropout=self.dropout,
             projection_prng_key=self.projection_seed,
-            fan_in_fan_out=stores_transposed(targets),
             **shared,
         )
 
@@ -79,7 +78,6 @@ class RandLora(RandomProjection):
             randlora_alpha=self.alpha,
             randlora_dropout=self.dropout,
             projection_prng_key=self.projection_seed,
-            fan_in_fan_out=stores_transposed(targets),
             **shared,
         )
 
@@ -113,7 +111,6 @@ class TinyLora(RandomProjection):
             weight_tying=self.weight_tying,
             tinylora_dropout=self.dropout,
             projection_seed=self.projection_seed,
-            fan_in_fan_out=stores_transposed(targets),
             **shared,
         )
 
@@ -175,7 +172,7 @@ class IA3(Adapters):
         from peft import IA3Config
 
         scaled_inputs = [name for name in targets if name_matches(self.feedforward_modules, name)]
-        return IA3Config(feedforward_modules=scaled_inputs, fan_in_fan_out=stores_transposed(targets), **shared)
+        return IA3Config(feedforward_modules=scaled_inputs, **shared)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,11 +69,6 @@ def is_conv1d(module: "nn.Module") -> bool:
     return isinstance(module, Conv1D)
 
 
-def stores_transposed(targets: "Mapping[str, nn.Module]") -> bool:
-    """Whether the modules store (inputs, outputs) as Conv1D does, which PEFT wants to be told."""
-    return any(map(is_conv1d, targets.values()))
-
-
 def adapter_layers(model: "nn.Module") -> "list[tuple[str, Any]]":
     """The modules that PEFT has put in place of the adapted ones, with their names in the model."""
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from efficient_rl.errors import require, require_above_zero, require_share, require_whole
-from efficient_rl.strategies.adapter_targets import (
-    adapter_layers,
-    check_rank_fits,
-    find_targets,
-    is_conv1d,
-    name_matches,
-    stores_transposed,
-)
+from efficient_rl.strategies.adapter_targets import adapter_layers, check_rank_fits, find_targets, is_conv1d, name_matches
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.strategies.selection import Layers, check_layers, resolve_layers
 
@@ -63,7 +56,6 @@ class Adapters(Strategy):
         """PEFT's configuration for the chosen modules, which `shared` names already."""
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model around the frozen one, in which only the adapters train."""
         from peft import get_peft_model
 
         targets = find_targets(model, self.target_modules, self.layers)
@@ -73,7 +65,9 @@ class Adapters(Strategy):
                 f"{type(self).__name__} has no form for Conv1D modules such as {conv1d[0]} in PEFT; "
                 "use strategy=lora, or a model whose blocks are built of nn.Linear"
             )
-        shared = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
+        shared: dict[str, Any] = {"target_modules": list(targets), "task_type": "CAUSAL_LM"}
+        if self.adapts_conv1d:
+            shared["fan_in_fan_out"] = bool(conv1d)
         return get_peft_model(model, self.config(targets, **shared))
 
 
@@ -104,14 +98,7 @@ class Lora(LowRank):
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         from peft import LoraConfig
 
-        return LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            fan_in_fan_out=stores_transposed(targets),
-            **shared,
-            **self.variant,
-        )
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, **shared, **self.variant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +134,6 @@ class Pissa(Lora):
     variant = {"init_lora_weights": "pissa"}  # noqa: RUF012
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model whose layers also keep the adapters that they start from."""
         targets = find_targets(model, self.target_modules, self.layers)
         check_rank_fits(self.rank, targets)
         head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -182,7 +168,6 @@ class LoraFA(Lora):
     """
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the B matrices train."""
         adapted = super().apply(model)
         for _, layer in adapter_layers(adapted):
             freeze_weights(layer, "lora_A")
@@ -197,13 +182,7 @@ class LoraFA(Lora):
             down = layer.lora_A[ADAPTER].weight.detach()
             gram = down @ down.T + 1e-8 * torch.eye(len(down), device=down.device, dtype=down.dtype)
             factors[layer.lora_B[ADAPTER].weight] = torch.linalg.pinv(gram) / layer.scaling[ADAPTER] ** 2
-        optimizer = torch.optim.AdamW(
-            list(factors),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = torch.optim.AdamW(list(factors), **settings.arguments())
 
         def correct(*_: Any) -> None:
             for up, factor in factors.items():

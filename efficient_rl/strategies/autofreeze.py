@@ -43,13 +43,11 @@ class AutoFreeze(Strategy):
         require(flag, "strategy.freeze_tied", self.freeze_tied, "must be true or false")
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "autofreeze")
         find_blocks(model)
         return model.requires_grad_(True)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "AutoFreezeSchedule":
-        """The growing prefix; an interval is at least one step."""
         interval = max(1, steps // self.intervals)
         return AutoFreezeSchedule(model, self.percentile, interval, self.freeze_tied)
 
@@ -106,7 +104,6 @@ class AutoFreezeSchedule(Switching):
         self.norms, self.sums = norms, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The prefix, the norms of the last interval and the sums of the present one."""
         kept = {"start": self.start, "norms": list(self.norms), "sums": self.on_devices(self.sums)}
         return super().state_dict() | kept
 

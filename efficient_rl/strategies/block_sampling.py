@@ -38,13 +38,11 @@ class Lisa(Strategy):
         require(self.active_layers <= blocks, "strategy.active_layers", self.active_layers, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "lisa")
         self.check_blocks(len(find_blocks(model)))
         return model.requires_grad_(True)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "LisaSchedule":
-        """The draws, which follow from seed and step alone."""
         return LisaSchedule(model, self.active_layers, self.interval, seed)
 
 
@@ -83,12 +81,10 @@ class BAdam(Strategy):
         require_one_of("strategy.order", self.order, ORDERS)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with all blocks trainable."""
         refuse_adapters(model, "badam")
         return train_only(model, find_blocks(model), ())
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BAdamSchedule":
-        """The order of the blocks, which follows from seed and step alone."""
         return BAdamSchedule(model, self.interval, self.order, seed)
 
 

@@ -46,7 +46,6 @@ class AutoSNR(Measuring):
             )
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "SNRSchedule":
-        """Which tensors train."""
         kind = SampleSNRSchedule if self.variance == "samples" else RowSNRSchedule
         return kind(model, self.interval, self.batches, self.threshold, self.epsilon)
 

@@ -23,7 +23,6 @@ class AutoRGN(Measuring):
     """
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "RGNSchedule":
-        """The factors on the learning rate."""
         return RGNSchedule(model, self.interval, self.batches)
 
 

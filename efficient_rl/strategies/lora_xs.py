@@ -30,7 +30,6 @@ class LoraXS(Lora):
         require(self.init_std >= 0, "strategy.init_std", self.init_std, "must not be negative")
 
     def apply(self, model: "PreTrainedModel") -> "PeftModel":
-        """A PEFT model of which only the matrices R train."""
         import torch
 
         check_rank_fits(self.rank, find_targets(model, self.target_modules, self.layers))
@@ -46,9 +45,8 @@ class LoraXS(Lora):
 
     def save(self, model: "PreTrainedModel", folder: Path) -> None:
         """Write plain LoRA with A = R V^T."""
-        pairs = {}
-        for name, layer in adapter_layers(model):
-            pairs[name] = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        layers = dict(adapter_layers(model))
+        pairs = {name: (each.lora_A[ADAPTER].weight, each.lora_B[ADAPTER].weight) for name, each in layers.items()}
         save_as_lora(model, folder, pairs)
 
 

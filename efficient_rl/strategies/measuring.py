@@ -27,7 +27,6 @@ class Measuring(Strategy):
         require(enough, "strategy.interval", self.interval, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "auto_rgn or auto_snr")
         return model.requires_grad_(True)
 
@@ -76,7 +75,6 @@ class MeasuringSchedule(Switching):
         self.measured = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the measurement is."""
         return super().state_dict() | {"decided": self.decided, "measured": self.measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

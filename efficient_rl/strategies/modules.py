@@ -8,14 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from efficient_rl.errors import require
-from efficient_rl.strategies.blocks import (
-    check_names,
-    find_blocks,
-    let_train,
-    matching,
-    part_names,
-    train_only,
-)
+from efficient_rl.strategies.blocks import check_names, find_blocks, let_train, matching, part_names, train_only
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:

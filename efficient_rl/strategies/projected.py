@@ -106,14 +106,7 @@ class Apollo(_Projected):
 
 
 def _make(kind: Any, groups: list[dict[str, Any]], settings: AdamSettings, **extra: Any) -> "Optimizer":
-    optimizer: Optimizer = kind(
-        groups,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        **extra,
-    )
+    optimizer: Optimizer = kind(groups, **settings.arguments(), **extra)
     optimizer.register_load_state_dict_post_hook(_bring_projections_home)
     return optimizer
 

@@ -19,6 +19,11 @@ class AdamSettings:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
 
+    def arguments(self) -> dict[str, Any]:
+        """The same under the names of torch's optimizers."""
+        values = (self.learning_rate, self.betas, self.epsilon, self.weight_decay)
+        return dict(zip(("lr", "betas", "eps", "weight_decay"), values, strict=True))
+
 
 class Schedule(Protocol):
     """The changing part of a dynamic strategy: which parameters each step updates.

@@ -37,12 +37,10 @@ class SlimFit(Strategy):
         require(inside, "strategy.freezing_rate", self.freezing_rate, bound)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with everything trainable."""
         refuse_adapters(model, "slimfit")
         return model.requires_grad_(True)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "SlimFitSchedule":
-        """The choice of every step."""
         return SlimFitSchedule(model, self.freezing_rate, seed)
 
 
@@ -73,7 +71,6 @@ class SlimFitSchedule(Switching):
             self.distances |= zip(before, relative_distances(list(before.values()), now), strict=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last distance of every tensor."""
         return super().state_dict() | {"distances": dict(self.distances)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -35,7 +35,6 @@ class Spectrum(Strategy):
         )
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the chosen matrices and their biases trainable."""
         kinds: dict[str, list[nn.Module]] = {}
         for block in find_blocks(model):
             for name, module in block.named_modules():

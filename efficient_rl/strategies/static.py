@@ -21,7 +21,6 @@ class Full(Strategy):
     """Every parameter trains."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with every parameter trainable."""
         return model.requires_grad_(True)
 
 
@@ -45,7 +44,6 @@ class FirstK(_Consecutive):
     """The first k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the first k blocks trainable."""
         blocks = find_blocks(model)
         self.check_blocks(len(blocks))
         return train_only(model, blocks[: self.k], self.also_train)
@@ -56,7 +54,6 @@ class LastK(_Consecutive):
     """The last k blocks train; embeddings, norm and head only if in `also_train`."""
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the last k blocks trainable."""
         blocks = find_blocks(model)
         self.check_blocks(len(blocks))
         return train_only(model, blocks[-self.k :], self.also_train)
@@ -83,7 +80,6 @@ class Layers(Strategy):
         resolve_layers(self.layers, blocks)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the named blocks trainable."""
         blocks = find_blocks(model)
         return train_only(model, [blocks[i] for i in resolve_layers(self.layers, len(blocks))], self.also_train)
 
@@ -122,7 +118,6 @@ class Block(Strategy):
         self._range(blocks)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The same model with the group of blocks trainable."""
         blocks = find_blocks(model)
         return train_only(model, [blocks[i] for i in self._range(len(blocks))], self.also_train)
 

@@ -52,7 +52,6 @@ class Switching(Schedule):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The active parameters."""
         return {"active": sorted(self._active)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -48,6 +48,11 @@ class Row:
     _offset: int = 0
 
     @property
+    def key(self) -> str:
+        """The hash of the run."""
+        return self.folder.name
+
+    @property
     def log(self) -> str:
         """Where to read on: what the failure names, else the run's own log."""
         return self.failure.log if self.failure else str(self.folder / "log.txt")

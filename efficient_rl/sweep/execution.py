@@ -1,10 +1,7 @@
 """Carries a plan out: launches what is pending, watches it, collects it into the tracking store, reports what failed."""
 
-import logging
 import shlex
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,11 +16,11 @@ from efficient_rl.sweep.display import Row, failure_table
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
-from efficient_rl.tracking.collector import Collector, TrackedRun, resolve_uri, sync_until
+from efficient_rl.tracking.client import resolve_uri
+from efficient_rl.tracking.collector import Collector
+from efficient_rl.tracking.experiment import TrackedRun
+from efficient_rl.tracking.sync import synced
 
-logger = logging.getLogger(__name__)
-SYNC_SECONDS = 5.0
-LAST_SYNC_SECONDS = 20.0
 EXIT_FAILED, EXIT_STOPPED = 1, 130
 
 
@@ -68,10 +65,16 @@ def collected(
     """Call `watch` while the tracking store gets the news of `tracked`, which may grow; say the outcome; the exit status."""
     uri = resolve_uri(request.settings["tracking"]["uri"])
     collector = Collector(uri, request.name, request.command, request.outputs) if uri else None
-    with _background_sync(collector, tracked):
+    with synced(collector, tracked) as last:
         how = watch()
-    failed = [row for row in flight.rows.values() if row.state == "failed"]
-    _last_sync(collector, tracked, console, complete=None if how == "left" else how == "ended" and not failed)
+        failed = [row for row in flight.rows.values() if row.state == "failed"]
+        last.complete = None if how == "left" else how == "ended" and not failed
+    if last.error is not None:
+        console.print(
+            f"[yellow]tracking store {escape(str(uri))} did not take everything ({escape(last.error)}); "
+            "nothing is lost, the same command sends the rest[/]",
+            soft_wrap=True,
+        )
     _say_outcome(request, flight.rows, failed, how, uri, console)
     return EXIT_STOPPED if how == "stopped" else EXIT_FAILED if failed else 0
 
@@ -79,42 +82,6 @@ def collected(
 def _request_order(request: Request) -> Callable[[RunConfig], int]:
     order = {run.config_hash: index for index, run in reversed(list(enumerate(request.runs)))}
     return lambda run: order[run.config_hash]
-
-
-@contextmanager
-def _background_sync(collector: Collector | None, tracked: Sequence[TrackedRun]) -> Iterator[None]:
-    """Send news to the store every few seconds from a thread; its errors wait for the last attempt."""
-    if collector is None:
-        yield
-        return
-    ended = threading.Event()
-
-    def send() -> None:
-        while not ended.wait(SYNC_SECONDS):
-            error = sync_until(collector, tracked, seconds=0)
-            if error:
-                logger.debug("tracking: %s", error)
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=60)
-
-
-def _last_sync(collector: Collector | None, tracked: Sequence[TrackedRun], console: Console, complete: bool | None) -> None:
-    """Send what is left and end the parent run, even if the background had sent everything before; None leaves it open."""
-    if collector is None:
-        return
-    error = sync_until(collector, tracked, LAST_SYNC_SECONDS, complete)
-    if error is not None:
-        console.print(
-            f"[yellow]tracking store {escape(collector.uri)} did not take everything ({escape(error)}); "
-            "nothing is lost, the same command sends the rest[/]",
-            soft_wrap=True,
-        )
 
 
 def _say_outcome(

@@ -1,6 +1,5 @@
 """Notes which sweep commands are at work on a sweep, so that another command can name them, or stop them."""
 
-import json
 import os
 import signal
 import time
@@ -42,7 +41,7 @@ def watching(folder: Path) -> Iterator[None]:
     me = this_process()
     path = folder / "watchers" / f"{me.host}-{me.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(me.to_json()))
+    path.write_text(me.to_json())
     try:
         yield
     finally:
@@ -54,8 +53,10 @@ def watchers(folder: Path) -> tuple[Watcher, ...]:
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:
-            owner = Owner.parse(json.loads(path.read_text()))
-        except (OSError, ValueError):  # just being written or removed
+            owner = Owner.parse(path.read_text())
+        except (OSError, UnicodeDecodeError):  # just being removed
+            continue
+        if owner is None:  # just being written
             continue
         if owner.is_here and not owner.is_alive():
             path.unlink(missing_ok=True)

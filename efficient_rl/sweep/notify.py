@@ -84,4 +84,4 @@ def notify(target: str, message: Mapping[str, Any]) -> None:
         else:
             subprocess.run(target, shell=True, input=text, timeout=NOTIFY_SECONDS, check=True, capture_output=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, subprocess.SubprocessError) as error:
-        logger.warning("watch.notify could not be told of %s: %s", message["event"], error)
+        logger.warning("watch.notify failed for %s: %s", message["event"], error)

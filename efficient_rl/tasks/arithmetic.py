@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from operator import add, mul, sub
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges, subset
 
 OPERATIONS = {"+": add, "-": sub, "*": mul}
 WORDS = {"+": "plus", "-": "minus", "*": "times"}
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """`a operator b`, difficulty = digits of the longer number; operators are "+", "-", "*"."""
+class Arithmetic(Generated):
+    """`a operator b`, difficulty = digits of the longer number; a+b and b+a are one."""
 
     digits: Sequence[int] = (1, 2)
     operators: Sequence[str] = ("+", "-", "*")
@@ -21,10 +21,6 @@ class Arithmetic:
     def __post_init__(self) -> None:
         object.__setattr__(self, "digits", ranges("digits", self.digits, 1, 9))
         object.__setattr__(self, "operators", subset("operators", self.operators, WORDS))
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; a+b and b+a are the same problem."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         digits = self.digits[below(random, len(self.digits))]

@@ -6,14 +6,14 @@ from operator import add, mul, sub
 from random import Random
 
 from efficient_rl.errors import require
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges, subset
 
 OPERATIONS = {"+": add, "-": sub, "*": mul}
 WORDS = {"+": "add {}", "-": "subtract {}", "*": "multiply by {}"}
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Generated):
     """A number and k operations on it, one after the other; difficulty = k.
 
     `operations` lists the lengths k to draw from, evenly. Numbers lie in 1..`max_number`, factors
@@ -32,10 +32,6 @@ class Chain:
         for key in ("max_number", "max_factor"):
             value = getattr(self, key)
             require(value >= 2, f"task.{key}", value, "must be at least 2")
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         length = self.operations[below(random, len(self.operations))]

@@ -6,7 +6,7 @@ from operator import add, floordiv, mul, sub
 from random import Random
 
 from efficient_rl.errors import require
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges
 
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv}
@@ -14,12 +14,12 @@ Move = tuple[int, int, str, int]  # places of left and right among the terms tha
 
 
 @dataclass(frozen=True)
-class Countdown:
+class Countdown(Generated):
     """The game of TinyZero (https://github.com/Jiayi-Pan/TinyZero), difficulty = how many numbers.
 
     `operands` lists the difficulties to draw from, evenly; numbers lie in 1..`max_number`, targets
     in 1..`max_target`. All steps of the solution that a problem is built from stay in the positive
-    integers.
+    integers. The numbers' order makes no other problem.
     """
 
     operands: Sequence[int] = (3,)
@@ -30,10 +30,6 @@ class Countdown:
         object.__setattr__(self, "operands", ranges("operands", self.operands, 2, 6))
         require(self.max_number >= 2, "task.max_number", self.max_number, "must be at least 2")
         require(self.max_target >= 2, "task.max_target", self.max_target, "must be at least 2")
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the numbers' order makes no other problem."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         operands = self.operands[below(random, len(self.operands))]

@@ -14,6 +14,7 @@ from efficient_rl.tasks.problem import Problem, Split, shuffled, split_of
 from efficient_rl.tasks.rows import Location
 
 logger = logging.getLogger(__name__)
+COLUMNS = ("question", "answer", "options", "solution", "source")
 Columns = str | Sequence[str] | None
 
 
@@ -66,16 +67,13 @@ class Table:
             raise ValueError("task.dataset and task.path are both missing; give a data set on the hub or a local file")
         location = Location(self.dataset, _names(self.config), self.split, self.path, self.revision, self.files)
         where = self.where or {}
+        columns = {name: _names(getattr(self, name)) for name in COLUMNS}
         layout = Layout(
-            question=_names(self.question),
-            answer=_names(self.answer),
+            **columns,
             answer_pattern=self.answer_pattern,
             boxed=self.boxed,
             check=self.check,
-            options=_names(self.options),
-            solution=_names(self.solution),
             difficulty=_difficulty(self.difficulty),
-            source=_names(self.source),
             label=self.label,
             where=tuple(zip(where, map(_allowed, where.values()), strict=True)),
         )

@@ -1,6 +1,6 @@
 """Greatest common divisors and least common multiples."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,14 +8,15 @@ from math import gcd, lcm
 from random import Random
 
 from efficient_rl.errors import require
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges
 
 
 @dataclass(frozen=True)
-class _OfNumbers(ABC):
+class _OfNumbers(Generated):
     """Different numbers that share a random factor; difficulty = the bound that they lie below.
 
-    `sizes` lists the bounds to draw from, evenly; `numbers` says how many numbers a problem has.
+    `sizes` lists the bounds to draw from, evenly; `numbers` says how many numbers a problem has,
+    whose order makes no other problem.
     """
 
     sizes: Sequence[int] = (20, 100, 500)
@@ -24,10 +25,6 @@ class _OfNumbers(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", ranges("sizes", self.sizes, 12, 1_000_000))
         require(2 <= self.numbers <= 6, "task.numbers", self.numbers, "must lie in 2 to 6")
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; the numbers' order makes no other problem."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         size = self.sizes[below(random, len(self.sizes))]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges
 
 
 @dataclass(frozen=True)
-class Equations:
+class Equations(Generated):
     """`a*x+b=c` for x; difficulty = the bound of a, b and x, which may all be negative.
 
     `sizes` lists the bounds to draw from, evenly.
@@ -18,10 +18,6 @@ class Equations:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", ranges("sizes", self.sizes, 2, 10_000))
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         size = self.sizes[below(random, len(self.sizes))]

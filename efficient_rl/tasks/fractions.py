@@ -6,18 +6,18 @@ from fractions import Fraction
 from operator import add, mul, sub, truediv
 from random import Random
 
-from efficient_rl.tasks.problem import Problem, Split, below, distinct, ranges, subset
+from efficient_rl.tasks.problem import Generated, Problem, below, ranges, subset
 
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": truediv}
 WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
 
 @dataclass(frozen=True)
-class Fractions:
+class Fractions(Generated):
     """Two fractions and an operator; difficulty = the largest denominator that was allowed.
 
     `denominators` lists these bounds, drawn evenly. The answer is in lowest terms, a whole number
-    where it is one.
+    where it is one. a+b and b+a are one problem, and so are products.
     """
 
     denominators: Sequence[int] = (5, 10, 20)
@@ -26,10 +26,6 @@ class Fractions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "denominators", ranges("denominators", self.denominators, 2, 10_000))
         object.__setattr__(self, "operators", subset("operators", self.operators, OPERATIONS))
-
-    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
-        """`count` distinct problems of one split; a+b and b+a are one problem, as are products."""
-        return distinct(self._draw, split, count, seed)
 
     def _draw(self, random: Random) -> Problem:
         bound = self.denominators[below(random, len(self.denominators))]

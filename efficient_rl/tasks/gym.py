@@ -18,14 +18,14 @@ class Generator:
     """One generator of the library: its configuration, and content and difficulty of an item.
 
     `fixed` is the part of the configuration that is not to be changed. `content` identifies a
-    problem whatever the order of its numbers and its wording; `symbols` is "" where the embedded
-    model's characters cannot write it.
+    problem whatever the order of its numbers and its wording; `in_symbols`: the embedded model's
+    characters can write the content.
     """
 
     config: Mapping[str, Any]
     content: Callable[[Metadata], str]
     difficulty: Callable[[Metadata], float]
-    symbols: Callable[[Metadata], str] = lambda metadata: ""
+    in_symbols: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,26 +52,21 @@ GENERATORS: Mapping[str, Generator] = {
         {**TERMS, "allow_parentheses": True, "allow_negation": False},
         _expression,
         _terms,
-        lambda metadata: f"{_expression(metadata)}:",
+        True,
         {"operators": ["+", "-", "*"], "format_style": "simple", "whitespace": "single"},  # its quotients are rounded down
     ),
     "decimal_chain_sum": Generator(
-        {**TERMS, "min_decimal_places": 1, "max_decimal_places": 2, "allow_negation": False},
-        _expression,
-        _terms,
-        lambda metadata: f"{_expression(metadata)}:",
+        {**TERMS, "min_decimal_places": 1, "max_decimal_places": 2, "allow_negation": False}, _expression, _terms, True
     ),
     "fraction_simplification": Generator(
         {"min_value": 1, "max_value": 100, "min_factor": 2, "max_factor": 20},
         lambda metadata: f"{metadata['numerator']}/{metadata['denominator']}",
         _digits("numerator", "denominator"),
-        lambda metadata: f"{metadata['numerator']}/{metadata['denominator']}:",
+        True,
         {"styles": ["plain"]},
     ),
     "count_primes": Generator(
-        {"min_n": 1, "max_n": 200},
-        lambda metadata: f"{metadata['start']}..{metadata['end']}",
-        _digits("start", "end"),
+        {"min_n": 1, "max_n": 200}, lambda metadata: f"{metadata['start']}..{metadata['end']}", _digits("start", "end")
     ),
     "count_bits": Generator({"min_n": 1, "max_n": 10_000}, lambda metadata: str(metadata["number"]), _digits("number")),
     "leg_counting": Generator(
@@ -124,6 +119,7 @@ class ReasoningGym:
 
     def _problem(self, generator: Generator, item: Mapping[str, Any]) -> Problem:
         metadata, question = item["metadata"], str(item["question"]).strip()
+        content = generator.content(metadata)
         answer = plain_number(str(item["answer"]))
         if answer is None:
             raise ValueError(
@@ -134,11 +130,11 @@ class ReasoningGym:
             gold["lowest"] = True
         return Problem(
             question=question,
-            symbols=generator.symbols(metadata) or question,
+            symbols=f"{content}:" if generator.in_symbols else question,
             check="number",
             gold=gold,
             difficulty=generator.difficulty(metadata),
             source=self.generator,
-            key=f"{self.generator} {generator.content(metadata)}",
+            key=f"{self.generator} {content}",
             solution=answer,
         )

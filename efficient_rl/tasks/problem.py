@@ -1,7 +1,8 @@
 """What a problem is, and which side of the train / held-out line it lies on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
@@ -47,16 +48,22 @@ class Task(Protocol):
     def problems(self, split: Split, count: int, seed: int) -> list[Problem]: ...
 
 
+class Generated(ABC):
+    """A task that draws its problems at random, without end."""
+
+    @abstractmethod
+    def _draw(self, random: Random) -> Problem: ...
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Problem]:
+        """`count` problems of one split with different keys; ValueError where there are fewer."""
+        random = Random(seed)
+        return first_distinct((self._draw(random) for _ in range(attempts(count))), split, count)
+
+
 def split_of(key: str) -> Split:
     """The side of the split that the content `key` lies on: by hash, a tenth is held out."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return "held_out" if int.from_bytes(digest, "big") % 1000 < HELD_OUT_PER_MILLE else "train"
-
-
-def distinct(draw: Callable[[Random], Problem], split: Split, count: int, seed: int) -> list[Problem]:
-    """Draw `count` problems with different keys of one split, or say how few there seem to be."""
-    random = Random(seed)
-    return first_distinct((draw(random) for _ in range(attempts(count))), split, count)
 
 
 def attempts(count: int) -> int:

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import ClassVar
 
 from efficient_rl.launch.slurm.commands import job_states
 from efficient_rl.rundir.directory import RunDirectory
-from tests.conftest import command, environment
+from tests.conftest import command, environment, wait_until
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
 PORTS = 15
@@ -68,14 +67,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
 
 
 def why_not() -> str | None:

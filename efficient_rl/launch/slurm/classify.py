@@ -34,6 +34,11 @@ class RunView:
         newest, log = directory.newest_attempt() or 0, str(directory.folder / "log.txt")
         return cls(state, directory.owner(), failure, newest, quiet, log)
 
+    @property
+    def where(self) -> str:
+        """The node of the newest attempt, "" where none is known."""
+        return self.owner.node if self.owner else ""
+
     def is_in(self, job: str | None) -> bool:
         """Whether the newest attempt belongs to that Slurm job."""
         return self.owner is not None and self.owner.job_id == job
@@ -68,11 +73,10 @@ def classify(run: RunView, job: JobView | None = None) -> Verdict:
     """The state of a run, where it is or why it waits, and why it failed; `job`: the one it was last given to."""
     in_job = job is not None and run.is_in(job.id)
     if run.state is RunState.RUNNING and not in_job:
-        assert run.owner is not None
         state = RunState.RUNNING if job is None else RunState.ELSEWHERE
-        return Verdict(state, run.owner.host + _quiet(run))
+        return Verdict(state, run.where + _quiet(run))
     if job is None:
-        return Verdict(run.state, run.owner.host if run.owner else "", run.failure)
+        return Verdict(run.state, run.where, run.failure)
     note = f"job {job.id}"
     # A failure of an earlier job counts unless this one may still do the run.
     settled = in_job or job.state is None or job.state.ended
@@ -84,9 +88,7 @@ def classify(run: RunView, job: JobView | None = None) -> Verdict:
         return _ended(run, job, job.state, in_job)
     alive = run.state is RunState.RUNNING and run.quiet_seconds < FRESH_SECONDS
     if in_job and (job.state.running or alive):
-        assert run.owner is not None
-        assert run.owner.job is not None
-        return Verdict(RunState.RUNNING, f"{note} on {run.owner.job.node}{_quiet(run)}")
+        return Verdict(RunState.RUNNING, f"{note} on {run.where}{_quiet(run)}")
     waits = job.state.reason
     if job.state.running:
         waits = "behind others of its job" if job.shared else "starting"

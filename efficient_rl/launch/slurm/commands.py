@@ -38,14 +38,19 @@ class JobState:
     reason: str = ""
 
     @property
-    def ended(self) -> bool:
-        """Whether the job has ended and will not start again by itself."""
-        return self.word not in WAITING and self.word not in RUNNING
+    def waits(self) -> bool:
+        """Whether it has no nodes yet, or again."""
+        return self.word in WAITING
 
     @property
     def running(self) -> bool:
         """Whether it has its nodes."""
         return self.word in RUNNING
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has ended and will not start again by itself."""
+        return not (self.waits or self.running)
 
 
 def job_states(ids: Collection[str]) -> dict[str, JobState]:

@@ -1,10 +1,11 @@
-"""Asks a tracking server, one metric of 100 runs a request."""
+"""Reads sweeps back from a tracking server, one metric of 100 runs a request."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from analysis.data.store import StoredPoint, StoredRun, StoredSweep
-from efficient_rl.errors import ConfigError
+from efficient_rl.errors import ConfigError, first_line
+from efficient_rl.tracking.client import open_client
+from efficient_rl.tracking.database import Point, StoredRun, StoredSweep
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
 ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -14,12 +15,11 @@ class ServerStore:
     """An MLflow server, through MLflow's client. Raises ConfigError where it does not answer."""
 
     def __init__(self, uri: str) -> None:
-        from efficient_rl.tracking.collector import open_client
-
         self._uri = uri
         self._client = open_client(uri)
 
     def sweeps(self) -> list[StoredSweep]:
+        """All that were tracked."""
         found = []
         for experiment in self._experiments():
             for run in self._search(experiment, "tags.sweep_parent != ''"):
@@ -29,6 +29,7 @@ class ServerStore:
         return found
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
+        """The runs under a sweep's parent."""
         condition = f"tags.`mlflow.parentRunId` = '{sweep.run_id}'"
         found = []
         for run in self._search(sweep.experiment, condition):
@@ -36,12 +37,13 @@ class ServerStore:
             found.append(StoredRun(info.run_id, info.status, data.tags, data.params, data.metrics))
         return found
 
-    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[StoredPoint]:
+    def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
+        """Every point of these metrics of these runs: run, metric, step, value."""
         for start in range(0, len(run_ids), RUNS_A_REQUEST):
             for key in keys:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)
 
-    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[StoredPoint]:
+    def _history(self, run_ids: Sequence[str], key: str) -> Iterator[Point]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
@@ -66,8 +68,7 @@ class ServerStore:
         try:
             found = _pages(self._client.search_experiments)
         except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{self._uri} cannot be read: {reason}") from error
+            raise ConfigError(f"{self._uri} cannot be read: {first_line(error)}") from error
         return [experiment.experiment_id for experiment in found]
 
     def _search(self, experiment: str, condition: str) -> list[Any]:
