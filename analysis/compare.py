@@ -5,7 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, filterfalse
 from math import nan
 from operator import itemgetter, methodcaller
 from pathlib import Path
@@ -65,7 +65,7 @@ class Comparison:
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     names = [argument for argument in arguments if "=" not in argument]
-    given = parse_settings([each for each in arguments if each not in names], KEYS)
+    given = parse_settings(list(filterfalse(names.__contains__, arguments)), KEYS)
     if len(names) != 2:
         remedy = "use python -m analysis.compare A B"
         raise ConfigError(f"{len(names)} names given and two are compared; {remedy}")

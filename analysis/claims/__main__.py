@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     own = [argument for argument in arguments if argument.partition("=")[0] in KEYS]
     given = parse_settings(own, KEYS)
-    overrides = [argument for argument in arguments if argument not in own]
+    overrides = list(filterfalse(own.__contains__, arguments))
     found = evaluate_all(_chosen(given.get("claims")), overrides)
     print(*write_page(found, Path(given.get("reports", "reports")) / "claims"), sep="\n")
     return DONE

@@ -64,7 +64,7 @@ class ClaimResult:
     @property
     def seeds(self) -> int:
         """The fewest seeds of any check."""
-        return min(each.seeds for each in self.checks)
+        return min(map(attrgetter("seeds"), self.checks), default=0)
 
 
 def evaluate(claim: Claim, runs: Sequence[Run], changes: CountChanges) -> ClaimResult:

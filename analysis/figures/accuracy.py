@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from operator import attrgetter
 
 import numpy as np
 
 from analysis.figures.data import Data, Figure, Intervals, Line, Lines, Point, Scatter
-from analysis.stats.aggregate import COSTS, Curve, Summary, by_setting
+from analysis.stats.aggregate import COSTS, Curve, Group, Summary, by_setting
 from analysis.stats.comparisons import Difference
 from analysis.stats.intervals import mean_of
 from analysis.stats.pareto import front_probabilities, pareto_front
@@ -37,19 +38,16 @@ MakePanel = Callable[[list[Summary]], Data | None]
 
 def shown(summaries: Sequence[Summary]) -> list[Summary]:
     """The ones of a setting that the plots name: those on a front first, then the most accurate."""
-    on_front: set[str] = set()
-    for cost in COSTS:
-        on_front |= set(map(attrgetter("label"), pareto_front(summaries, cost)))
+    fronts = chain.from_iterable(map(pareto_front, repeat(summaries), COSTS))
+    on_front = set(map(attrgetter("label"), fronts))
     ranked = sorted(summaries, key=lambda s: (s.label not in on_front, -s.accuracy, s.label))
     return ranked[:MOST_SHOWN]
 
 
 def named_labels(summaries: Iterable[Summary]) -> set[str]:
     """What the plots of any setting name: only these labels need a style of their own."""
-    named: set[str] = set()
-    for members in by_setting(summaries).values():
-        named |= set(map(attrgetter("label"), shown(members)))
-    return named
+    named = chain.from_iterable(map(shown, by_setting(summaries).values()))
+    return set(map(attrgetter("label"), named))
 
 
 def panels_of(summaries: Iterable[Summary], make: MakePanel) -> dict[str, Data]:
@@ -135,9 +133,9 @@ def _scatter(cost: str, summaries: Sequence[Summary]) -> Scatter | None:
     if _is_constant(cost, summaries) or (cost == ACTIVE and list(active) == trained):
         return None
     metric, front = COSTS[cost], pareto_front(summaries, cost)
-    costs = [summary.group.values(metric.attribute) for summary in summaries]
-    accuracies = [summary.group.values("accuracy") for summary in summaries]
-    chances = front_probabilities(costs, accuracies)
+    groups = list(map(attrgetter("group"), summaries))
+    costs = list(map(Group.values, groups, repeat(metric.attribute)))
+    chances = front_probabilities(costs, list(map(Group.values, groups, repeat("accuracy"))))
     named = set(map(attrgetter("label"), shown(summaries)))
     points = []
     for index, summary in enumerate(summaries):

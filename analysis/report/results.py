@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
+from itertools import chain, starmap
 from operator import attrgetter
 
 import numpy as np
@@ -62,13 +62,11 @@ def compute_results(sweep: SweepData, target: float | None = None, search: Searc
     ]
     figures += filter(None, others)
     settings = by_setting(summaries)
-    front: set[str] = set()
-    for members in settings.values():
-        front |= set(map(attrgetter("name"), pareto_front(members)))
+    front = chain.from_iterable(map(pareto_front, settings.values()))
     return Results(
         sweep=sweep,
         summaries=summaries,
-        front=frozenset(front),
+        front=frozenset(map(attrgetter("name"), front)),
         differences=compared,
         costs_to_target=comparisons.costs_to_target(groups, target),
         across=comparisons.across_settings(groups),

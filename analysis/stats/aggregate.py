@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import repeat
 from operator import attrgetter
 from typing import TypeVar
 
@@ -242,8 +243,7 @@ def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]
     """
     if window < 1:
         raise ValueError(f"window={window} is below 1; use window=1 for no smoothing")
-    found = (_curve(group, metric, window) for group in groups)
-    return [curve for curve in found if curve is not None]
+    return list(filter(None, map(_curve, groups, repeat(metric), repeat(window))))
 
 
 def _summarize(group: Group) -> Summary:
