@@ -22,7 +22,7 @@ from efficient_rl.config.options import group_options
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.errors import ConfigError
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.search.figures import parse_constraints, parse_objectives
+from efficient_rl.search.objectives import parse_constraints, parse_objectives
 from efficient_rl.search.space import Space, UnfitError
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import ROOT, environment, tiny_run

@@ -19,7 +19,7 @@ from efficient_rl.errors import ConfigError
 from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
-from efficient_rl.search.figures import Constraint
+from efficient_rl.search.objectives import Constraint
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.space import Asked, UnfitError
 from efficient_rl.search.study import MakeSampler, concluded, open_trials, seeded

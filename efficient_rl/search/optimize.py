@@ -12,8 +12,8 @@ from rich.table import Table
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import Launcher, build_launcher
-from efficient_rl.search.figures import Constraint, parse_constraints, parse_objectives
 from efficient_rl.search.loop import Limits, Loop
+from efficient_rl.search.objectives import Constraint, parse_constraints, parse_objectives
 from efficient_rl.search.reports import Reports
 from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
 from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
