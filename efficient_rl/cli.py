@@ -55,7 +55,7 @@ def command_line(
     return decorate
 
 
-def parse_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The parser's own options and the overrides beside them, with `-m` and `--config-dir` as in Hydra."""
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")

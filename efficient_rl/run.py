@@ -221,11 +221,12 @@ def _make_trainer(
     from efficient_rl.training.run_trainer import RunTrainer
     from efficient_rl.training.settings import grpo_arguments
 
+    prompts = [{"prompt": row["prompt"]} for row in rows]
     return RunTrainer(
         model=model,
         reward_funcs=[term.function.build() for term in config.reward],
         args=grpo_arguments(config, folder, options.checkpoint_steps, group.size, options.micro_batches),
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
+        train_dataset=Dataset.from_list(prompts),
         processing_class=tokenizer,
         strategy=config.strategy.build(),
         problems=rows,

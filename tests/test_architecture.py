@@ -68,7 +68,7 @@ ALLOWED = {  # package or module -> what else of ours it may import
     },
     "launch": {"config", "distributed", "evaluate", "models", "rundir", "run", "training"},
     "tracking": {"config", "rundir"},
-    "sweep": {"config", "launch", "run", "rundir", "search", "tracking"},
+    "sweep": {"config", "launch", "run", "rundir", "tracking"},
     "search": {"config", "launch", "rundir", "sweep", "tracking"},
     "status": {"config", "launch", "rundir", "sweep"},
     "doctor": {

@@ -34,7 +34,7 @@ def test_every_option_parses_and_builds(group: str, option: str) -> None:
         settings = dict(point.config["search"])
         target = settings.pop("_target_")
         assert (target is None) == (option == "none")
-        assert target is None or hasattr(Component("search", target, settings).build(), "carry_out")
+        assert target is None or hasattr(Component("search", target, settings).build(), "execute")
     else:
         assert group in RUN_GROUPS
         assert run.config_hash

@@ -28,7 +28,7 @@ from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
 from efficient_rl.training.run_trainer import RunTrainer
-from tests.conftest import tiny_run
+from tests.conftest import execute_tiny, tiny_run
 
 NANO = tiny_run().model
 IDS = torch.tensor([[10, 11, 12, 13, 14, 15]])
@@ -159,6 +159,32 @@ def test_what_it_writes_loads_with_the_same_logits_and_resumes_exactly(option: s
         assert (folder / "training_args.bin").is_file()
     resumed = make(Ours, tmp_path / "resumed", strategy=strategy_of(option), max_steps=4, **saving)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert_same_weights(resumed, trainer)
+
+
+@pytest.mark.parametrize("option", ["lora_xs", "pissa"])
+def test_a_saved_adapter_that_training_cannot_go_on_from_is_refused(option: str, tmp_path: Path) -> None:
+    make(Ours, tmp_path, strategy=strategy_of(option)).save_model(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match=r"saved holds a model.* resume from a checkpoint-N"):
+        make(Ours, tmp_path, strategy=strategy_of(option)).train(resume_from_checkpoint=str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("option", ["lora_xs", "pissa"])
+def test_a_checkpoint_of_an_earlier_version_still_resumes(option: str, tmp_path: Path) -> None:
+    """It held what trains in the adapter's file, in PEFT's form, and nothing beside it."""
+    saving: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    trainer = make(Ours, tmp_path / "run", strategy=strategy_of(option), **saving)
+    save, checkpoint = trainer._save, tmp_path / "run" / "checkpoint-2"
+
+    def save_as_then(folder: str, state_dict: Any = None) -> None:
+        save(folder, state_dict)
+        trainer.model.save_pretrained(folder)
+
+    trainer._save = save_as_then
+    trainer.train()
+    (checkpoint / "trained.pt").unlink()
+    resumed = make(Ours, tmp_path / "resumed", strategy=strategy_of(option), **saving)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
     assert_same_weights(resumed, trainer)
 
 
@@ -431,6 +457,7 @@ def test_the_model_card_is_stock_trls(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_print_nothing_and_write_no_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    execute_tiny(tmp_path)
     make(RunTrainer, tmp_path, save_strategy="steps", save_steps=1).train()
     assert capsys.readouterr().out == ""
     assert (tmp_path / "checkpoint-3").is_dir()

@@ -10,24 +10,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from efficient_rl.config.run_config import from_dict, to_dict
-from efficient_rl.launch.base import Handle
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
 from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
 from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.display import Row
-from efficient_rl.sweep.notify import Supervisor
-from efficient_rl.sweep.watch import Watch
-from tests.conftest import environment, tiny_run
+from efficient_rl.sweep.request import read_request
+from tests.conftest import TINY, environment, tiny_run
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -187,27 +185,25 @@ def hang(job: Job, environment: object) -> None:
     time.sleep(600)
 
 
-def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(tmp_path: Path) -> None:
-    launcher, watch = LocalLauncher(workers=1, target=hang), Watch(stall_minutes=0.001, requeue_stalled=True)
-    stuck = replace(job(tmp_path), retries=1)
-    (handle,) = launcher.launch([stuck])
-    record, supervisor = (
-        RunDirectory(stuck.folder),
-        Supervisor(launcher, watch, "mine", Console(file=(told := io.StringIO()), width=200)),
-    )
-    row, ended = Row(record.folder, "a run", 3), list[Handle]()
-    deadline = time.monotonic() + 120
-    while not ended and time.monotonic() < deadline:
-        ended = launcher.poll(0.1)
-        supervisor._looked = 0.0
-        supervisor.look({stuck.key: row}, {} if ended else {stuck.key: handle})
-    assert ended == [handle]
+def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("efficient_rl.sweep.stall.CHECK_SECONDS", 0.0)
+    launcher = LocalLauncher(workers=1, target=hang)
+    watch = ("watch.stall_minutes=0.001", "watch.requeue_stalled=true", "watch.retries=1")
+    request = read_request([*TINY, *watch, f"output={tmp_path}", "name=mine"], multirun=False)
+    (run,) = request.runs
+    record = RunDirectory(request.folder(run))
+    controller = Controller(request, launcher, Console(file=(told := io.StringIO()), width=200))
+    controller.add_row(Row(record.folder, "a run", 3))
+    assert controller.run(lambda: controller.start([run]), lambda ended: controller.busy) == "ended"
     assert record.newest_attempt() == 2
-    failure = record.failure()
+    failure, row = record.failure(), controller.rows[run.config_hash]
     assert failure is not None
-    assert (handle.state, failure.cause) == ("failed", "stalled")
+    assert (row.state, failure.cause) == ("failed", "stalled")
     assert re.fullmatch(r"stalled: no new step for \d+ s \(after 1 more tries\)", failure.error)
-    assert [line.endswith("it starts again") for line in told.getvalue().splitlines()] == [True, False]
+    said = [line for line in told.getvalue().splitlines() if "a run: stalled" in line]
+    assert [line.endswith("it starts again") for line in said] == [True, False]
 
 
 def gorge(job: Job, environment: object) -> None:

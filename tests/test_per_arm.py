@@ -137,3 +137,18 @@ def test_a_search_and_a_test_of_the_embedded_model_end_in_tracking_and_a_report(
     report = [sys.executable, "-m", "analysis.report", "sweep=real"]
     made = subprocess.run(report, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert made.returncode == 0, made.stderr
+
+
+def test_a_study_whose_arms_an_earlier_version_named_otherwise_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = arguments("search=per_arm", "strategy=first_k,last_k", "search.trials_per_arm=2", "search.test_seeds=1")
+    with monkeypatch.context() as before:
+        named = {"first_k": "first_k alpha=1", "last_k": "last_k alpha=2"}
+        before.setattr(
+            "efficient_rl.search.equal_tuning.label_runs",
+            lambda runs: {run.config_hash: named[run.strategy.name] for run in runs},
+        )
+        assert main(given) == 0
+    done = len(launched())
+    assert main(given) == 0
+    assert len(launched()) == done
+    assert [arm["arm"] for arm in summary()["arms"]] == list(named.values())

@@ -20,7 +20,7 @@ from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
 from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue, is_refusal
 from efficient_rl.launch.worker import Job
-from efficient_rl.sweep.budget import approve, make_budget
+from efficient_rl.sweep.estimate import approve, make_budget
 from efficient_rl.sweep.notify import notify
 from efficient_rl.sweep.request import read_request
 from efficient_rl.sweep.watch import Watch

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from efficient_rl.config.compose import expand
+from efficient_rl.config.compose import Composer, expand
 from efficient_rl.config.options import group_options
+from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.errors import ConfigError
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.objectives import parse_constraints, parse_objectives
-from efficient_rl.search.space import Space, UnfitError
+from efficient_rl.search.space import InfeasibleError, Space
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import ROOT, environment, tiny_run
 from tests.fake_launcher import OPTION, fake_arguments, result
@@ -64,39 +66,45 @@ def first_tries(told: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 # The space
 
 
+def space_of(overrides: list[str], rules: Sequence[str] = ()) -> Space:
+    return Space(Composer(), parse_overrides(overrides), rules)
+
+
 def proposed(space: Space, **params: Any) -> Any:
     """The run of a trial with these values; whatever is not asked for must not be given."""
     fixed = optuna.trial.FixedTrial({key.replace("__", "."): value for key, value in params.items()})
-    run = space.ask(fixed)
+    run = space.propose(fixed)
     assert set(fixed.params) == {key.replace("__", ".") for key in params}
     return run
 
 
 def test_a_key_is_asked_for_only_where_the_chosen_option_has_it_and_it_reaches_the_run() -> None:
-    space = Space([STRATEGIES, "strategy.k=range(1,6)", "lora.rank=choice(1,4,16)"])
+    space = space_of([STRATEGIES, "strategy.k=range(1,6)", "lora.rank=choice(1,4,16)"])
     assert proposed(space, strategy="first_k", strategy__k=3).strategy.arguments["k"] == 3
     assert proposed(space, strategy="lora", lora__rank=4).strategy.arguments["rank"] == 4
 
 
 def test_options_that_make_no_difference_are_not_asked_for_wherever_they_stand() -> None:
-    space = Space(["lora=choice(default,rank1)", "strategy=choice(full,lora)"])
+    space = space_of(["lora=choice(default,rank1)", "strategy=choice(full,lora)"])
     assert proposed(space, strategy="full").strategy.name == "full"
     assert proposed(space, strategy="lora", lora="rank1").strategy.arguments["rank"] == 1
 
 
 def test_a_value_that_replaces_a_reference_makes_what_it_referred_to_inert() -> None:
-    space = Space(["strategy=lora", "strategy.rank=2", "lora.rank=choice(1,4)", "seed=choice(0,1)"])
+    space = space_of(["strategy=lora", "strategy.rank=2", "lora.rank=choice(1,4)", "seed=choice(0,1)"])
     assert proposed(space, seed=1).strategy.arguments["rank"] == 2
 
 
 def test_a_trial_and_a_point_of_a_sweep_with_the_same_values_are_the_same_run() -> None:
-    space = Space(["strategy=choice(first_k,lora)", "lora.rank=choice(1,4)", "grpo.beta=range(0,1,0.1)", "seed=range(0,3)"])
+    space = space_of(
+        ["strategy=choice(first_k,lora)", "lora.rank=choice(1,4)", "grpo.beta=range(0,1,0.1)", "seed=range(0,3)"]
+    )
     run = proposed(space, strategy="lora", lora__rank=4, grpo__beta=0.30000000000000004, seed=2)
     assert run == parse_run(expand(["strategy=lora", "lora.rank=4", "grpo.beta=0.3", "seed=2"])[0])
 
 
 def test_intervals_ranges_and_scales_reach_optuna() -> None:
-    space = Space(
+    space = space_of(
         [
             "strategy=lora",
             RATE,
@@ -106,7 +114,7 @@ def test_intervals_ranges_and_scales_reach_optuna() -> None:
         ]
     )
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-    run = space.ask(trial)
+    run = space.propose(trial)
     wanted = {
         "grpo.learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True),
         "lora.rank": optuna.distributions.IntDistribution(1, 64, log=True),
@@ -119,7 +127,7 @@ def test_intervals_ranges_and_scales_reach_optuna() -> None:
 
 
 def test_lists_are_values_too() -> None:
-    space = Space(["task=arithmetic", "task.digits=choice([1],[1,2])"])
+    space = space_of(["task=arithmetic", "task.digits=choice([1],[1,2])"])
     assert proposed(space, task__digits="[1, 2]").task.arguments["digits"] == [1, 2]
 
 
@@ -137,7 +145,7 @@ def test_lists_are_values_too() -> None:
 )
 def test_a_space_that_cannot_be_is_refused_before_anything_runs(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Space(overrides)
+        space_of(overrides)
 
 
 def test_an_interval_without_a_search_says_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,9 +154,9 @@ def test_an_interval_without_a_search_says_how_to_get_one(capsys: pytest.Capture
 
 
 def test_a_filter_drops_proposals_and_knows_the_names_of_every_option() -> None:
-    space = Space([STRATEGIES, "strategy.k=range(1,6)"], ["strategy.k < 3 or strategy.name == 'lora'"])
+    space = space_of([STRATEGIES, "strategy.k=range(1,6)"], ["strategy.k < 3 or strategy.name == 'lora'"])
     assert proposed(space, strategy="lora").strategy.name == "lora"
-    with pytest.raises(UnfitError, match=r"the filter .* drops it"):
+    with pytest.raises(InfeasibleError, match=r"the filter .* drops it"):
         proposed(space, strategy="first_k", strategy__k=4)
 
 
@@ -301,7 +309,7 @@ def test_a_budget_in_hours_ends_the_search_and_counts_earlier_commands() -> None
     Path("options/launcher/fake.yaml").write_text(fake)
     assert main(given) == 0
     done = len(study().trials)
-    assert 2 <= done <= 8
+    assert 1 <= done <= 8
     assert study().user_attrs["seconds"] >= 1.8
     assert main(given) == 0
     assert len(study().trials) == done
@@ -527,9 +535,9 @@ def test_the_number_of_trials_does_not_rename_a_search() -> None:
 
 def test_the_size_of_a_space_counts_runs_not_combinations() -> None:
     arguments = [STRATEGIES, "strategy.k=choice(1,2)", "lora.rank=choice(1,4,8)"]
-    assert Space(arguments).size() == 2 + 2 + 3
-    assert Space(arguments, ["strategy.k < 2"]).size() == 1 + 1 + 3
-    assert Space([*arguments, RATE]).size() is None
+    assert space_of(arguments).size() == 2 + 2 + 3
+    assert space_of(arguments, ["strategy.k < 2"]).size() == 1 + 1 + 3
+    assert space_of([*arguments, RATE]).size() is None
 
 
 @pytest.mark.parametrize(("given", "split"), [((), "validation"), (("eval.split=test",), "test")])

@@ -16,8 +16,8 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.status.__main__ import end_runs, main, retry_arguments
 from efficient_rl.status.snapshot import read_status
-from efficient_rl.sweep.lock import watchers, watching
-from efficient_rl.sweep.manifest import find_manifest
+from efficient_rl.sweep.lock import active_controllers, registered
+from efficient_rl.sweep.manifest import Manifest, find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run, wait_until
 from tests.fake_launcher import fake_arguments
@@ -83,7 +83,7 @@ def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_
     options.mkdir()
     overrides = ["strategy=last_k", "force=true", "output=elsewhere", "seed=0,1", "filter=seed < 1"]
     asked = read_request(overrides, multirun=True, extra_folder=str(options))
-    told = asked.manifest([], {}, detaches=False)
+    told = Manifest("s", asked.command, None, False, ())
     here = (tmp_path / "outputs").resolve()
     kept = ["-m", "--config-dir", str(options), "strategy=last_k", "seed=0,1", "filter=seed < 1"]
     assert retry_arguments(told, here) == kept
@@ -94,15 +94,15 @@ def test_the_command_of_a_retry_is_the_sweeps_own_for_this_folder_without_doing_
 
 
 def test_a_command_is_noted_while_it_works_and_a_killed_one_is_forgotten(tmp_path: Path) -> None:
-    with watching(tmp_path):
-        (me,) = watchers(tmp_path)
+    with registered(tmp_path):
+        (me,) = active_controllers(tmp_path)
         assert me.here
         (tmp_path / "watchers" / "far-12.json").write_text('{"host": "far", "pid": 12}')
-        assert [(w.host, w.here) for w in watchers(tmp_path) if not w.here] == [("far", False)]
-    assert [watcher.host for watcher in watchers(tmp_path)] == ["far"]
+        assert [(w.host, w.here) for w in active_controllers(tmp_path) if not w.here] == [("far", False)]
+    assert [watcher.host for watcher in active_controllers(tmp_path)] == ["far"]
     note = tmp_path / "watchers" / f"{me.host}-{2**22 + 1}.json"
     note.write_text(json.dumps({"host": me.host, "pid": 2**22 + 1, "created": 1.0}))
-    assert [watcher.host for watcher in watchers(tmp_path)] == ["far"]
+    assert [watcher.host for watcher in active_controllers(tmp_path)] == ["far"]
     assert not note.exists()
 
 
@@ -143,7 +143,7 @@ def test_a_sweep_at_work_is_seen_and_ended_with_its_command(tmp_path: Path, caps
     main(["one", "--cancel"])
     assert "nothing goes on" in capsys.readouterr().out
     assert main(["one"]) == 0
-    assert "--retry does" in capsys.readouterr().out
+    assert "use --retry" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_named(sweep: Sweep, tmp_pa
 
 
 def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
-    overrides = ["-m", "strategy=last_k,lora", "grpo.max_steps=60", "checkpoint_steps=5", "tracking=none"]
+    overrides = ["-m", "strategy=last_k,lora", "grpo.max_steps=30", "checkpoint_steps=5", "tracking=none"]
     whole = start(tmp_path, *overrides)
     wait_for_steps(tmp_path, runs=2)
     os.killpg(whole.pid, signal.SIGINT)  # what a terminal does
@@ -278,10 +278,10 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_pa
     for record, checkpoint in zip(records(tmp_path), resumed_from, strict=True):
         assert checkpoint is not None
         assert f"resuming from {checkpoint}" in (record.folder / "log.txt").read_text()
-        assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 61))
+        assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 31))
 
 
-KILLED = ("-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=40", "checkpoint_steps=4")
+KILLED = ("-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=24", "checkpoint_steps=4")
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_sigkill_at_any_moment_loses_nothing_and_ends_in_the_same_weights(
         a, b = (load_file(record.folder / "model" / "model.safetensors") for record in (one, other))
         assert all((a[name] == b[name]).all() for name in a)
         steps = [row["step"] for row in other.metrics() if "train/reward" in row["metrics"]]
-        assert steps == list(range(1, 41))
+        assert steps == list(range(1, 25))
 
 
 def test_two_commands_at_once_launch_no_run_twice(tmp_path: Path) -> None:

@@ -11,18 +11,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from efficient_rl.config.options import config_folder, group_options, items_of
+from efficient_rl.config.overrides import Axis, Override, axis_of, parse_overrides
 from efficient_rl.errors import ConfigError, did_you_mean
 
-EXTENSIBLE = ("model", "prompt", "strategy", "task", "reward", "curriculum", "grpo", "eval")
-OPEN = (*EXTENSIBLE, "search.sampler", "search.pruner")  # below these a command line may add arguments of the targets
-RENAMED = re.compile(r"^launcher\.(?=(notify|stall_minutes|requeue_stalled|retries|max_gpu_hours)=)")  # in 0.1
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 Tree = dict[str, Any]
 
@@ -33,33 +29,6 @@ class Point:
 
     config: Tree
     choices: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Span:
-    """A range or interval of numbers, both ends included; `step` is None where it has none."""
-
-    low: float
-    high: float
-    step: float | None
-    log: bool
-
-    @property
-    def whole(self) -> bool:
-        """Whether it holds whole numbers only."""
-        return all(type(end) is int for end in (self.low, self.high, self.step or 1))
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One override with all values it takes; those of an interval, in `span`, have no list."""
-
-    key: str
-    values: Sequence[Any]
-    composed: bool  # Hydra must compose it: a group choice, or an override with a + or ~ prefix
-    text: str
-    swept: bool = False
-    span: Span | None = None
 
 
 class Composer:
@@ -75,9 +44,9 @@ class Composer:
         if extra_folder:
             self.choose(())
 
-    def axes(self, arguments: Sequence[str]) -> list[Axis]:
+    def axes(self, overrides: Iterable[Override]) -> list[Axis]:
         """The overrides with their values; ConfigError for options that no group has."""
-        axes = [_axis(override, self._groups) for override in _parse(arguments)]
+        axes = [axis_of(override, self._groups) for override in overrides]
         _check_options(axes, self._groups, self._folder)
         return axes
 
@@ -108,6 +77,24 @@ class Composer:
                 unused.add(axis.key)
         return Point(_resolved(config), choices), unused
 
+    def points(self, overrides: Iterable[Override]) -> list[Point]:
+        """Every combination of the values of the overrides; the last varies fastest, as in Hydra's multirun."""
+        axes = self.axes(overrides)
+        for axis in axes:
+            if axis.span is not None and not axis.values:
+                raise ConfigError(
+                    f"{axis.text!r} is no sweep over values; use a,b,c, choice(...) or range(...), or add search=tpe"
+                )
+        unused = {axis.key for axis in axes if not axis.composed}
+        points = []
+        for values in itertools.product(*(axis.values for axis in axes)):
+            point, without = self.point(list(zip(axes, values, strict=True)))
+            unused &= without
+            points.append(point)
+        for key in sorted(unused):
+            raise self.unknown(key)
+        return points
+
     def unknown(self, key: str) -> ConfigError:
         """The error that no option chosen so far has such a key."""
         return ConfigError(_unknown_key(key, [tree for tree, _ in self._cache.values()]))
@@ -126,93 +113,7 @@ def expand(arguments: Sequence[str], extra_folder: str | None = None) -> list[Po
     A value override that no chosen option knows raises ConfigError; one that only some know is
     inert for the others. `extra_folder` is searched for options before the shipped ones.
     """
-    composer = Composer(extra_folder)
-    axes = composer.axes(arguments)
-    if endless := [axis.text for axis in axes if axis.span is not None and not axis.values]:
-        raise ConfigError(f"{endless[0]!r} is no sweep over values; use a,b,c, choice(...) or range(...), or add search=tpe")
-    unused = {axis.key for axis in axes if not axis.composed}
-    points = []
-    for values in itertools.product(*(axis.values for axis in axes)):
-        point, without = composer.point(list(zip(axes, values, strict=True)))
-        unused &= without
-        points.append(point)
-    for key in sorted(unused):
-        raise composer.unknown(key)
-    return points
-
-
-def _parse(arguments: Sequence[str]) -> list[Override]:
-    try:
-        return [OverridesParser.create().parse_override(RENAMED.sub("watch.", argument)) for argument in arguments]
-    except HydraException as error:
-        raise ConfigError(
-            f"{' '.join(str(error).split())}; an override reads key=value, quoted where the shell needs it"
-        ) from error
-
-
-def _axis(override: Override, groups: set[str]) -> Axis:
-    key = override.key_or_group
-    text = str(override.input_line)
-    _check_prefix(override, key, text)
-    prefixed = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
-    if not override.is_sweep_override():
-        composed = prefixed or key in groups
-        return Axis(key, [text if composed else override.value()], composed, text)
-    span = _span(override, text)
-    if isinstance(override.value(), IntervalSweep):
-        if prefixed or key in groups:
-            raise ConfigError(f"{text!r}: an interval holds numbers; {key} needs choice(...)")
-        return Axis(key, (), False, text, True, span)
-    try:
-        names = list(override.sweep_string_iterator())
-    except (HydraException, StopIteration, RuntimeError) as error:
-        raise ConfigError(f"{text!r} is no sweep over values; use a,b,c, choice(...) or range(...)") from error
-    if not names:
-        raise ConfigError(f"{text!r} names no value; widen the range")
-    if prefixed or key in groups:
-        prefix = text.split("=")[0]
-        return Axis(key, [f"{prefix}={name}" for name in names], True, text, True)
-    parser = OverridesParser.create()
-    return Axis(key, [parser.parse_override(f"{key}={name}").value() for name in names], False, text, True, span)
-
-
-def _span(override: Override, text: str) -> Span | None:
-    """The numbers of a range or an interval, from small to large."""
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
-        ends, step = (value.start, value.end), None
-    elif isinstance(value, RangeSweep):
-        numbers = [*value.range()]
-        if not numbers:
-            return None
-        ends, step = (numbers[0], numbers[-1]), abs(value.step)
-    else:
-        return None
-    if unknown := sorted(value.tags - {"log"}):
-        raise ConfigError(f"{text!r}: unknown tag {unknown[0]!r}; valid: log")
-    return Span(min(ends), max(ends), step, "log" in value.tags)
-
-
-def _check_prefix(override: Override, key: str, text: str) -> None:
-    """Refuse what Hydra would add or delete without any effect on a run."""
-    if override.package is not None:
-        raise ConfigError(f"{text!r} names a package; give every group its own place")
-    if (override.is_add() or override.is_force_add()) and not any(f"{key}.".startswith(f"{each}.") for each in OPEN):
-        raise ConfigError(f"nothing reads {key!r}; + adds a key only below {', '.join(OPEN)}")
-    if override.is_delete() and not key.startswith("reward."):
-        raise ConfigError(f"{text!r} deletes what every run needs; only a term of reward can be left out")
-
-
-def swept_keys(arguments: Sequence[str]) -> list[str]:
-    """The keys of those overrides that take several values."""
-    return [override.key_or_group for override in _parse(arguments) if override.is_sweep_override()]
-
-
-def override_key(argument: str) -> str:
-    """The key that an override sets."""
-    return str(_parse([argument])[0].key_or_group)
+    return Composer(extra_folder).points(parse_overrides(arguments))
 
 
 def _check_options(axes: Iterable[Axis], groups: set[str], folder: str | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, parse_overrides
+from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, split_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, ok
@@ -133,7 +133,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
 @command_line()
 def main(arguments: Sequence[str]) -> int:
     """Run the checks and print the findings; exit codes as in `cli`, --strict fails warnings."""
-    known, overrides = parse_overrides(_parser(), arguments)
+    known, overrides = split_overrides(_parser(), arguments)
     console, found = Console(), list[Finding]()
 
     def tell(finding: Finding) -> None:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.search.loop import HASH
-from efficient_rl.search.space import Asked
+from efficient_rl.search.space import TrialLike
 from efficient_rl.search.summary import spent
+from efficient_rl.search.trials import HASH
 
 ARM = "arm"
 DIGITS = 4  # of a learning rate of the grid
@@ -31,7 +31,7 @@ class Arm:
         """What the study calls its learning rate: each arm's is modelled on its own."""
         return f"learning_rate of {self.name}"
 
-    def proposed(self, trial: Asked) -> RunConfig:
+    def propose(self, trial: TrialLike) -> RunConfig:
         """The run with the learning rate that the trial proposes."""
         rate = trial.suggest_float(self.key, self.rates[0], self.rates[-1], log=True)
         return replace(self.run, grpo=replace(self.run.grpo, learning_rate=rate))

@@ -4,39 +4,37 @@ An arm is one combination of the swept values. Only its learning rate is tuned, 
 centre (model.learning_rate x strategy.learning_rate_factor), and only on the validation split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from efficient_rl.config.compose import expand, override_key, swept_keys
-from efficient_rl.config.filters import keeps
+from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.search.arm import ARM, DIGITS, Arm, arm_row, show_arms
-from efficient_rl.search.loop import Loop
-from efficient_rl.search.optimize import Settings, check, is_count
-from efficient_rl.search.space import Asked
+from efficient_rl.search.base import Search, check, is_count, question_of
+from efficient_rl.search.loop import SearchLoop
+from efficient_rl.search.space import TrialLike
 from efficient_rl.search.study import MakeSampler, check_sampler, opened
 from efficient_rl.search.summary import write_summary
-from efficient_rl.sweep.budget import approve, make_budget
-from efficient_rl.sweep.controller import Flight
-from efficient_rl.sweep.execution import carry_out, collected
+from efficient_rl.search.trials import Trials
+from efficient_rl.sweep.controller import Controller
+from efficient_rl.sweep.estimate import approve, make_budget
+from efficient_rl.sweep.execution import execute_plan, run_with_tracking
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import read_plan
-
-if TYPE_CHECKING:
-    from efficient_rl.search.request import Search
+from efficient_rl.sweep.request import SHARED_KEYS, CommandLine, Request, apply_filters
 
 
 @dataclass(kw_only=True)
-class PerArm(Settings):
+class EqualTuning(Search):
     """The same number of learning rates for every arm, then a test of each arm's best."""
 
     sampler: MakeSampler | None = None  # None: evenly spaced on the logarithmic scale
@@ -46,7 +44,6 @@ class PerArm(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._grid = self.sampler is None
         if self.sampler is not None:
             check_sampler(self.sampler)
         check(len(self.objectives) == 1, "objectives", dict(self.objectives), "must name the one figure that tunes the arms")
@@ -55,108 +52,122 @@ class PerArm(Settings):
         width = isinstance(self.decades, int | float) and 0 < self.decades <= 10
         check(width, "decades", self.decades, "must lie in 0 < decades <= 10")
 
-    def carry_out(self, search: "Search", console: Console) -> int:
-        """Tune, then test; the exit status is 0, 1 where a run failed, or 130 where it was stopped."""
-        request, arms = search.request, self.arms(search)
+    def execute(self, line: CommandLine, request: Request, console: Console) -> int:
+        """Tune, then test."""
+        arms = self.arms(line)
         launcher = build_launcher(request.settings["launcher"])
-        trials = self.trials_per_arm * len(arms)
-        runs = [arm.run for arm in arms for _ in range(self.trials_per_arm + self.test_seeds)]
+        limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
+        runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
         approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
-        folder = request.outputs / "sweeps" / tuning.name
-        named = {arm.name: arm for arm in arms}
-
-        def ask(trial: Asked) -> RunConfig:
-            return named[trial.suggest_categorical(ARM, list(named))].proposed(trial)
-
-        with opened(folder, self.storage, tuning.name, self.objectives, self._question(search), None) as study:
+        question = [*question_of(line), f"{self._kind} of {self.trials_per_arm} over {self.decades:g} decades"]
+        with opened(tuning.sweep_folder, self.storage, tuning.name, self.objectives, question, None) as study:
+            arms = _named_as_before(study, arms)
             self._enqueue(study, arms)
-            flight = Flight(tuning, launcher, console)
-            limits = self.limits(launcher, trials, None, count_repeats=True)
+            controller = Controller(tuning, launcher, console)
             make = self.sampler or optuna.samplers.RandomSampler  # a grid leaves nothing to it
-            loop = Loop(tuning, study, ask, make, self.seed, limits, (), flight)
-            loop.prepare()
-            status = collected(tuning, loop.tracked, flight, console, loop.fly)
+            trials = Trials(study, count_repeats=True)
+            loop = SearchLoop(tuning, controller, trials, _proposer(arms), make, self.seed, limits)
+            loop.restore()
+            status = run_with_tracking(tuning, loop.tracked, controller, console, loop.run)
             told = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
             if status not in (0, 1) or study.get_trials(states=(TrialState.RUNNING,)):
                 return status  # stopped, or left to the cluster
-        return self._test(search, arms, told, console) or status
+        return self._test(request, arms, told, console) or status
 
-    def show(self, search: "Search", console: Console) -> None:
+    def show(self, line: CommandLine, request: Request, console: Console) -> None:
         """The table of a dry run: the arms and their learning rates."""
-        arms = self.arms(search)
-        table = Table(title=escape(f"search {search.request.name}"), title_justify="left")
+        arms = self.arms(line)
+        table = Table(title=escape(f"search {request.name}"), title_justify="left")
         for column in ("arm", "learning rates"):
             table.add_column(column, overflow="fold")
         for arm in arms:
-            rates = ", ".join(f"{rate:g}" for rate in arm.rates) if self._grid else f"{arm.rates[0]:g} to {arm.rates[-1]:g}"
-            table.add_row(arm.name, rates)
+            listed = ", ".join(f"{rate:g}" for rate in arm.rates)
+            table.add_row(arm.name, listed if self.sampler is None else f"{arm.rates[0]:g} to {arm.rates[-1]:g}")
         console.print(table)
         trials, tests = self.trials_per_arm * len(arms), self.test_seeds * len(arms)
         console.print(f"{trials} trials on the validation split, then {tests} runs on the test", highlight=False)
 
-    def arms(self, search: "Search") -> list[Arm]:
+    def arms(self, line: CommandLine) -> list[Arm]:
         """The distinct combinations of the swept values; ConfigError for what cannot be compared so."""
-        keys = [override_key(text) for text in search.arguments]
-        for key, remedy in (("grpo.learning_rate", "it is what is tuned"), ("eval.split", "tuning and test have their own")):
-            if key in keys:
-                raise ConfigError(f"leave {key} out of search=per_arm: {remedy}")
-        if "seed" in swept_keys(search.arguments):
-            raise ConfigError("give seed one value: search.test_seeds says how many seeds test each arm")
-        runs = [parse_run(point) for point in expand([*search.arguments, "eval.split=validation"], search.extra_folder)]
-        distinct = {run.config_hash: run for run in runs}
-        known = {name for run in distinct.values() for name in run.flat()}
-        kept = [run for run in distinct.values() if all(keeps(rule, run.flat(), known) for rule in search.rules)]
+        overrides = [override for override in line.overrides if override.group not in SHARED_KEYS]
+        for override in overrides:
+            if override.key == "grpo.learning_rate":
+                raise ConfigError("leave grpo.learning_rate out of search=per_arm: it is what is tuned")
+            if override.key == "eval.split":
+                raise ConfigError("leave eval.split out of search=per_arm: tuning and test have their own")
+            if override.key == "seed" and override.swept:
+                raise ConfigError("give seed one value: search.test_seeds says how many seeds test each arm")
+        points = line.composer.points([*overrides, *parse_overrides(["eval.split=validation"])])
+        distinct = {run.config_hash: run for run in map(parse_run, points)}
+        kept = apply_filters([*distinct.values()], line.rules)
         if len(kept) < 2:
             raise ConfigError(f"search=per_arm compares arms, and this is {len(kept)}; use strategy=first_k,last_k,lora")
         labels = label_runs(kept)
-        names = [labels[run.config_hash] for run in kept]
-        return [
-            Arm(
-                name if names.count(name) == 1 else f"{name} {run.config_hash[:8]}", run, self._rates(run.grpo.learning_rate)
-            )
-            for name, run in zip(names, kept, strict=True)
-        ]
+        return [Arm(labels[run.config_hash], run, self._rates(run.grpo.learning_rate)) for run in kept]
 
     def _rates(self, centre: float) -> tuple[float, ...]:
         """As many learning rates as trials, evenly spaced on the logarithmic scale around the centre."""
         steps = self.trials_per_arm - 1
-        powers = [self.decades * (step / steps - 0.5) for step in range(steps + 1)] if steps else [0.0]
+        powers = [self.decades * (step / max(steps, 1) - 0.5) for step in range(steps + 1)] if steps else [0.0]
         return tuple(float(f"{centre * 10**power:.{DIGITS}g}") for power in powers)
 
-    def _question(self, search: "Search") -> list[str]:
-        grid = "grid" if self._grid else "sampler"
-        return [*search.question, f"{grid} of {self.trials_per_arm} over {self.decades:g} decades"]
+    @property
+    def _kind(self) -> str:
+        return "grid" if self.sampler is None else "sampler"
 
     def _enqueue(self, study: optuna.Study, arms: Sequence[Arm]) -> None:
         """Have the study propose what each arm still lacks, arm by arm in turn; what failed before is proposed again."""
-        counted = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL]
+        counted = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
         asked = [trial.system_attrs.get("fixed_params", trial.params) for trial in counted]
         for index in range(self.trials_per_arm):
             for arm in arms:
-                params = {ARM: arm.name} | ({arm.key: arm.rates[index]} if self._grid else {})
-                have = sum(all(each.get(key) == value for key, value in params.items()) for each in asked)
-                if have <= (0 if self._grid else index):
+                params: dict[str, str | float] = {ARM: arm.name}
+                needed = index + 1
+                if self.sampler is None:
+                    params[arm.key] = arm.rates[index]
+                    needed = 1
+                if sum(params.items() <= each.items() for each in asked) < needed:
                     study.enqueue_trial(params)
 
-    def _test(self, search: "Search", arms: Sequence[Arm], told: Sequence[FrozenTrial], console: Console) -> int:
-        request = search.request
-        by_arm = {arm.name: [trial for trial in told if trial.params[ARM] == arm.name] for arm in arms}
-        rows = [arm_row(arm, by_arm[arm.name], self.objectives, request.outputs / "runs") for arm in arms]
-        if lacking := [row["arm"] for row in rows if row["best"] is None]:
+    def _test(self, request: Request, arms: Sequence[Arm], told: Sequence[FrozenTrial], console: Console) -> int:
+        """Run the best of every arm with fresh seeds on the test split; the exit status."""
+        rows, runs, lacking = [], list[RunConfig](), []
+        for arm in arms:
+            trials = [trial for trial in told if trial.params[ARM] == arm.name]
+            row = arm_row(arm, trials, self.objectives, request.outputs / "runs")
+            rows.append(row)
+            if row["best"] is None:
+                lacking.append(arm.name)
+                continue
+            tests = self._tests(arm, row["best"]["learning_rate"])
+            row["test"] = [run.config_hash for run in tests]
+            runs += tests
+        if lacking:
             console.print(f"no trial of {', '.join(lacking)} finished; nothing can be compared", highlight=False)
             return 1
-        runs = [run for arm, row in zip(arms, rows, strict=True) for run in self._tests(arm, row["best"]["learning_rate"])]
-        for row, start in zip(rows, range(0, len(runs), self.test_seeds), strict=True):
-            row["test"] = [run.config_hash for run in runs[start : start + self.test_seeds]]
-        folder = request.outputs / "sweeps" / request.name
-        folder.mkdir(parents=True, exist_ok=True)
-        write_summary(folder, {"objective": self.objectives, "tuning": f"{request.name}-tuning", "arms": rows})
+        summary = {"objective": self.objectives, "tuning": f"{request.name}-tuning", "arms": rows}
+        write_summary(request.sweep_folder, summary)
         show_arms(rows, self.objectives, console)
         final = replace(request, runs=tuple(runs))
-        return carry_out(final, read_plan(final), console)
+        return execute_plan(final, read_plan(final), console)
 
     def _tests(self, arm: Arm, rate: float) -> list[RunConfig]:
         """The arm's best with seeds that tuning never saw, on the test split."""
         tuned = replace(arm.run, grpo=replace(arm.run.grpo, learning_rate=rate), eval=replace(arm.run.eval, split="test"))
         return [replace(tuned, seed=(tuned.seed + 1 + index) % 2**32) for index in range(self.test_seeds)]
+
+
+def _proposer(arms: Sequence[Arm]) -> Callable[[TrialLike], RunConfig]:
+    """What turns a trial into a run: the trial chooses the arm, the arm its learning rate."""
+    named = {arm.name: arm for arm in arms}
+    return lambda trial: named[trial.suggest_categorical(ARM, list(named))].propose(trial)
+
+
+def _named_as_before(study: optuna.Study, arms: list[Arm]) -> list[Arm]:
+    """The arms under the names that the study has for them, which an earlier version may have given."""
+    for trial in study.get_trials(deepcopy=False):
+        known = trial.distributions.get(ARM)
+        if isinstance(known, CategoricalDistribution):
+            return [replace(arm, name=str(name)) for arm, name in zip(arms, known.choices, strict=True)]
+    return arms

@@ -1,14 +1,7 @@
-"""Runs a search: asks for trials, does them as runs, prunes, tells what they measured, and finds its way back after a kill.
+"""Runs a search: asks for trials, launches their runs, prunes, and tells the study what they measured."""
 
-A trial is RUNNING in the study from before its run is launched until its end is told; whatever
-happens to this process, the next one finds it there and goes on with the same run. Results are read
-from the run directories only.
-"""
-
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,21 +9,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
-from efficient_rl.metrics import METRICS
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
-from efficient_rl.search.objectives import Constraint
-from efficient_rl.search.reports import Reports
-from efficient_rl.search.space import Asked, UnfitError
+from efficient_rl.search.pruning import Pruning
+from efficient_rl.search.space import InfeasibleError, TrialLike
 from efficient_rl.search.study import MakeSampler, concluded, open_trials, seeded
-from efficient_rl.sweep.controller import Flight, How
+from efficient_rl.search.trials import HASH, INFEASIBLE, Stopwatch, Trials
+from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.experiment import TrackedRun
 
 STALE_PROPOSALS = 10  # in a row without a new run: the sampler is stuck, chance takes over
 MOST_PROPOSALS = 200  # in a row without a new run, with nothing to wait for: there is no new run
-REPEAT, UNFIT, HASH, SECONDS = "repeat_of", "unfit", "config_hash", "seconds"
 
 
 @dataclass(frozen=True)
@@ -40,206 +31,169 @@ class Limits:
     trials: int | None
     hours: float | None
     parallel: int
-    count_repeats: bool
+
+    def reached(self, trials: int, seconds: float) -> bool:
+        """Whether no further trial may start."""
+        enough = self.trials is not None and trials >= self.trials
+        return enough or (self.hours is not None and seconds >= 3600 * self.hours)
 
 
 @dataclass
-class Loop:
-    """One controller's work on a study. `ask` turns a trial's proposal into a run, or raises UnfitError.
+class SearchLoop:
+    """One process's work on a study. `propose` turns a trial into a run, or raises InfeasibleError.
 
-    `size`: how many distinct runs there are, where that is known. `reports` None: nothing is
-    pruned.
+    `size` is the number of distinct runs, where that is known; `pruning` None: no run is pruned.
+    Results are read from the run directories only. `exhausted`: nothing new was proposed any more.
     """
 
     request: Request
-    study: optuna.Study
-    ask: Callable[[Asked], RunConfig]
+    controller: Controller
+    trials: Trials
+    propose: Callable[[TrialLike], RunConfig]
     sampler: MakeSampler
     seed: int
     limits: Limits
-    constraints: Collection[Constraint]
-    flight: Flight
-    reports: Reports | None = None
+    pruning: Pruning | None = None
     size: int | None = None
     tracked: list[TrackedRun] = field(default_factory=list)
-    _open: dict[str, list[optuna.Trial]] = field(default_factory=dict)  # by hash: those that wait for the end of a run
-    _told: dict[str, int] = field(default_factory=dict)  # by hash: the first trial that was told its end
+    exhausted: bool = False
     _runs: dict[str, RunConfig] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
     _pruned: set[str] = field(default_factory=set)
-    _counted: int = 0
-    _in_a_row: int = 0
-    _exhausted: bool = False
-    _started: float = field(default_factory=time.monotonic)
-    _before: float = 0.0
+    _stale: int = 0  # proposals in a row without a new run
 
-    def prepare(self) -> None:
-        """Take in what earlier processes told. Trials that failed then are not counted: others take their place."""
-        self._before = float(self.study.user_attrs.get(SECONDS, 0.0))
-        for trial in concluded(self.study):
-            if UNFIT in trial.user_attrs or HASH not in trial.user_attrs:
+    def __post_init__(self) -> None:
+        self._study = self.trials.study
+        self._stopwatch = Stopwatch(self._study)
+
+    def restore(self) -> None:
+        """Take in what earlier processes told. Trials that failed then do not count: others take their place."""
+        for trial in concluded(self._study):
+            if INFEASIBLE in trial.user_attrs or HASH not in trial.user_attrs:
                 continue
-            run = self.ask(trial)
-            if run.config_hash != trial.user_attrs[HASH]:
+            run, known = self.propose(trial), trial.user_attrs[HASH]
+            if run.config_hash != known:
                 raise ConfigError(
-                    f"trial {trial.number} of {self.study.study_name} was run {trial.user_attrs[HASH][:8]}, and its values "
+                    f"trial {trial.number} of {self._study.study_name} was run {known[:8]}, and its values "
                     f"now make run {run.config_hash[:8]}: an option has changed; give this search name=..."
                 )
-            self._runs[run.config_hash] = run
-            self._labels[run.config_hash] = _label(trial)
+            self._list(run, trial)
             if trial.state != TrialState.FAIL:
-                self._know(run, trial, RunState.PRUNED if trial.state == TrialState.PRUNED else RunState.FINISHED)
-                self._told.setdefault(run.config_hash, trial.number)
-                self._count(trial.user_attrs)
+                pruned = trial.state == TrialState.PRUNED
+                self._show(run, RunState.PRUNED if pruned else RunState.FINISHED)
+                self.trials.restore(trial)
 
-    def fly(self) -> How:
+    def run(self) -> Outcome:
         """Search until a limit is reached, or the user stops or leaves the search."""
         try:
-            return self.flight.fly(self._resume, self._go_on)
+            return self.controller.run(self._resume, self._proceed)
         finally:
-            self.study.set_user_attr(SECONDS, self._before + time.monotonic() - self._started)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the search ended because nothing new was proposed any more."""
-        return self._exhausted
+            self._stopwatch.save()
 
     def _resume(self) -> None:
-        fresh = [run for trial in open_trials(self.study) if (run := self._take(trial)) is not None]
-        self._launch(fresh)
+        """Go on with the trials that an earlier process left open."""
+        taken = map(self._take, open_trials(self._study))
+        self._launch([run for run in taken if run is not None])
 
-    def _go_on(self, ended: list[str]) -> bool:
+    def _proceed(self, ended: list[str]) -> bool:
         for key in ended:
             self._end(key)
-        for key, trials in list(self._open.items()):
-            hopeless = self.reports is not None and self.reports.hopeless(self._folder(key), trials[0])
-            if hopeless and key not in self._pruned and self.flight.cancel(key):
-                self._pruned.add(key)
+        if self.pruning is not None:
+            self._prune(self.pruning)
         self._fill()
-        return bool(self._open)
+        return bool(self.trials.open)
+
+    def _prune(self, pruning: Pruning) -> None:
+        for key, trials in list(self.trials.open.items()):
+            unpromising = pruning.should_prune(self.controller.rows[key].folder, trials[0])
+            if unpromising and key not in self._pruned and self.controller.cancel(key):
+                self._pruned.add(key)
 
     def _fill(self) -> None:
         """Ask until every slot is taken or a limit is reached, and launch what is new."""
         fresh: list[RunConfig] = []
-        while len(self._open) < self.limits.parallel and self._wants_more():
-            if self._in_a_row >= (2 * STALE_PROPOSALS if self._open else MOST_PROPOSALS):
-                self._exhausted = not self._open
+        while len(self.trials.open) < self.limits.parallel and self._wants_more():
+            if self._stale >= (2 * STALE_PROPOSALS if self.trials.open else MOST_PROPOSALS):
+                self.exhausted = not self.trials.open
                 break
-            make = self.sampler if self._in_a_row < STALE_PROPOSALS else optuna.samplers.RandomSampler
-            self.study.sampler = seeded(make, self.seed, self.study)
-            run = self._take(self.study.ask())
+            make = self.sampler if self._stale < STALE_PROPOSALS else optuna.samplers.RandomSampler
+            self._study.sampler = seeded(make, self.seed, self._study)
+            run = self._take(self._study.ask())
             if run is not None:
                 fresh.append(run)
         self._launch(fresh)
 
     def _wants_more(self) -> bool:
-        seconds = self._before + time.monotonic() - self._started
-        if self.limits.hours is not None and seconds >= 3600 * self.limits.hours:
+        if self.limits.reached(self.trials.counted, self._stopwatch.seconds):
             return False
-        if self.limits.trials is not None and self._counted >= self.limits.trials:
-            return False
-        known = len(self._told.keys() | self._open.keys())
-        self._exhausted = self.size is not None and known >= self.size and not self.limits.count_repeats
-        return not self._exhausted
+        all_known = self.size is not None and self.trials.distinct >= self.size
+        self.exhausted = all_known and not self.trials.count_repeats
+        return not self.exhausted
 
     def _take(self, trial: optuna.Trial) -> RunConfig | None:
         """Find out what a trial proposes; the run, where it is to be launched."""
-        self._in_a_row += 1
+        self._stale += 1
         try:
-            run = self.ask(trial)
-        except UnfitError as error:
-            trial.set_user_attr(UNFIT, str(error))
-            self.study.tell(trial, state=TrialState.PRUNED)
+            run = self.propose(trial)
+        except InfeasibleError as error:
+            self.trials.refuse(trial, str(error))
             return None
-        key = run.config_hash
-        trial.set_user_attr(HASH, key)
-        if key in self._open:
-            self._mark_repeat(trial, self._open[key][0].number)
-            self._open[key].append(trial)
+        if not self.trials.add(trial, run.config_hash):
             return None
-        if key in self._told:
-            self._mark_repeat(trial, self._told[key])
-            self._tell_again(trial, self._told[key])
-            return None
-        self._in_a_row = 0
-        self._count(trial.user_attrs)
-        self._know(run, trial, RunState.WAITING)
-        self._open[key] = [trial]
-        if RunDirectory(self._folder(key)).result() is not None:
-            self._end(key)  # done before, by another sweep
+        self._stale = 0
+        self._list(run, trial)
+        self._show(run, RunState.WAITING)
+        if RunDirectory(self.request.folder(run)).result() is not None:
+            self._end(run.config_hash)  # done before, by another sweep
             return None
         return run
 
     def _launch(self, runs: list[RunConfig]) -> None:
-        if runs:
-            manifest = self.request.manifest(self._runs.values(), self._labels, self.flight.launcher.detaches)
-            manifest.write(self.request.outputs)
-            states = {run.config_hash: RunDirectory(self._folder(run.config_hash)).state() for run in runs}
-            active = [key for key, state in states.items() if state is RunState.RUNNING]
-            self.flight.start(runs, active)
+        if not runs:
+            return
+        self.request.write_manifest(self._runs.values(), self._labels, self.controller.launcher.detaches)
+        active = []
+        for run in runs:
+            if RunDirectory(self.request.folder(run)).state() is RunState.RUNNING:
+                active.append(run.config_hash)
+        self.controller.start(runs, active)
 
     def _end(self, key: str) -> None:
-        """Tell every trial that waits for a run how it ended; what was merely stopped stays open for the next process."""
-        row, result = self.flight.rows[key], RunDirectory(self._folder(key)).result()
-        trials = self._open.pop(key)
-        self._in_a_row = 0
-        if result is None and row.state != "failed" and key not in self._pruned:
-            return
-        for trial in trials:
-            if result is not None:
-                kept = trial.constraints
-                for constraint in self.constraints:
-                    if constraint.text not in kept:
-                        trial.set_constraint(constraint.text, constraint.violation(result))
-                names = self.study.metric_names or []
-                self.study.tell(trial, [METRICS[name].value(result) for name in names])
-            else:
-                state = TrialState.PRUNED if key in self._pruned else TrialState.FAIL
-                self.study.tell(trial, state=state)
-                row.state = RunState.PRUNED if state == TrialState.PRUNED else RunState.FAILED
+        """Tell the trials of a run how it ended; a run that was merely stopped goes on in the next process."""
+        row = self.controller.rows[key]
+        result = RunDirectory(row.folder).result()
+        self._stale = 0
         if result is not None:
             row.state = RunState.FINISHED
-        self._told[key] = trials[0].number
-
-    def _tell_again(self, trial: optuna.Trial, number: int) -> None:
-        """Tell a trial what the one before it with the same run was told."""
-        before = self.study.get_trials(deepcopy=False)[number]
-        for text, violation in before.constraints.items():
-            if text not in trial.constraints:
-                trial.set_constraint(text, violation)
-        if before.state == TrialState.COMPLETE:
-            self.study.tell(trial, before.values)
+            self.trials.tell_result(key, result)
+        elif key in self._pruned:
+            row.state = RunState.PRUNED
+            self.trials.tell_state(key, TrialState.PRUNED)
+        elif row.state == RunState.FAILED:
+            self.trials.tell_state(key, TrialState.FAIL)
         else:
-            self.study.tell(trial, state=before.state)
+            self.trials.suspend(key)
 
-    def _mark_repeat(self, trial: optuna.Trial, number: int) -> None:
-        trial.set_user_attr(REPEAT, number)
-        if self.limits.count_repeats:
-            self._counted += 1
+    def _list(self, run: RunConfig, trial: optuna.Trial | FrozenTrial) -> None:
+        """Name a run in the manifest, after the first trial that proposed it."""
+        self._runs[run.config_hash] = run
+        if run.config_hash not in self.controller.rows:
+            self._labels[run.config_hash] = f"trial {trial.number}: {trial_label(trial.params)}"
 
-    def _count(self, attributes: dict[str, Any]) -> None:
-        self._counted += self.limits.count_repeats or REPEAT not in attributes
-
-    def _know(self, run: RunConfig, trial: optuna.Trial | FrozenTrial, state: RunState) -> None:
-        """Show, track and list a run from now on."""
-        key = run.config_hash
-        self._runs[key] = run
-        if key in self.flight.rows:
-            self.flight.rows[key].state = state
+    def _show(self, run: RunConfig, state: RunState) -> None:
+        """Show and track a run."""
+        key, folder = run.config_hash, self.request.folder(run)
+        if key in self.controller.rows:
+            self.controller.rows[key].state = state
             return
-        label = self._labels[key] = _label(trial)
-        self.flight.add_row(Row(self._folder(key), label, run.grpo.max_steps, state))
-        self.tracked.append(TrackedRun(self._folder(key), label, run.flat()))
-
-    def _folder(self, key: str) -> Path:
-        return self.request.outputs / "runs" / key
+        self.controller.add_row(Row(folder, self._labels[key], run.grpo.max_steps, state))
+        self.tracked.append(TrackedRun(folder, self._labels[key], run.flat()))
 
 
-def _label(trial: optuna.Trial | FrozenTrial) -> str:
-    return f"trial {trial.number}: {trial_label(trial.params)}"
-
-
-def trial_label(params: dict[str, Any]) -> str:
+def trial_label(params: Mapping[str, Any]) -> str:
     """The values of a trial as people read them."""
-    named = {name.split(".")[-1]: f"{value:.3g}" if isinstance(value, float) else value for name, value in params.items()}
-    return " ".join(f"{name}={value}" for name, value in named.items()) or "the only point"
+    terms = []
+    for name, value in params.items():
+        text = f"{value:.3g}" if isinstance(value, float) else value
+        terms.append(f"{name.split('.')[-1]}={text}")
+    return " ".join(terms) or "the only point"

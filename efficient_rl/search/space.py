@@ -4,14 +4,15 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
-from efficient_rl.config.compose import EXTENSIBLE, Axis, Composer, Point
+from efficient_rl.config.compose import Composer, Point
 from efficient_rl.config.filters import keeps
+from efficient_rl.config.overrides import EXTENSIBLE, Axis, Override, parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.errors import ConfigError
 
@@ -21,11 +22,11 @@ PROBE = "a value that no option has"
 Chosen = tuple[tuple[Axis, Any], ...]
 
 
-class UnfitError(ConfigError):
+class InfeasibleError(ConfigError):
     """A combination that cannot be run, or that a filter drops."""
 
 
-class Asked(Protocol):
+class TrialLike(Protocol):
     """What proposes values: a live trial of Optuna, or a frozen one that repeats its own."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any: ...
@@ -38,7 +39,7 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Knob:
+class SearchParameter:
     """One swept override: its name in the study is its key."""
 
     axis: Axis
@@ -59,7 +60,7 @@ class Knob:
         plain = (bool, int, float, str, type(None))
         return {value if isinstance(value, plain) else json.dumps(value): value for value in self.axis.values}
 
-    def ask(self, trial: Asked) -> tuple[Axis, Any]:
+    def suggest(self, trial: TrialLike) -> tuple[Axis, Any]:
         """The value that the trial proposes."""
         axis, span = self.axis, self.axis.span
         if span is None:
@@ -71,11 +72,24 @@ class Knob:
         return axis, value if span.step is None else min(axis.values, key=lambda listed: abs(listed - value))
 
     def holds(self, value: Any) -> bool:
-        """Whether the knob can be set to the value."""
+        """Whether it can be set to the value."""
         if self.axis.span is None or self.axis.values:
             return value in self.choices
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         return numeric and self.axis.span.low <= value <= self.axis.span.high
+
+    @property
+    def of_a_run(self) -> bool:
+        """Whether it sets a part of a run itself, and not options that other parts refer to, such as `lora`."""
+        return self.axis.key.lstrip("+~").split(".")[0] in OF_A_RUN
+
+    @property
+    def first(self) -> Any:
+        """Its first value, the lowest of a range or interval."""
+        span = self.axis.span
+        if span is None:
+            return self.axis.values[0]
+        return int(span.low) if span.whole else span.low
 
     def __str__(self) -> str:
         """Its values in words."""
@@ -93,42 +107,39 @@ class Space:
     run.
     """
 
-    def __init__(self, arguments: Sequence[str], rules: Sequence[str] = (), extra_folder: str | None = None) -> None:
-        self._composer = Composer(extra_folder)
-        axes = self._composer.axes(arguments)
+    def __init__(self, composer: Composer, overrides: Iterable[Override], rules: Sequence[str] = ()) -> None:
+        self._composer = composer
+        axes = composer.axes(overrides)
         self._rules = rules
         self._fixed: Chosen = tuple((axis, axis.values[0]) for axis in axes if not axis.swept)
-        self.knobs = tuple(Knob(axis) for axis in axes if axis.swept)
-        self._options = sorted((knob for knob in self.knobs if knob.axis.composed), key=lambda knob: not _of_a_run(knob))
-        self._values = [knob for knob in self.knobs if not knob.axis.composed]
+        self.parameters = tuple(SearchParameter(axis) for axis in axes if axis.swept)
+        options = [each for each in self.parameters if each.axis.composed]
+        self._options = sorted(options, key=lambda each: not each.of_a_run)
+        self._values = [each for each in self.parameters if not each.axis.composed]
         self._matters: dict[tuple[str, str], bool] = {}
         self._names: set[str] = set()
         self._check()
 
-    def tree(self) -> Mapping[str, Any]:
-        """The configuration of the fixed overrides alone."""
-        return self._composer.point(self._fixed)[0].config
-
-    def ask(self, trial: Asked) -> RunConfig:
-        """The run that the trial proposes; UnfitError where that cannot be run, or a filter drops it."""
+    def propose(self, trial: TrialLike) -> RunConfig:
+        """The run that the trial proposes; InfeasibleError where that cannot be run, or a filter drops it."""
         chosen = self._fixed
-        for knob in self._options:
-            if _of_a_run(knob) or self._option_matters(chosen, knob):
-                chosen = (*chosen, knob.ask(trial))
+        for option in self._options:
+            if option.of_a_run or self._option_matters(chosen, option):
+                chosen = (*chosen, option.suggest(trial))
         options = chosen
-        for knob in self._values:
-            if self._value_matters(options, knob):
-                chosen = (*chosen, knob.ask(trial))
+        for value in self._values:
+            if self._value_matters(options, value):
+                chosen = (*chosen, value.suggest(trial))
         return self._run(chosen)
 
     def size(self) -> int | None:
-        """How many distinct runs the space has; None where it has an interval, or more combinations than `MOST_LISTED`."""
-        axes = [knob.axis for knob in self.knobs]
+        """The number of distinct runs; None with an interval, or more combinations than `MOST_LISTED`."""
+        axes = [parameter.axis for parameter in self.parameters]
         if prod(len(axis.values) or math.inf for axis in axes) > MOST_LISTED:
             return None
         hashes = set()
         for values in itertools.product(*(axis.values for axis in axes)):
-            with suppress(UnfitError):
+            with suppress(InfeasibleError):
                 hashes.add(self._run((*self._fixed, *zip(axes, values, strict=True))).config_hash)
         return len(hashes)
 
@@ -136,10 +147,10 @@ class Space:
         try:
             run = parse_run(self._composer.point(chosen)[0])
         except ConfigError as error:
-            raise UnfitError(str(error)) from error
+            raise InfeasibleError(str(error)) from error
         for rule in self._rules:
             if not keeps(rule, run.flat(), self._names):
-                raise UnfitError(f"the filter {rule!r} drops it")
+                raise InfeasibleError(f"the filter {rule!r} drops it")
         return run
 
     def params(self, fixed: str | Sequence[str]) -> dict[str, Any]:
@@ -148,16 +159,16 @@ class Space:
             texts = shlex.split(fixed) if isinstance(fixed, str) else list(fixed)
         except ValueError as error:
             raise ConfigError(f"search.fixed: {fixed!r} cannot be read ({error}); close its quotes") from error
-        knobs = {knob.axis.key: knob for knob in self.knobs}
+        parameters = {parameter.axis.key: parameter for parameter in self.parameters}
         params = {}
-        for axis in self._composer.axes(texts):
-            knob, labels = knobs.get(axis.key), list(Knob(axis).choices)
-            if knob is None or len(labels) != 1:
-                raise ConfigError(
-                    f"search.fixed: {axis.text!r} must give one value to a key of the space: {', '.join(knobs)}"
-                )
-            if not knob.holds(labels[0]):
-                raise ConfigError(f"search.fixed: {axis.text!r} lies outside of the space; {axis.key} is one of: {knob}")
+        for axis in self._composer.axes(parse_overrides(texts)):
+            parameter, labels = parameters.get(axis.key), list(SearchParameter(axis).choices)
+            if parameter is None or len(labels) != 1:
+                keys = ", ".join(parameters)
+                raise ConfigError(f"search.fixed: {axis.text!r} must give one value to a key of the space: {keys}")
+            if not parameter.holds(labels[0]):
+                what = f"lies outside of the space; {axis.key} is one of: {parameter}"
+                raise ConfigError(f"search.fixed: {axis.text!r} {what}")
             params[axis.key] = labels[0]
         return params
 
@@ -166,49 +177,41 @@ class Space:
         return parse_run(next(self._corners()))
 
     def _corners(self) -> Iterator[Point]:
-        """Points in which every option is chosen once, the others at their first, and values at their first or lowest."""
-        first = {knob: knob.axis.values[0] for knob in self._options}
-        for options in [first | {knob: value} for knob in self._options for value in knob.axis.values] or [first]:
-            chosen: Chosen = (*self._fixed, *((each.axis, value) for each, value in options.items()))
-            values = [(each.axis, _first(each)) for each in self._values]
-            point, without = self._composer.point((*chosen, *values))
+        """Points that choose every option once, the others at their first, with values at their first or lowest."""
+        first = {option: option.first for option in self._options}
+        corners = []
+        for option in self._options:
+            corners += [first | {option: value} for value in option.axis.values]
+        for options in corners or [first]:
+            corner = options | {value: value.first for value in self._values}
+            chosen = [(parameter.axis, value) for parameter, value in corner.items()]
+            point, without = self._composer.point((*self._fixed, *chosen))
             self._unused &= without
             yield point
 
     def _check(self) -> None:
         """Refuse what no option of the space knows, and options that cannot be run at all; learn the names of values."""
-        self._unused = {axis.key for axis, _ in self._fixed} | {knob.axis.key for knob in self._values}
+        self._unused = {axis.key for axis, _ in self._fixed} | {value.axis.key for value in self._values}
         for point in self._corners():
             self._names |= set(parse_run(point).flat())
         for key in sorted(self._unused):
             raise self._composer.unknown(key)
 
-    def _value_matters(self, chosen: Chosen, knob: Knob) -> bool:
+    def _value_matters(self, chosen: Chosen, value: SearchParameter) -> bool:
         """Whether the value of a key reaches the run: the rank of LoRA does not where no adapter is trained."""
-        known = (_text(chosen), knob.axis.key)
+        known = (_text(chosen), value.axis.key)
         if known not in self._matters:
-            point, without = self._composer.point((*chosen, (knob.axis, PROBE)))
-            self._matters[known] = knob.axis.key not in without and PROBE in json.dumps(_run_part(point))
+            point, without = self._composer.point((*chosen, (value.axis, PROBE)))
+            self._matters[known] = value.axis.key not in without and PROBE in json.dumps(_run_part(point))
         return self._matters[known]
 
-    def _option_matters(self, chosen: Chosen, knob: Knob) -> bool:
+    def _option_matters(self, chosen: Chosen, option: SearchParameter) -> bool:
         """Whether the options of a group that is no part of a run (`lora`) make different runs."""
-        known = (_text(chosen), knob.axis.key)
+        known = (_text(chosen), option.axis.key)
         if known not in self._matters:
-            points = [self._composer.point((*chosen, (knob.axis, value)))[0] for value in knob.axis.values]
+            points = [self._composer.point((*chosen, (option.axis, value)))[0] for value in option.axis.values]
             self._matters[known] = any(_run_part(point) != _run_part(points[0]) for point in points)
         return self._matters[known]
-
-
-def _of_a_run(knob: Knob) -> bool:
-    return knob.axis.key.lstrip("+~").split(".")[0] in OF_A_RUN
-
-
-def _first(knob: Knob) -> Any:
-    span = knob.axis.span
-    if span is None:
-        return knob.axis.values[0]
-    return int(span.low) if span.whole else span.low
 
 
 def _text(chosen: Chosen) -> str:

@@ -116,7 +116,7 @@ def _check_question(study: Study, name: str, objectives: list[str], question: Se
         if before is None:
             study.set_user_attr(key, value)
         elif before != value:
-            differ = sorted(set(map(str, before)) ^ set(map(str, value))) or value
+            differ = sorted({*map(str, before)} ^ {*map(str, value)}) or value
             raise ConfigError(f"the search {name} had other {key} ({', '.join(differ)} differ); give this one name=...")
 
 

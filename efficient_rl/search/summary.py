@@ -1,4 +1,4 @@
-"""Says what a search found: its best run or its front, and what was spent; for people and as `search.json`."""
+"""Summarizes a search: its best run or its front, and what was spent, as a table and as `search.json`."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from rich.table import Table
 
 from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.search.loop import HASH, REPEAT, UNFIT, trial_label
+from efficient_rl.search.loop import trial_label
+from efficient_rl.search.trials import HASH, INFEASIBLE, REPEAT
 
 SHOWN = 20
 FEWEST_TRIALS = 4  # to say which parameters mattered
@@ -31,18 +32,20 @@ def spent(folders: Sequence[Path]) -> dict[str, float]:
 
 def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
     """The trials with their states, values and runs, the front (or the best), and the cost of all runs together."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if HASH in trial.user_attrs]
-    counts = {
-        state.name.lower(): sum(t.state == state for t in trials if REPEAT not in t.user_attrs) for state in TrialState
-    }
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if HASH in trial.user_attrs]
+    counts = dict.fromkeys([state.name.lower() for state in TrialState], 0) | {"repeats": 0}
+    for trial in trials:
+        counts["repeats" if REPEAT in trial.user_attrs else trial.state.name.lower()] += 1
+    counts["unfit"] = sum(INFEASIBLE in trial.user_attrs for trial in every)
+    hashes = {trial.user_attrs[HASH] for trial in trials}
+    directions = [direction.name.lower() for direction in study.directions]
     return {
-        "objectives": dict(zip(study.metric_names or [], [each.name.lower() for each in study.directions], strict=True)),
-        "trials": [_row(trial) for trial in trials],
-        "counts": counts
-        | {"repeats": sum(REPEAT in trial.user_attrs for trial in trials)}
-        | {"unfit": sum(UNFIT in trial.user_attrs for trial in study.get_trials(deepcopy=False))},
+        "objectives": dict(zip(study.metric_names or [], directions, strict=True)),
+        "trials": [*map(_row, trials)],
+        "counts": counts,
         "front": sorted(trial.number for trial in front(study)),
-        "spent": spent([runs / key for key in sorted({trial.user_attrs[HASH] for trial in trials})]),
+        "spent": spent([runs / key for key in sorted(hashes)]),
     }
 
 
@@ -78,7 +81,7 @@ def _value(index: int, trial: FrozenTrial) -> float:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write `search.json`, whole."""
+    """Write `search.json`."""
     write_atomic(folder / "search.json", json.dumps(summary, indent=1))
 
 

@@ -55,13 +55,13 @@ def log_text(outputs: Path, key: str) -> str:
 def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
     """Stop the sweep's commands, so that nothing new starts, then its active runs; a line for each."""
     done = []
-    for watcher in read_status(outputs, manifest).watchers:
-        if not watcher.here:
-            done.append(f"the sweep was started by {watcher}: if that still runs, stop it there, or it starts more")
-        elif watcher.stop(STOP_SECONDS):
-            done.append(f"stopped the sweep command ({watcher})")
+    for controller in read_status(outputs, manifest).controllers:
+        if not controller.here:
+            done.append(f"the sweep was started by {controller}: if that still runs, stop it there, or it starts more")
+        elif controller.stop(STOP_SECONDS):
+            done.append(f"stopped the sweep command ({controller})")
         else:
-            done.append(f"the sweep command ({watcher}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
+            done.append(f"the sweep command ({controller}) did not stop within {STOP_SECONDS:.0f} s; it may start more")
     status = read_status(outputs, manifest)
     return done + end_runs(outputs, status, status.rows_in(*ACTIVE))
 

@@ -15,7 +15,7 @@ from efficient_rl.launch.slurm.submit import find_locked
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.display import Row
-from efficient_rl.sweep.lock import Watcher, watchers
+from efficient_rl.sweep.lock import ActiveController, active_controllers
 from efficient_rl.sweep.manifest import Manifest
 
 ACTIVE = (RunState.RUNNING, RunState.QUEUED)
@@ -29,7 +29,7 @@ class Status:
     manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
-    watchers: tuple[Watcher, ...]
+    controllers: tuple[ActiveController, ...]
     trouble: str | None
 
     def rows_in(self, *states: str) -> list[Row]:
@@ -44,7 +44,7 @@ class Status:
     @property
     def is_watched(self) -> bool:
         """Whether a sweep command of this machine works on the sweep."""
-        return any(watcher.here for watcher in self.watchers)
+        return any(controller.here for controller in self.controllers)
 
     @property
     def may_change(self) -> bool:
@@ -60,7 +60,7 @@ class Status:
             "question": self.manifest.question,
             "command": self.manifest.command,
             "counts": self.counts,
-            "watchers": list(map(str, self.watchers)),
+            "watchers": list(map(str, self.controllers)),
             "scheduler_trouble": self.trouble,
             "runs": [_run_json(row, self.jobs.get(row.key)) for row in self.rows],
         }
@@ -96,7 +96,7 @@ class Observer:
                 _update(row, classify(run))
             else:
                 _update(row, classify(run, _job_view(ledger, row.key, run, job, states.get(job))))
-        found = watchers(self._outputs / "sweeps" / self._manifest.name)
+        found = active_controllers(self._outputs / "sweeps" / self._manifest.name)
         return Status(self._manifest, self._rows, jobs, found, lost or unanswered)
 
 

@@ -1,4 +1,4 @@
-"""Owns the runs that a launcher has in hand: starts them, notices how they end, and keeps the table of a command."""
+"""Controls the runs of one command: launches them, polls them until they end, updates the table, reports stalls."""
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,29 +15,30 @@ from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.state import RunState
-from efficient_rl.sweep.display import Display, Row
-from efficient_rl.sweep.lock import watching
-from efficient_rl.sweep.notify import Supervisor
+from efficient_rl.sweep.display import Display, Row, duration
+from efficient_rl.sweep.lock import registered
+from efficient_rl.sweep.notify import Notifier
 from efficient_rl.sweep.request import Request
+from efficient_rl.sweep.stall import StallMonitor
 
 POLL_SECONDS = 0.2
-How = Literal["ended", "stopped", "left"]
+Outcome = Literal["ended", "stopped", "left"]
 
 
 class _StopError(Exception):
     """Ctrl-C or SIGTERM."""
 
 
-class Flight:
+class Controller:
     """The runs of one command. `rows` are what its table shows, by hash; more may be added at any time."""
 
-    def __init__(self, request: Request, launcher: Launcher, console: Console, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, request: Request, launcher: Launcher, console: Console) -> None:
         self.launcher = launcher
-        self.rows = {row.folder.name: row for row in rows}
-        self._shown = list(rows)
+        self.rows: dict[str, Row] = {}
         self._request = request
         self._console = console
-        self._supervisor = Supervisor(launcher, request.watch, request.name, console)
+        self._notifier = Notifier(request.watch.notify, request.name)
+        self._stalls = StallMonitor(request.watch.stall_minutes)
         self._version: str | None = None  # of the code, from when the first run is started
         self._jobs: dict[str, Job] = {}
         self._handles: dict[str, Handle] = {}
@@ -51,7 +52,6 @@ class Flight:
     def add_row(self, row: Row) -> None:
         """Show one more run."""
         self.rows[row.folder.name] = row
-        self._shown.append(row)
 
     def start(self, runs: Sequence[RunConfig], active: Collection[str] = ()) -> None:
         """Take over what an earlier command launched, wait for `active` ones that are another's, launch the rest."""
@@ -66,31 +66,33 @@ class Flight:
         self._handles |= attached | {handle.job.key: handle for handle in self.launcher.launch(fresh)}
 
     def cancel(self, key: str) -> bool:
-        """End one run after a checkpoint, which is told like every end; False where it is another command's run."""
+        """End one run after a checkpoint; poll reports its end. False where another command runs it."""
         if key in self._handles:
             self.launcher.cancel(self._handles[key])
         return key in self._handles
 
-    def fly(self, begin: Callable[[], None], go_on: Callable[[list[str]], bool]) -> How:
-        """Call `begin`, then `go_on` with the hashes of the runs that ended since, until it says no or the user stops."""
-        sweep = self._request.outputs / "sweeps" / self._request.name
-        with watching(sweep), Display(self._shown, self._console) as display, _stop_signals():
+    def run(self, begin: Callable[[], None], proceed: Callable[[list[str]], bool]) -> Outcome:
+        """Poll the launcher until `proceed`, called with the hashes of the runs that ended since, is false.
+
+        `begin` is called first. Ctrl-C and SIGTERM stop the runs, or leave them to their cluster.
+        """
+        display = Display(self.rows.values(), self._console)
+        with registered(self._request.sweep_folder), display, _stop_signals():
             try:
                 begin()
                 ended: list[str] = []
-                while go_on(ended) and not self.launcher.detach:
-                    ended = self._turn()
+                while proceed(ended) and not self.launcher.detach:
+                    ended = self._poll()
                     display.update()
-                for key, handle in self._handles.items():
-                    _show(self.rows[key], handle)
+                self._show_handles()
             except _StopError:
-                return self._break_off()
+                return self._stop()
         if self._handles:
             return "left"
-        self._supervisor.note_sweep(self._shown)
+        self._notifier.sweep_ended(self.rows.values())
         return "ended"
 
-    def _break_off(self) -> How:
+    def _stop(self) -> Outcome:
         if self.launcher.detaches:
             self.launcher.leave()
             return "left"
@@ -98,7 +100,7 @@ class Flight:
         self.launcher.stop()
         return "stopped"
 
-    def _turn(self) -> list[str]:
+    def _poll(self) -> list[str]:
         """Poll once; the hashes of the runs that ended, whether finished, failed or stopped."""
         ended = []
         for handle in self.launcher.poll(POLL_SECONDS):
@@ -109,28 +111,42 @@ class Flight:
                 self._elsewhere.add(key)
             else:
                 ended.append(key)
-            self._supervisor.note_end(self.rows[key])
-        ended += self._look_elsewhere()
-        for key, handle in self._handles.items():
-            _show(self.rows[key], handle)
-        self._supervisor.look(self.rows, self._handles)
+            if self.rows[key].state == RunState.FAILED:
+                self._notifier.run_failed(self.rows[key])
+        ended += self._poll_elsewhere()
+        self._show_handles()
+        self._report_stalls()
         return ended
 
-    def _look_elsewhere(self) -> list[str]:
-        """Look at the runs that other commands work on: those that ended; what was given up is taken over."""
+    def _poll_elsewhere(self) -> list[str]:
+        """The runs of other commands that ended; those that were given up are launched here."""
         ended = []
         for key in sorted(self._elsewhere):
             state = RunDirectory(self.rows[key].folder).state()
             if state is RunState.RUNNING:
                 continue
             self._elsewhere.discard(key)
-            if state in (RunState.FINISHED, RunState.FAILED):
-                self.rows[key].state = state
-                ended.append(key)
-            else:
-                self.rows[key].state = RunState.WAITING
+            self.rows[key].state = state
+            if state is RunState.WAITING:
                 (self._handles[key],) = self.launcher.launch([self._jobs[key]])
+            else:
+                ended.append(key)
         return ended
+
+    def _report_stalls(self) -> None:
+        """Report every run that has stalled, and restart it where that is asked for."""
+        running = {key: self.rows[key].folder for key, handle in self._handles.items() if handle.state is RunState.RUNNING}
+        for key, seconds in self._stalls.check(running).items():
+            row, why = self.rows[key], f"stalled: no new step for {duration(seconds)}"
+            self._notifier.run_stalled(row, seconds)
+            text = f"{key[:8]} {row.label}: {why}"
+            if self._request.watch.requeue_stalled and self.launcher.requeue(self._handles[key], why):
+                text += "; it starts again"
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _show_handles(self) -> None:
+        for key, handle in self._handles.items():
+            _show(self.rows[key], handle)
 
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)

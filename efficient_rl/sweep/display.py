@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +104,7 @@ COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "pea
 class Display:
     """A context in which `update` keeps the terminal, or a log, informed."""
 
-    def __init__(self, rows: Sequence[Row], console: Console) -> None:
+    def __init__(self, rows: Collection[Row], console: Console) -> None:
         self._rows = rows
         self._console = console
         live = console.is_terminal and "JPY_PARENT_PID" not in os.environ  # a notebook only pretends to be a terminal
@@ -137,7 +137,7 @@ class Display:
 
     def table(self) -> Table:
         """The most telling rows: what runs and what failed first, then the rest up to a screenful."""
-        return run_table(self._rows, max(3, self._console.height - FRAME_LINES))
+        return run_table([*self._rows], max(3, self._console.height - FRAME_LINES))
 
     def _say_changes(self) -> None:
         progress = time.monotonic() - self._last_progress > 30

@@ -1,17 +1,24 @@
-"""Says before a launch how long runs will take and how much memory: from finished runs like them, else from arithmetic."""
+"""Estimates the time, memory and GPU hours of runs before a launch: from finished runs like them, else from arithmetic."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from rich.console import Console
+
 from efficient_rl.config.run_config import RunConfig
+from efficient_rl.errors import ConfigError
+from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
+from efficient_rl.sweep.request import Request
 
 CPU_FLOPS = 2e10  # float32 multiply-adds and adds a core reaches on small matrices, to the order of magnitude
 GPU_FLOPS = 2e13  # bfloat16 on a data-centre GPU that also samples, to the order of magnitude
 BYTES_A_PARAMETER = 16  # float32 weight, gradient and Adam's two moments
 TOKENS_BEFORE_COMPLETION = 64
+Known = Sequence[tuple[RunConfig, RunResult]]
 
 
 @dataclass(frozen=True)
@@ -23,31 +30,73 @@ class Estimate:
     source: str
 
 
-def estimate(run: RunConfig, known: Sequence[tuple[RunConfig, RunResult]], gpu: bool = False) -> Estimate:
+@dataclass(frozen=True)
+class Budget:
+    """The estimate for the runs of a plan: GPU hours, and how many runs have an unknown length."""
+
+    gpu_hours: float
+    hours: float
+    runs: int
+    unknown: int
+
+    def __str__(self) -> str:
+        text = f"{self.runs} runs to do: about {self.hours:.1f} run hours, {self.gpu_hours:.1f} GPU hours"
+        return text + (f", and {self.unknown} runs of unknown length" if self.unknown else "")
+
+
+def finished_results(request: Request, runs: Sequence[RunConfig]) -> Known:
+    """The finished runs with their results."""
+    results = [(run, RunDirectory(request.folder(run)).result()) for run in runs]
+    return [(run, result) for run, result in results if result is not None]
+
+
+def estimate(run: RunConfig, known: Known, gpu: bool = False) -> Estimate:
     """The estimate of one run: the median of finished runs with the same model and strategy, scaled to its work.
 
     Without such runs it is arithmetic, for a core or for a GPU.
     """
-    alike = [
-        (seen, result)
-        for seen, result in known
-        if seen.model.path == run.model.path and seen.grpo.max_completion_length == run.grpo.max_completion_length
-    ]
+    alike = [pair for pair in known if _is_like(pair[0], run)]
     same = [pair for pair in alike if pair[0].strategy.target == run.strategy.target]
     chosen = same or alike
     if chosen:
-        seconds = median(
-            result.total_seconds - result.train_seconds + result.train_seconds * _work(run) / _work(seen)
-            for seen, result in chosen
-        )
-        peak = median(max(result.peak_memory_bytes.values(), default=0) for _, result in chosen)
-        return Estimate(seconds, peak, f"{len(chosen)} finished {'like it' if same else 'with this model'}")
+        seconds, peaks = [], []
+        for seen, result in chosen:
+            around = result.total_seconds - result.train_seconds
+            seconds.append(around + result.train_seconds * _work(run) / _work(seen))
+            peaks.append(max(result.peak_memory_bytes.values(), default=0))
+        source = f"{len(chosen)} finished {'like it' if same else 'with this model'}"
+        return Estimate(median(seconds), median(peaks), source)
     parameters = _parameters(run)
     if parameters is None:
         return Estimate(None, None, "unknown until the first run")
     tokens = run.grpo.max_completion_length / 2 + TOKENS_BEFORE_COMPLETION
     flops = 8.0 * parameters * tokens * _work(run)  # forward 2, backward 4, sampling 2 a parameter and token
     return Estimate(flops / (GPU_FLOPS if gpu else CPU_FLOPS), float(parameters * BYTES_A_PARAMETER), "arithmetic")
+
+
+def make_budget(runs: Sequence[RunConfig], known: Known, gpus_per_run: float) -> Budget:
+    """The budget of `runs`, from finished runs like them, else from the model's size and the steps."""
+    seconds = [estimate(run, known, gpu=gpus_per_run > 0).seconds for run in runs]
+    hours = sum(filter(None, seconds)) / 3600
+    return Budget(hours * gpus_per_run, hours, len(runs), seconds.count(None))
+
+
+def approve(budget: Budget, max_gpu_hours: float | None, console: Console) -> None:
+    """Return if the budget is within the bound or the user agrees; ConfigError otherwise, and always without a terminal."""
+    if max_gpu_hours is None or budget.gpu_hours <= max_gpu_hours:
+        return
+    bound = f"watch.max_gpu_hours={max_gpu_hours:g}"
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{budget}: above {bound}; raise it, or ask for less. Nothing was started")
+    answer = console.input(f"{budget}: above {bound}. Go on? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was started")
+
+
+def _is_like(seen: RunConfig, run: RunConfig) -> bool:
+    """Whether two runs train the same model on completions of the same length."""
+    longest = seen.grpo.max_completion_length == run.grpo.max_completion_length
+    return longest and seen.model.path == run.model.path
 
 
 def _work(run: RunConfig) -> float:

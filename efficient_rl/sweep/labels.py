@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from efficient_rl.config.run_config import RunConfig
 
 STRATEGY = "strategy.name"
-LOCATIONS = ("target", "path", "fingerprint")  # where an option comes from; shown where nothing else differs
+PLACES = ("target", "path", "fingerprint")  # where an option comes from; shown where nothing else differs
+MISSING = object()
 LONGEST_TEXT = 40
 Params = Mapping[str, Any]
 
@@ -37,26 +40,33 @@ def make_labels(groups: Sequence[Params], apart: tuple[str, ...] = ()) -> list[s
     `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
     make_setting_labels names those.
     """
-    plain = _readable(groups)
-    named_apart = [key for key in _all_keys(plain) if key.startswith(apart)]
-    keys = _telling_keys(plain, [STRATEGY, *named_apart])
-    return [" ".join([str(group.get(STRATEGY, "?")), *_terms(group, keys)]) for group in plain]
+    plain = _plain(groups)
+    given = [STRATEGY]
+    if apart:
+        given += [key for key in _all_keys(plain) if key.startswith(apart)]
+    terms = _terms(plain, _telling_keys(plain, given))
+    return [" ".join([str(group.get(STRATEGY, "?")), *each]) for group, each in zip(plain, terms, strict=True)]
 
 
 def make_setting_labels(groups: Sequence[Params], prefixes: tuple[str, ...]) -> list[str]:
     """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
-    plain = _readable(groups, prefixes)
-    keys = _telling_keys(plain, [])
-    return [" ".join(_terms(group, keys)) for group in plain]
+    plain = _plain(groups, prefixes)
+    return [*map(" ".join, _terms(plain, _telling_keys(plain, [])))]
 
 
-def _readable(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
+def _plain(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
     """The parameters under the prefixes without the seed, the reward's terms as one `reward`, numbers shortened."""
     plain = []
     for group in groups:
-        kept = {key: value for key, value in group.items() if key.startswith(prefixes) and key != "seed"}
-        terms = [str(value) for key, value in kept.items() if key.startswith("reward.") and key.endswith(".name")]
-        plain.append({**kept, "reward": "+".join(terms)} if terms else kept)
+        kept, terms = {}, []
+        for key, value in group.items():
+            if key != "seed" and key.startswith(prefixes):
+                kept[key] = value
+                if key.startswith("reward.") and key.endswith(".name"):
+                    terms.append(str(value))
+        if terms:
+            kept["reward"] = "+".join(terms)
+        plain.append(kept)
     for key in _all_keys(plain):
         holders = [group for group in plain if isinstance(group.get(key), float)]
         digits = _digits({group[key] for group in holders})
@@ -78,30 +88,30 @@ def _round(value: float, digits: int) -> float:
 
 
 def _all_keys(groups: Sequence[Params]) -> list[str]:
-    return list(dict.fromkeys(key for group in groups for key in group))
+    return list(dict.fromkeys(chain.from_iterable(groups)))
 
 
 def _telling_keys(groups: Sequence[Params], given: Sequence[str]) -> list[str]:
     """The keys that, next to the `given` ones, tell the groups apart.
 
     The options of groups (`model.name`) come first: they explain what they bring along
-    (`grpo.learning_rate`).
+    (`grpo.learning_rate`). Places come last, and only as many as are needed.
     """
     keys = [key for key in _all_keys(groups) if key not in given]
-    columns = {key: [repr(group[key]) if key in group else "" for group in groups] for key in [*keys, *given]}
+    columns = {key: [repr(group.get(key, MISSING)) for group in groups] for key in (*keys, *given)}
 
     def varies(key: str, causes: Sequence[str]) -> bool:
         """Whether groups that agree in all `causes` differ in `key`; having no value is a value."""
         known = [[""] * len(groups), *map(columns.__getitem__, causes)]
         return len(set(zip(*known, strict=True))) < len(set(zip(*known, columns[key], strict=True)))
 
-    options = [key for key in keys if _is_option(key) and varies(key, given)]
-    causes = [*given, *options]
-    others = [key for key in keys if not _is_option(key)]
-    kept = options + [key for key in others if _location(key) < 0 and varies(key, causes)]
-    for key in sorted((key for key in others if _location(key) >= 0), key=_location):
-        if varies(key, [*given, *kept]):
-            kept.append(key)
+    options = [*filter(_is_option, keys)]
+    places = sorted(filter(_place, keys), key=_place)
+    values = [key for key in keys if key not in options and key not in places]
+    kept: list[str] = []
+    for batch in (options, values, *zip(places, strict=True)):
+        causes = [*given, *kept]
+        kept += [key for key in batch if varies(key, causes)]
     return sorted(kept, key=lambda key: not key.startswith("strategy."))
 
 
@@ -109,18 +119,23 @@ def _is_option(key: str) -> bool:
     return key == "reward" or (key.count(".") == 1 and key.endswith(".name"))
 
 
-def _location(key: str) -> int:
-    """The place in LOCATIONS of a key that says where an option comes from, -1 for other keys."""
+def _place(key: str) -> int:
+    """The rank, from 1, of a key that says where an option comes from; 0 for other keys."""
     name = key.rpartition(".")[2]
-    return LOCATIONS.index(name) if name in LOCATIONS else -1
+    return PLACES.index(name) + 1 if name in PLACES else 0
 
 
-def _terms(group: Params, keys: Sequence[str]) -> list[str]:
-    short = [_short(key) for key in keys]
+def _terms(groups: Sequence[Params], keys: Sequence[str]) -> list[list[str]]:
+    """The `name=value` of every key that a group has; the name is short where that is unambiguous."""
+    names = dict(zip(keys, map(_short, keys), strict=True))
+    uses = Counter(names.values())
     terms = []
-    for key, name in zip(keys, short, strict=True):
-        if key in group:
-            terms.append(f"{name if short.count(name) == 1 else key}={_text(group[key])}")
+    for group in groups:
+        shown = []
+        for key, name in names.items():
+            if key in group:
+                shown.append(f"{name if uses[name] == 1 else key}={_text(group[key])}")
+        terms.append(shown)
     return terms
 
 

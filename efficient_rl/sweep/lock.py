@@ -1,4 +1,4 @@
-"""Notes which sweep commands are at work on a sweep, so that another command can name them, or stop them."""
+"""Registers the commands that control a sweep, so that other commands can name or stop them."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from efficient_rl.rundir.process import Owner, this_process
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """A sweep command. `here`: it is a live process of this machine; of another machine's nobody can tell."""
+class ActiveController:
+    """A sweep command. `here`: a live process of this machine; whether one of another machine lives is unknown."""
 
     path: Path
     host: str
@@ -24,7 +24,7 @@ class Watcher:
         return f"process {self.pid} on {self.host}"
 
     def stop(self, seconds: float) -> bool:
-        """Ask it to end as Ctrl-C does; whether it has let go of the sweep within so many seconds."""
+        """Stop it as Ctrl-C does; whether it has left the sweep within so many seconds."""
         try:
             os.kill(self.pid, signal.SIGTERM)
         except (ProcessLookupError, PermissionError):
@@ -36,8 +36,8 @@ class Watcher:
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[None]:
-    """Note in the sweep's folder that this process works on the sweep."""
+def registered(folder: Path) -> Iterator[None]:
+    """Register this process in the folder of the sweep while it controls the sweep."""
     me = this_process()
     path = folder / "watchers" / f"{me.host}-{me.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +48,8 @@ def watching(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def watchers(folder: Path) -> tuple[Watcher, ...]:
-    """Who works on the sweep; the notes of commands of this machine that were killed are removed."""
+def active_controllers(folder: Path) -> tuple[ActiveController, ...]:
+    """The commands that control the sweep; entries of killed commands of this machine are removed."""
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:
@@ -61,5 +61,5 @@ def watchers(folder: Path) -> tuple[Watcher, ...]:
         if owner.is_here and not owner.is_alive():
             path.unlink(missing_ok=True)
         else:
-            found.append(Watcher(path, owner.host, owner.pid, owner.is_here))
+            found.append(ActiveController(path, owner.host, owner.pid, owner.is_here))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What is saved: models that the Auto classes load, and checkpoints from which a training goes on exactly."""
+"""What is saved: models that the Auto classes load, and checkpoints that resume exactly."""
 
 import json
 import logging
@@ -108,8 +108,15 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def _load_trained_tensors(self, checkpoint: Path) -> bool:
         """Load what trains, bit by bit; False where the checkpoint holds it only in the model's form."""
-        if not (has_own(self.strategy, "save") and (checkpoint / TRAINED_FILE).is_file()):
+        if not has_own(self.strategy, "save"):
             return False
+        if not (checkpoint / TRAINED_FILE).is_file():
+            if (checkpoint / OPTIMIZER_FILE).is_file():  # of an earlier version
+                return False
+            raise ValueError(
+                f"{checkpoint} holds a model that {type(self.strategy).__name__} saved to be used, and not what "
+                "trains; resume from a checkpoint-N"
+            )
         state = torch.load(checkpoint / TRAINED_FILE, map_location="cpu", weights_only=True)
         if unknown := self._bare.load_state_dict(state, strict=False).unexpected_keys:
             raise ValueError(
@@ -123,9 +130,8 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         state = state_by_name(self._optimizer, self.parameters.names)
-        state["state"] = {
-            name: {key: whole_tensor(value) for key, value in values.items()} for name, values in state["state"].items()
-        }
+        for name, values in state["state"].items():  # the optimizer's own values stay parts
+            state["state"][name] = {key: whole_tensor(value) for key, value in values.items()}
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)

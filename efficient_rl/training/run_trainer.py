@@ -1,4 +1,4 @@
-"""The trainer of a configured run: reproducible from seed and step, in any number of processes, and silent."""
+"""The trainer of a configured run: silent, and reproducible in any number of processes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from efficient_rl.training.grpo import EfficientGRPOTrainer
 
 
 class RunTrainer(EfficientGRPOTrainer):
-    """`EfficientGRPOTrainer` without printed log lines and model cards, which `RunLogger` and the report replace."""
+    """Prints no log lines and writes no model cards: `RunLogger` and the report replace them."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)

@@ -144,7 +144,7 @@ class Sweep:
         self.started.append(self)
         return self
 
-    def end(self, seconds: float = 400) -> int:
+    def end(self, seconds: float = 900) -> int:
         """Wait for the command; its exit status."""
         assert self.process is not None
         try:
@@ -176,7 +176,7 @@ class Sweep:
         """Its run directories."""
         return [RunDirectory(path) for path in sorted((self.folder / "outputs" / "runs").glob("*"))]
 
-    def wait_steps(self, steps: int, runs: int = 1, seconds: float = 240) -> list[str]:
+    def wait_steps(self, steps: int, runs: int = 1, seconds: float = 600) -> list[str]:
         """Wait until so many runs have logged so many steps; their job ids."""
 
         def there() -> list[RunDirectory]:

@@ -9,7 +9,7 @@ from efficient_rl.rundir.directory import RunDirectory
 from tests.slurm.local_cluster import Sweep
 
 STATEFUL = ("strategy=lisa", "strategy.interval=5", "curriculum=adarft", "grpo.beta=0.04")
-LONG = (*STATEFUL, "grpo.max_steps=120")
+LONG = (*STATEFUL, "grpo.max_steps=80")
 OFTEN = "checkpoint_steps=10"
 
 

@@ -91,6 +91,16 @@ def test_more_gpu_hours_than_allowed_are_refused_without_a_terminal(cluster: Clu
     assert not list(tmp_path.glob("outputs/jobs/*/*"))
 
 
+def test_a_run_is_submitted_once_and_finishes(cluster: Cluster, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "strategy=last_k", "grpo.max_steps=1").start()
+    assert sweep.end() == 0, sweep.output()
+    (record,) = sweep.records
+    assert (record.state(), record.newest_attempt()) == ("finished", 1)
+    jobs = [json.loads(path.read_text())["job"] for path in tmp_path.glob("outputs/jobs/*/batch.json")]
+    assert jobs == [sweep.job().partition("_")[0]]
+
+
+@pytest.mark.slow
 def test_arrays_keep_to_the_size_and_the_parallelism_that_they_are_given(cluster: Cluster, tmp_path: Path) -> None:
     more = ("launcher.max_array_size=2", "launcher.array_parallelism=1", "grpo.max_steps=1", "seed=range(0,5)")
     sweep = Sweep(tmp_path, "-m", "strategy=last_k", *more).start()

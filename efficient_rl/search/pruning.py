@@ -1,4 +1,4 @@
-"""Reads the rewards that runs log while they train, and asks the pruner whether to go on with them."""
+"""Prunes runs: reports the rewards that they log to the study, and asks its pruner."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ class _Read:
 
 
 @dataclass
-class Reports:
+class Pruning:
     """Reports, every `every` steps, the mean of the last `every` training rewards of a run to its trial."""
 
     every: int
     _read: dict[Path, _Read] = field(default_factory=dict)
 
-    def hopeless(self, folder: Path, trial: optuna.Trial) -> bool:
+    def should_prune(self, folder: Path, trial: optuna.Trial) -> bool:
         """Whether the pruner would end the run, by what it has logged since this was last asked."""
         read = self._read.get(folder)
         if read is None:

@@ -1,0 +1,77 @@
+"""Reads the file of a sweep that `sweep=` names: its overrides, its filters and its question."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from efficient_rl.config.options import config_folder
+from efficient_rl.config.overrides import Override, parse_overrides
+from efficient_rl.errors import ConfigError, did_you_mean
+
+KEYS = ("claim", "filter", "overrides")
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep file holds; nothing where a command line names none."""
+
+    name: str | None = None
+    question: str | None = None
+    overrides: tuple[Override, ...] = ()
+    rules: tuple[str, ...] = ()
+
+
+def find_sweep_file(given: Sequence[Override]) -> SweepFile:
+    """The file that the overrides name, of the working directory or one of ours; ConfigError where it is wrong."""
+    named = [override for override in given if override.key == "sweep" and not override.swept]
+    if not named or named[0].parsed.value() is None:
+        return SweepFile()
+    name = str(named[0].parsed.value())
+    folders = (Path("sweeps"), config_folder("sweeps"))
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return _read(folder / f"{name}.yaml", name.replace("/", "-"))
+    raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, set().union(*map(sweep_files, folders)))}")
+
+
+def sweep_files(folder: Path) -> set[str]:
+    """The names of the sweep files in a folder."""
+    return {str(path.relative_to(folder).with_suffix("")) for path in folder.glob("**/*.yaml")}
+
+
+def _read(path: Path, name: str) -> SweepFile:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("overrides"), dict):
+        raise ConfigError(
+            f"{path} needs `overrides:` with one `key: values` a line, and may have `filter:` with a list of rules"
+        )
+    if unknown := [str(key) for key in content if key not in KEYS]:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: {', '.join(KEYS)}")
+    rules = content.get("filter") or []
+    rules = [rules] if isinstance(rules, str) else rules
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise ConfigError(f"{path}: filter must be a rule or a list of rules, not {rules!r}")
+    overrides = []
+    for key, value in content["overrides"].items():
+        if key in ("sweep", "filter") or not isinstance(key, str):
+            raise ConfigError(f"{path}: {str(key)!r} cannot be an override here")
+        overrides.append(f"{key}={_hydra_value(value)}")
+    question = text.splitlines()[0].lstrip("# ").strip() if text.startswith("#") else None
+    return SweepFile(name, question, tuple(parse_overrides(overrides)), tuple(rules))
+
+
+def _hydra_value(value: Any) -> str:
+    """A YAML value in Hydra's syntax; text is taken as it stands."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value)
+    raise ConfigError(f"a sweep file holds texts, numbers and lists, not {value!r}; put quotes around it")
