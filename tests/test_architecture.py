@@ -68,11 +68,11 @@ ALLOWED = {  # package or module -> what else of ours it may import
     },
     "launch": {"config", "distributed", "evaluate", "models", "rundir", "run", "training"},
     "tracking": {"config", "rundir"},
-    "sweep": {"config", "launch", "run", "rundir", "tracking"},
+    "sweep": {"config", "launch", "rundir", "tracking"},
     "search": {"config", "launch", "rundir", "sweep", "tracking"},
     "status": {"config", "launch", "rundir", "sweep"},
     "doctor": {
-        *("config", "datasets", "launch", "models", "prompts", "run", "rundir", "strategies", "sweep", "tasks"),
+        *("config", "datasets", "launch", "models", "prompts", "rundir", "strategies", "sweep", "tasks"),
         *("tracking", "training"),
     },
     "ui": {"tracking"},
