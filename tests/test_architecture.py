@@ -121,13 +121,12 @@ def test_only_tracking_knows_mlflow() -> None:
 
 
 ANALYSIS = {  # room of analysis -> the rooms below it, which it may import
-    "command": set(),
     "data": set(),
     "stats": {"data"},
     "figures": {"data", "stats"},
-    "report": {"command", "data", "stats", "figures"},
-    "claims": {"command", "data", "stats", "figures", "report"},
-    "compare": {"command", "data", "stats", "figures", "report"},
+    "report": {"data", "stats", "figures"},
+    "claims": {"data", "stats", "figures", "report"},
+    "compare": {"data", "stats", "figures", "report"},
 }
 OF_THE_PACKAGE = {  # file of analysis -> what it may import beside the reader of run directories
     "data/search.py": {"search"},

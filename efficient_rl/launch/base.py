@@ -1,4 +1,4 @@
-"""What all launchers share: their protocol, the handle of a job, and how an exit code settles a job."""
+"""What launchers share: their protocol, the handle of a job, how an exit code settles it."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class Launcher(Protocol):
         """Handles of those jobs that an earlier process launched and that have not ended."""
 
     def poll(self, timeout: float = 0) -> list[Handle]:
-        """The handles whose jobs ended since the last call; waits up to `timeout` seconds for one."""
+        """The handles whose jobs ended since the last call, after at most `timeout` seconds."""
 
     def requeue(self, handle: Handle, why: str) -> bool:
         """Kill a stalled job and start it again from its last checkpoint; whether it starts again.
@@ -58,7 +58,7 @@ class Launcher(Protocol):
         """
 
     def cancel(self, handle: Handle) -> None:
-        """End one job after a checkpoint; `poll` returns it as stopped, or finished if it was quicker."""
+        """End one job after a checkpoint; `poll` returns it, stopped or already finished."""
 
     def stop(self) -> None:
         """Drop the waiting jobs; let the running ones write a checkpoint and end."""
