@@ -151,7 +151,7 @@ def prepare(
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
     from efficient_rl.training.memory import PhaseMeter
-    from efficient_rl.training.sampler import SamplingSettings
+    from efficient_rl.training.settings import sampling_settings
 
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
@@ -170,12 +170,11 @@ def prepare(
             attempt.heartbeat()
         stop.check(group)
 
-    grpo = config.grpo
     evaluator = Evaluator(
         tokenizer=tokenizer,
         encode=lambda problem: prompts.encode(prompts.write(problem)),
         stop_ids=stop_ids,
-        sampling=SamplingSettings(grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.top_k),
+        sampling=sampling_settings(config.grpo),
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=config.prompt.prefill,
