@@ -131,6 +131,7 @@ class Evaluator:
         order, levels = difficulty_levels([problem.difficulty for problem in problems])
         sources = [problem.source for problem in problems]
         ks = [2**power for power in range(self.samples.bit_length())]
+        pass_at_ks = {str(k): fmean(map(partial(pass_at, k, self.samples), right)) for k in ks}
         return Evaluation(
             accuracy=accuracy,
             low=low,
@@ -139,7 +140,7 @@ class Evaluator:
             greedy_accuracy=fmean(each[0][0] for each in greedy),
             majority_accuracy=fmean(map(majority, drawn)),
             pass_at_k=fmean(map(bool, right)),
-            pass_at={str(k): fmean(map(partial(pass_at, k, self.samples), right)) for k in ks},
+            pass_at=pass_at_ks,
             by_difficulty=_by(order, levels, shares),
             by_source=_by(sorted(set(sources)), sources, shares),
             problems=len(problems),

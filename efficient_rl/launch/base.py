@@ -1,15 +1,15 @@
-"""What all launchers share: their protocol, the handle of a job, and how an exit code settles a job."""
+"""What launchers share: their protocol, the handle of a job, how an exit code settles it."""
 
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from efficient_rl.config.run_options import SHARDINGS
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import require, require_known
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.run import SHARDINGS
 from efficient_rl.rundir.result import Cause, Failure
 from efficient_rl.rundir.state import RunState
 
@@ -28,7 +28,7 @@ class Launcher(Protocol):
     """Starts jobs and reports how they ended; `local.LocalLauncher` is one.
 
     `detaches`: its jobs outlive the process that launched them. `detach`: return once they are
-    launched. `sharding`: what the processes of one run share (`run.Options`). `gpus_per_run`: GPUs
+    launched. `sharding`: what the processes of one run share (`config.run_options`). `gpus_per_run`: GPUs
     that one run occupies. `slots`: how many runs may run at once.
     """
 
@@ -49,7 +49,7 @@ class Launcher(Protocol):
         """Handles of those jobs that an earlier process launched and that have not ended."""
 
     def poll(self, timeout: float = 0) -> list[Handle]:
-        """The handles whose jobs ended since the last call; waits up to `timeout` seconds for one."""
+        """The handles whose jobs ended since the last call, after at most `timeout` seconds."""
 
     def requeue(self, handle: Handle, why: str) -> bool:
         """Kill a stalled job and start it again from its last checkpoint; whether it starts again.
@@ -58,7 +58,7 @@ class Launcher(Protocol):
         """
 
     def cancel(self, handle: Handle) -> None:
-        """End one job after a checkpoint; `poll` returns it as stopped, or finished if it was quicker."""
+        """End one job after a checkpoint; `poll` returns it, stopped or already finished."""
 
     def stop(self) -> None:
         """Drop the waiting jobs; let the running ones write a checkpoint and end."""

@@ -1,4 +1,4 @@
-"""Reads what Linux control groups (version 1 or 2) say of this process: its limits, and kills for lack of memory."""
+"""Reads Linux control groups, version 1 or 2: limits of this process, out-of-memory kills."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -23,7 +23,7 @@ def oom_kills(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> int | None:
 
 
 def limits(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> tuple[float | None, int | None]:
-    """Cores and bytes left to this process: the least of its group's and its parents' bounds; None without one."""
+    """Cores and bytes left to this process: the least bounds of its group and those above."""
     cores: list[float] = []
     sizes: list[int] = []
     for folder in chain.from_iterable(_groups("cpu", membership, mount)):
@@ -34,7 +34,7 @@ def limits(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> tuple[float | 
 
 
 def _groups(controller: str, membership: Path, mount: Path) -> Iterator[list[Path]]:
-    """For each hierarchy that may have the controller: this process's group, its parents, the top (at least twice)."""
+    """For each hierarchy with the controller: this process's group, its parents, the top."""
     for line in _read(membership).splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:

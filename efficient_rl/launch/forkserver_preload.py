@@ -1,4 +1,4 @@
-"""Imported by the process that jobs are forked from: the heavy libraries, and no computation, which would hang a fork."""
+"""Imports the heavy libraries in the fork server, without computing: that would hang a fork."""
 
 import atexit
 import gc

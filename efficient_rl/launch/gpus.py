@@ -11,7 +11,7 @@ QUERY = "index,uuid,name,compute_cap,memory.total,memory.free,driver_version"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; memory in bytes, `names` are its index and UUID as CUDA_VISIBLE_DEVICES takes them."""
+    """One GPU; memory in bytes, `names` are its index and UUID."""
 
     names: tuple[str, str]
     name: str
@@ -27,7 +27,7 @@ class Gpu:
 
 
 def visible_names() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process may use; their indices without it."""
+    """The entries of CUDA_VISIBLE_DEVICES; without it the indices of all GPUs."""
     names = _visible()
     return [row[0] for row in _rows(_nvidia_smi())] if names is None else names
 
@@ -39,7 +39,7 @@ def visible_gpus() -> list[Gpu]:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """GPUs from nvidia-smi's lines of QUERY, memory in MiB; not those without memory of their own."""
+    """GPUs from nvidia-smi's lines of QUERY, but not those without memory of their own."""
     gpus = []
     for index, uuid, name, capability, total, free, driver in _rows(text):
         if total.isdigit() and free.isdigit():

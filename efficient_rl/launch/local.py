@@ -20,7 +20,7 @@ from efficient_rl.rundir.state import RunState
 
 @dataclass(eq=False)
 class LocalHandle(Handle):
-    """A job with its processes while it runs; `exit_code` is None until it ended, minus a signal's number."""
+    """A job with its processes; `exit_code` is minus a signal's number, None while it runs."""
 
     processes: RunProcesses = field(default_factory=lambda: RunProcesses([]))
     slot: int | None = None
@@ -33,7 +33,7 @@ class LocalHandle(Handle):
 
 @dataclass(frozen=True)
 class NodeRanks:
-    """The ranks of this machine in a run of several machines: the first, how many in all, where they meet."""
+    """The ranks of this machine in a run of several: the first, how many in all, where they meet."""
 
     first_rank: int
     world_size: int
@@ -98,7 +98,7 @@ class LocalLauncher:
         return []
 
     def poll(self, timeout: float = 0) -> list[Handle]:
-        """Start what can start, wait up to `timeout` seconds for a job to end; the handles that ended."""
+        """Start what can start, wait up to `timeout` seconds; the handles whose jobs ended."""
         self._start_waiting()
         self._kill_overdue()
         if not self._running:
@@ -118,7 +118,7 @@ class LocalLauncher:
         return ended
 
     def requeue(self, handle: Handle, why: str) -> bool:
-        """Kill the job's processes; it restarts from its last checkpoint, at most `Job.retries` times."""
+        """Kill the job; it restarts from its last checkpoint, at most `Job.retries` times."""
         assert isinstance(handle, LocalHandle)
         if handle.state is not RunState.RUNNING:
             return False
@@ -130,7 +130,7 @@ class LocalLauncher:
         return handle.restarting
 
     def cancel(self, handle: Handle) -> None:
-        """Drop a waiting job; ask a running one to write a checkpoint and end within `grace_seconds`."""
+        """Drop a waiting job; ask a running one to checkpoint and end in `grace_seconds`."""
         assert isinstance(handle, LocalHandle)
         if handle in self._waiting:
             self._waiting.remove(handle)
@@ -142,7 +142,7 @@ class LocalLauncher:
             handle.processes.terminate()
 
     def stop(self) -> None:
-        """Drop the waiting jobs; let the running ones write a checkpoint, kill those that take too long."""
+        """Drop the waiting jobs; let the running ones checkpoint and end, or kill them."""
         self._waiting.clear()
         self._stopping = True
         for handle in self._running:
@@ -213,7 +213,7 @@ class LocalLauncher:
         return again
 
     def _was_oom_killed(self, exit_code: int | None) -> bool:
-        """Whether the kernel killed the process for lack of memory: it counts a kill that no other run explains."""
+        """Whether the kernel counts an out-of-memory kill that no other run explains."""
         if exit_code != -signal.SIGKILL or (oom_kills() or 0) <= self._oom_kills:
             return False
         self._oom_kills += 1

@@ -1,4 +1,4 @@
-"""The processes of one local run: forked from a warm server, signalled together, reduced to one exit code."""
+"""The processes of one local run: forked from a warm server, with one exit code together."""
 
 import functools
 import multiprocessing
@@ -27,7 +27,7 @@ class RunProcesses:
 
     @classmethod
     def start(cls, target: Target, job: Job, environments: Iterable[Mapping[str, str]]) -> "RunProcesses":
-        """Fork one process for each environment; RuntimeError if the server cannot load its libraries."""
+        """Fork one process per environment; RuntimeError if the server cannot start."""
         processes = []
         # A cluster signals every process of a job, the server too, which must outlive that: it
         # inherits the blocked signals, and a worker unblocks those that it listens to.
@@ -51,7 +51,7 @@ class RunProcesses:
         return [process for process in self._processes if process.exitcode is None]
 
     def poll(self) -> int | None:
-        """The exit code of the run, None while a process lives: one that nobody reported, else the first.
+        """The exit code of the run, None while a process lives: an unreported one, else the first.
 
         Minus the number of the signal that killed it. Once one has failed, the others have
         GROUP_SECONDS to end and say why; then they are killed.

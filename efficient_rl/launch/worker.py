@@ -1,4 +1,4 @@
-"""What a launched process does: claims the run, executes it, and leaves a result, a checkpoint or a named failure."""
+"""What a launched process does: claims a run, executes it, leaves a result or a failure."""
 
 import logging
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from efficient_rl.config.run_config import RunConfig, from_dict
+from efficient_rl.config.run_options import Options
 from efficient_rl.distributed.failure_watch import PeerFailed
 from efficient_rl.distributed.process_group import ProcessGroup
-from efficient_rl.run import Interrupted, Options, Stop, execute
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: its directory, its configuration as plain values, and `options` without effect on its result.
+    """One run to do: its directory, its configuration as plain values, and options.
 
     `redo_through_attempt`: redo what attempts up to this number left. `ended_attempts`: attempts up
     to this number are known to have ended. `retries`: how often the job may be started again.
@@ -56,7 +56,7 @@ class Job:
 
 
 def work(job: Job, environment: Mapping[str, str]) -> None:
-    """Do the job in this process, with its output in the run's log; exits with one of the codes above."""
+    """Do the job in this process, its output in the run's log; exits with a code from above."""
     os.environ.update(environment)
     job.folder.mkdir(parents=True, exist_ok=True)
     _redirect(job.folder / "log.txt")
@@ -70,6 +70,8 @@ def do(job: Job, release: bool = False) -> int:
 
     `release` gives the run up at the end, where this process lives on.
     """
+    from efficient_rl.run import Interrupted, Stop, execute
+
     config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()

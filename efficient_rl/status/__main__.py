@@ -53,7 +53,7 @@ def log_text(outputs: Path, key: str) -> str:
 
 
 def cancel_sweep(outputs: Path, manifest: Manifest) -> list[str]:
-    """Stop the sweep's commands, so that nothing new starts, then its active runs; a line for each."""
+    """Stop the sweep's commands, so that nothing new starts, then its active runs."""
     done = []
     for controller in read_status(outputs, manifest).controllers:
         if not controller.here:
@@ -76,7 +76,7 @@ def cancel_run(outputs: Path, status: Status, prefix: str) -> list[str]:
 
 
 def end_runs(outputs: Path, status: Status, rows: Sequence[Row]) -> list[str]:
-    """Cancel the cluster jobs of the runs by one call; ask processes of this machine to checkpoint and end."""
+    """Cancel the runs' cluster jobs by one call; ask local processes to checkpoint and end."""
     ledger, mates = Ledger(outputs), set[str]()
     jobs = sorted({status.jobs[row.key] for row in rows if row.key in status.jobs})
     if jobs:
@@ -110,7 +110,7 @@ def _end_process(row: Row) -> str:
 
 
 def retry_arguments(manifest: Manifest, outputs: Path) -> list[str]:
-    """The sweep's own arguments for this output folder: without `force`, and detached if a cluster runs its jobs."""
+    """The sweep's own arguments for this output folder, without `force`, detached on a cluster."""
     try:
         arguments = shlex.split(manifest.command)[3:]
     except ValueError as error:

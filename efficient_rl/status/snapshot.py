@@ -24,7 +24,7 @@ LOCK_SECONDS = 1.0  # for a sweep command that is submitting
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment. `jobs`: the newest job of each run. `trouble`: why Slurm could not be asked."""
+    """A sweep at one moment. `jobs`: the newest of each run. `trouble`: why Slurm is silent."""
 
     manifest: Manifest
     rows: tuple[Row, ...]
@@ -106,7 +106,7 @@ def read_status(outputs: Path, manifest: Manifest) -> Status:
 
 
 def _reconcile(ledger: Ledger, keys: Collection[str]) -> str | None:
-    """Find the arrays of commands that were killed before they recorded an id; why that was not possible."""
+    """Find arrays of commands that were killed before they recorded an id; what went wrong."""
     try:
         for key in keys:
             found = ledger.task(key)

@@ -30,7 +30,7 @@ class Watch:
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """The settings of the composed group `watch`; ConfigError for an unknown key or a bad value."""
+        """The settings of the group `watch`; ConfigError for an unknown key or a bad value."""
         for key in settings:
             if key not in KEYS:
                 raise ConfigError(f"unknown key 'watch.{key}'; {did_you_mean(key, KEYS)}")
@@ -43,9 +43,9 @@ KEYS = tuple(item.name for item in fields(Watch))
 def split_launcher(
     launcher: Mapping[str, Any], watch: Mapping[str, Any], given: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The groups `launcher` and `watch` without keys of `watch` in the former, where site presets may still have them.
+    """Move keys of `watch` that a site's preset still has under `launcher`.
 
-    Such a preset counts unless the command line gives the key (`given`).
+    Those that the command line gives (`given`) are dropped.
     """
     earlier = {key: launcher[key] for key in KEYS if key in launcher}
     if not earlier:

@@ -130,9 +130,8 @@ class CheckpointedTrainer(GRPOTrainer):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         state = state_by_name(self._optimizer, self.parameters.names)
-        state["state"] = {
-            name: {key: whole_tensor(value) for key, value in values.items()} for name, values in state["state"].items()
-        }
+        for name, values in state["state"].items():  # the optimizer's own values stay parts
+            state["state"][name] = {key: whole_tensor(value) for key, value in values.items()}
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)

@@ -62,7 +62,7 @@ class JobView:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run is doing. A waiting run has a `failure` too if its job has ended without a result."""
+    """How a run is doing. A waiting run has a `failure` if its job ended without a result."""
 
     state: RunState
     note: str
@@ -70,7 +70,7 @@ class Verdict:
 
 
 def classify(run: RunView, job: JobView | None = None) -> Verdict:
-    """The state of a run, where it is or why it waits, and why it failed; `job`: the one it was last given to."""
+    """How a run is doing, where it is or why it waits; `job`: the one it was last assigned to."""
     in_job = job is not None and run.is_in(job.id)
     if run.state is RunState.RUNNING and not in_job:
         state = RunState.RUNNING if job is None else RunState.ELSEWHERE

@@ -1,4 +1,4 @@
-"""Runs Slurm's commands: job states, limits, cancelling, requeueing. Only submitit calls others (sbatch)."""
+"""Runs Slurm's commands: job states, limits, cancelling, requeueing (submitit runs sbatch)."""
 
 import logging
 import re
@@ -54,7 +54,7 @@ class JobState:
 
 
 def job_states(ids: Collection[str]) -> dict[str, JobState]:
-    """The states of all these jobs (`123`, or `123_4` of an array), by sacct, else by squeue, else VANISHED.
+    """The states of all these jobs (`123` or `123_4`), by sacct, else by squeue, else VANISHED.
 
     Accounting learns of waiting jobs late, and some sites have none.
     """
@@ -73,7 +73,7 @@ def accounted(ids: Collection[str]) -> dict[str, JobState]:
 
 
 def queued(ids: Collection[str]) -> dict[str, JobState]:
-    """The states of those jobs that the controller knows: what waits, what runs, what has just ended."""
+    """The states of those jobs that the controller knows: waiting, running, just ended."""
     return _states(["squeue", "-h", "-t", "all", "-o", "%i|%T|0:0|%N"], ids)
 
 
@@ -118,7 +118,7 @@ def find_job(name: str) -> str | None:
 
 
 def waiting_reasons(ids: Collection[str]) -> dict[str, str]:
-    """Why jobs wait, in Slurm's word (Resources, Priority, ReqNodeNotAvail ...), by job or array id."""
+    """Why jobs wait, in Slurm's word (Resources, Priority ...), by job or array id."""
     masters = sorted({name.split("_")[0] for name in ids})[:IDS_A_CALL]
     if not masters:
         return {}

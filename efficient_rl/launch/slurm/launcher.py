@@ -1,4 +1,4 @@
-"""Runs jobs on a Slurm cluster as arrays: submits them, watches them, finds them again, retries what the cluster ended."""
+"""Runs jobs on a Slurm cluster: submits, watches, finds again, retries what the cluster ended."""
 
 import logging
 import time
@@ -43,7 +43,7 @@ class SlurmLauncher(SlurmRequest):
         return self.array_parallelism
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
-        """Submit the jobs as far as the site's limits allow; `poll` submits the rest as jobs end."""
+        """Submit the jobs as far as the site's limits allow; `poll` submits the rest."""
         handles = [SlurmHandle(job) for job in jobs]
         if handles:
             self.check_python(handles[0].ledger.outputs)
@@ -58,7 +58,7 @@ class SlurmLauncher(SlurmRequest):
         return list(handles)
 
     def attach(self, jobs: Sequence[Job]) -> list[Handle]:
-        """Handles of the jobs that an earlier command submitted, and of runs whose cluster job ended without them."""
+        """Handles of what an earlier command submitted, and of runs that their job left undone."""
         handles = self._queue.submitted(jobs)
         states = commands.job_states([handle.job_id for handle in handles if handle.job_id])
         self._states |= states
@@ -79,7 +79,7 @@ class SlurmLauncher(SlurmRequest):
         return attached
 
     def poll(self, timeout: float = 0) -> list[Handle]:
-        """Submit what can be submitted, read the run directories, now and then ask Slurm; the handles that ended."""
+        """Submit waiting runs, read run directories, sometimes ask Slurm; the handles that ended."""
         self._live.extend(self._queue.submit_waiting())
         time.sleep(timeout)
         now = time.monotonic()
@@ -92,7 +92,7 @@ class SlurmLauncher(SlurmRequest):
         return ended
 
     def requeue(self, handle: Handle, why: str) -> bool:
-        """Have Slurm kill and restart the job of a stalled run, at most `Job.retries` times in all; then fail it."""
+        """Have Slurm restart the job of a stalled run, at most `Job.retries` times; then fail it."""
         assert isinstance(handle, SlurmHandle)
         assert handle.job_id is not None
         ledger, again = handle.ledger, len(handle.assignment.tries) < handle.job.retries
@@ -114,7 +114,7 @@ class SlurmLauncher(SlurmRequest):
         return again
 
     def cancel(self, handle: Handle) -> None:
-        """Forget the run; its job is cancelled after a checkpoint, unless other runs are in it too."""
+        """Forget the run, and cancel its job unless other runs are in it too."""
         assert isinstance(handle, SlurmHandle)
         if handle in self._queue.waiting:
             self._queue.waiting.remove(handle)
@@ -173,7 +173,7 @@ class SlurmLauncher(SlurmRequest):
             handle.state, handle.note = RunState.RUNNING if running else RunState.QUEUED, verdict.note
 
     def _settled_state(self, handle: SlurmHandle) -> JobState | None:
-        """What Slurm says of the job; None without an answer, or so soon after its end that files may still arrive."""
+        """What Slurm says of the job; None while its files may still arrive after its end."""
         state = self._states.get(handle.job_id or "")
         if state is None or not state.ended:
             handle.ended_since = None
@@ -184,7 +184,7 @@ class SlurmLauncher(SlurmRequest):
         return state if time.monotonic() - handle.ended_since >= SACCT_SECONDS else None
 
     def _view(self, handle: SlurmHandle) -> RunView:
-        """The run directory without what the handle's job is to do again: an older result or failure."""
+        """The run directory without an older result or failure that the job is to redo."""
         run, redo = RunView.read(handle.job.directory), handle.job.redo_through_attempt
         redone = run.state is RunState.FINISHED and redo is not None and run.attempt <= redo
         forgiven = run.state is RunState.FAILED and not run.is_in(handle.job_id)
@@ -209,7 +209,7 @@ class SlurmLauncher(SlurmRequest):
         self._queue.waiting.append(handle)
 
     def _fail(self, handle: SlurmHandle, failure: Failure) -> None:
-        """RunDirectory why the run has failed, and after how many retries."""
+        """Record why the run has failed, and after how many retries."""
         if tries := len(handle.assignment.tries):
             failure = replace(failure, error=f"{failure.error} (after {tries} more tries)")
         try:

@@ -45,7 +45,7 @@ UNASSIGNED = Assignment("", 0)
 
 @dataclass
 class Batch:
-    """One array of jobs: its unique name, the runs of each task, and Slurm's id once it is known."""
+    """One job array: its unique name, the runs of each task, Slurm's id once it is known."""
 
     folder: Path
     tasks: list[list[str]]
@@ -99,7 +99,7 @@ class Ledger:
         self._batches: dict[str, Batch] = {}
 
     def assignment(self, key: str) -> Assignment | None:
-        """The newest assignment of a run; None where it has none. Raises ConfigError where its file is damaged."""
+        """The newest assignment of a run, if any; ConfigError if its file is damaged."""
         path = self.runs / key / "job.json"
         values = _read(path, {"batch": (str,), "task": (int,), "tries": (list,), "micro_batches": (int,)})
         if values is None:
@@ -110,7 +110,7 @@ class Ledger:
         return Assignment(values["batch"], values["task"], tries, values["micro_batches"])
 
     def batch(self, name: str) -> Batch | None:
-        """The batch of that name; None where there is none. Raises ConfigError where its file is damaged."""
+        """The batch of that name, if any; ConfigError if its file is damaged."""
         if name not in self._batches:
             batch = Batch(self.jobs / name, [])
             if not batch.load():
@@ -119,7 +119,7 @@ class Ledger:
         return self._batches[name]
 
     def task(self, key: str) -> tuple[Batch, Assignment] | None:
-        """The batch that a run was last assigned to, and its place there; None where there is none."""
+        """The batch that a run was last assigned to, and its place there."""
         assignment = self.assignment(key)
         batch = self.batch(assignment.batch) if assignment else None
         if assignment is None or batch is None:
@@ -144,7 +144,7 @@ class Ledger:
         return any(record.result() is None and record.failure() is None for record in records)
 
     def assign(self, key: str, assignment: Assignment) -> None:
-        """RunDirectory which task of which batch does a run."""
+        """Record which task of which batch does a run."""
         write_atomic(self.runs / key / "job.json", json.dumps(asdict(assignment)))
 
     def assigned_at(self, key: str) -> float:
@@ -168,7 +168,7 @@ class Ledger:
         return "\n".join(ends), str(files[0]) if files else None
 
     def record_submission(self, prefix: str, tasks: Sequence[Sequence[str]], before: Mapping[str, Assignment]) -> Batch:
-        """RunDirectory what is about to be submitted. `before`: the assignments of runs that had tries already."""
+        """Record what is about to be submitted. `before`: earlier assignments, with tries."""
         batch = Batch(self.jobs / f"{prefix}-{uuid.uuid4().hex[:10]}", [list(keys) for keys in tasks])
         batch.save()
         self._batches[batch.name] = batch
@@ -180,7 +180,7 @@ class Ledger:
 
 
 def _read(path: Path, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any] | None:
-    """The values of a file; None where there is none, ConfigError where they are not of these types."""
+    """The values of a file, if there is one; ConfigError if they are not of these types."""
     try:
         values = json.loads(path.read_text())
         if all(type(values[key]) in valid for key, valid in types.items()):

@@ -1,4 +1,4 @@
-"""Runs on a node of the cluster: several runs, one after another or at once, each forked from one warm process."""
+"""What runs on a node: the runs of one job, each forked from one warm process."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 @dataclass
 class NodeJob:
-    """The callable that submitit runs: does `jobs`, `at_once` at a time, until done or until the cluster signals.
+    """The callable that submitit runs: does `jobs`, `at_once` at a time.
 
     A signal only sets a flag, because submitit's own handler would pickle and requeue at once. The
     loop first lets every run write its checkpoint, then calls that handler to requeue the job.
@@ -69,14 +69,14 @@ class NodeJob:
         )
 
     def checkpoint(self) -> Any:
-        """What submitit starts after a requeue: the same; every run resumes from its own directory."""
+        """What submitit starts after a requeue: the same; every run resumes by itself."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Signals:
-    """Records SIGUSR2 (preemption, or the time limit ahead) and SIGTERM (the end) for the loop to handle."""
+    """Records SIGUSR2 (preemption, time limit ahead) and SIGTERM (the end) for the loop."""
 
     def __init__(self) -> None:
         handler = signal.getsignal(signal.SIGUSR2)

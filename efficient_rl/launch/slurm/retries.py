@@ -1,4 +1,4 @@
-"""Decides what the end of a cluster job means for a run without a result: its cause, and whether to retry."""
+"""Decides what the end of a cluster job means for a run without a result: cause and retry."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def ending(state: JobState, started: bool, error_text: str, timeout_min: int | N
 
 
 def _forgotten(started: bool, error_text: str) -> tuple[Cause, str]:
-    """The ending of a job that Slurm no longer knows: its error stream names who cancelled it, but no node failure."""
+    """The ending of a job that Slurm no longer knows, from its error stream."""
     signs = CANCELLED.findall(error_text)
     if signs:
         due = next((cause for words, cause in DUE_TO.items() if words in signs[-1]), None)
@@ -59,7 +59,7 @@ def _forgotten(started: bool, error_text: str) -> tuple[Cause, str]:
 
 
 def _mistake(state: JobState, lines: Sequence[str]) -> str | None:
-    """What is wrong with the request of a job that could not begin, so that a retry would fail again."""
+    """What is wrong with the request, if the job could never begin."""
     setup = [line for line in lines if line.startswith(SETUP_FAILED)]
     if setup:
         return setup[-1]
@@ -78,7 +78,7 @@ def micro_batches_after(
     oom_retry: bool,
     processes: int = 1,
 ) -> int | None:
-    """Into how many parts to cut each batch after running out of memory: twice as many, once; None: no retry."""
+    """Into how many parts to cut each batch after running out of memory; None: no retry."""
     size = config["grpo"]["per_device_train_batch_size"] // processes
     if cause != "out_of_memory" or not oom_retry or "out_of_memory" in tries or size % (2 * now):
         return None

@@ -1,4 +1,4 @@
-"""What a job asks of a Slurm cluster: the settings of conf/launcher/slurm.yaml, checked, and as sbatch reads them."""
+"""What a job asks of Slurm: conf/launcher/slurm.yaml, checked, and as submitit takes it."""
 
 import os
 import shlex
@@ -101,7 +101,7 @@ class SlurmRequest:
         }
 
     def check_python(self, outputs: Path) -> None:
-        """Raise ConfigError where `launcher.python` names a missing or non-executable file of the nodes.
+        """Raise ConfigError if `launcher.python` names a missing or non-executable file.
 
         Only a file on the file system of `outputs`, which the nodes share, can be checked from here.
         """
@@ -118,7 +118,7 @@ class SlurmRequest:
 
 
 def _guarded(setup: Sequence[str]) -> list[str]:
-    """The shell lines of a job before Python starts; the job ends at the first that fails, and names it."""
+    """The shell lines before Python starts; the job ends at the first that fails."""
     if not setup:
         return []
     message = f'echo "{SETUP_FAILED} with exit status $code, in the line: $setup_line" >&2'

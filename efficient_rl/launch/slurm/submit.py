@@ -1,4 +1,4 @@
-"""Submits job arrays through submitit, backs off at limits, and reconciles submissions with an unknown outcome."""
+"""Submits job arrays through submitit, backs off, reconciles unknown outcomes."""
 
 import logging
 import time
@@ -51,7 +51,7 @@ class SlurmHandle(Handle):
 
 
 class SubmissionQueue:
-    """The runs that wait to be submitted. `ended`: (batch, task) pairs whose runs may be submitted again."""
+    """The runs that wait to be submitted. `ended`: tasks whose runs may be submitted again."""
 
     def __init__(self, request: SlurmRequest) -> None:
         self.waiting: list[SlurmHandle] = []
@@ -96,7 +96,7 @@ class SubmissionQueue:
                 handle.queue(batch, replace(handle.assignment, batch=batch.name, task=index))
 
     def submitted(self, jobs: Sequence[Job]) -> list[SlurmHandle]:
-        """The handles of those runs that Slurm has, or had; not of those with an unknown outcome."""
+        """The handles of those runs that Slurm has, or had."""
         handles: list[SlurmHandle] = []
         unknown: set[str] = set()
         ledger = Ledger(jobs[0].folder.parents[1]) if jobs else None
@@ -119,12 +119,12 @@ class SubmissionQueue:
         return handles
 
     def cut(self, job: Job, assignment: Assignment | None) -> Job:
-        """The job with its batch cut as the last retry after running out of memory cut it, if still wanted."""
+        """The job, cut as the last retry after running out of memory cut it, if still wanted."""
         wanted = assignment is not None and self._request.oom_retry
         return job.cut(assignment.micro_batches if assignment and wanted else 1)
 
     def _back_off(self, error: str, runs: int) -> None:
-        """Submit smaller arrays after hitting a limit, then wait; ConfigError if the request itself is wrong."""
+        """Submit smaller arrays at a limit, then wait; ConfigError if the request is wrong."""
         last = error.strip().splitlines()[-1]
         away = is_away(error)
         if not away and not is_limit(error):
@@ -139,7 +139,7 @@ class SubmissionQueue:
         logger.warning("%d runs wait to be submitted (%s)", len(self.waiting), last)
 
     def _already_submitted(self, handle: SlurmHandle, ledger: Ledger) -> bool:
-        """Whether Slurm has the run, from another command or after a lost answer; the handle is then that job's."""
+        """Whether Slurm has the run, from another command or after a lost answer."""
         found = ledger.task(handle.job.key)
         if found is None:
             return False
@@ -167,12 +167,12 @@ def is_limit(error: str) -> bool:
 
 
 def is_refusal(error: str) -> bool:
-    """Whether the controller has certainly refused; after any other error it may have taken the jobs."""
+    """Whether the controller has refused for certain; else it may have taken the jobs."""
     return "error:" in error and not is_away(error)
 
 
 def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]]) -> None:
-    """Submit one array, a task for each group of jobs; SchedulerError quotes sbatch where that failed.
+    """Submit one array, a task for each group of jobs; SchedulerError quotes sbatch.
 
     The batch is then rejected if the controller refused it; else `find` tells what became of it.
     """
@@ -198,7 +198,7 @@ def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]]) 
 
 
 def find(batch: Batch) -> bool:
-    """Whether Slurm has, or had, the batch; asks by name if its id was never recorded. Hold the lock.
+    """Whether Slurm has, or had, the batch; asks by name if no id was recorded. Hold the lock.
 
     Raises SchedulerError while that is unknown: Slurm does not answer, or sbatch was called so
     recently that the controller may still take the jobs.
@@ -222,7 +222,7 @@ def find(batch: Batch) -> bool:
 
 
 def find_locked(ledger: Ledger, batch: Batch, seconds: float = -1) -> bool:
-    """`find` under the lock, for which it waits so many seconds, without a bound if -1; then SchedulerError."""
+    """`find` under the lock; SchedulerError if another holds it for so many seconds (-1: ever)."""
     if batch.settled:
         return not batch.rejected
     try:
