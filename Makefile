@@ -31,7 +31,7 @@ sweep: $(VENV)/installed  ## run SWEEP, e.g. make sweep SWEEP='strategy=full,lor
 report: $(VENV)/installed  ## draw the report of the newest sweep (or NAME=...)
 	$(BIN)/python -m analysis.report $(if $(NAME),sweep=$(NAME))
 
-claims: $(VENV)/installed  ## test published claims on the embedded model and judge them on one page (about an hour on two cores)
+claims: $(VENV)/installed  ## test published claims on the embedded model and evaluate them on one page (about an hour on two cores)
 	for file in sweeps/claims/*.yaml; do $(BIN)/python -m efficient_rl.sweep sweep=claims/$$(basename $$file .yaml) || exit 1; done
 	$(BIN)/python -m analysis.claims
 

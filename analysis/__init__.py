@@ -1,1 +1,1 @@
-"""From the runs of a sweep to a report: load -> aggregate -> pareto -> plots -> report."""
+"""From the runs of a sweep to a report: data -> stats -> figures -> report, claims, compare."""

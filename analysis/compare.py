@@ -5,22 +5,22 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain, filterfalse
 from math import nan
-from operator import itemgetter, methodcaller, not_
+from operator import itemgetter, methodcaller
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.command import read_settings, run_command, write_files
 from analysis.data.load import DAMAGED, Run, load_sweep
 from analysis.figures.numbers import points_text
-from analysis.report.export import csv_text, json_text
+from analysis.report.export import csv_text, json_text, write_files
 from analysis.stats.aggregate import MEASURE, Group, group_runs, values_of
 from analysis.stats.comparisons import Difference, common_results, compare, corrected
 from analysis.stats.intervals import Estimate, Stratum, mean
+from efficient_rl.cli import DONE, command_line, parse_settings
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.manifest import read_manifests, sweep_names
@@ -33,7 +33,11 @@ results that force=true set aside count too. other=OUTPUT reads B from another o
 between A and B is what is compared: configurations are matched by all the rest. Also writes REPORTS/A-against-B.json and
 .csv.
 """
-DEFAULTS = {"output": "outputs", "other": "", "reports": "reports"}
+KEYS = ("output", "other", "reports")
+CSV_HEAD = (
+    *("configuration", "difference", "low", "high", "p", "holm_p", "seeds"),
+    *("seconds_ratio", "memory_ratio"),
+)
 VERSION_CHARACTERS = 7  # fewer of a commit are no name
 
 
@@ -57,9 +61,22 @@ class Comparison:
     unmatched: int
 
 
+@command_line(USAGE, failures=(OSError,))
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
-    return run_command(USAGE, arguments, _compare)
+    names = [argument for argument in arguments if "=" not in argument]
+    given = parse_settings(list(filterfalse(names.__contains__, arguments)), KEYS)
+    if len(names) != 2:
+        remedy = "use python -m analysis.compare A B"
+        raise ConfigError(f"{len(names)} names given and two are compared; {remedy}")
+    output = given.get("output", "outputs")
+    first = named_runs(Path(output), names[0])
+    second = named_runs(Path(given.get("other", output)), names[1])
+    comparison = compare_runs(first, second)
+    paths = write(comparison, names, Path(given.get("reports", "reports")))
+    show(comparison, names)
+    print(*paths, sep="\n")
+    return DONE
 
 
 def named_runs(outputs: Path, name: str) -> list[Run]:
@@ -158,22 +175,6 @@ def write(comparison: Comparison, names: Sequence[str], reports: Path) -> list[P
     return write_files(reports, {f"{stem}.json": json_text(content), f"{stem}.csv": rows})
 
 
-def _compare(arguments: Sequence[str]) -> None:
-    is_name = ["=" not in argument for argument in arguments]
-    names = list(compress(arguments, is_name))
-    settings = read_settings(compress(arguments, map(not_, is_name)), DEFAULTS)
-    if len(names) != 2:
-        remedy = "use python -m analysis.compare A B"
-        raise ConfigError(f"{len(names)} names given and two are compared; {remedy}")
-    output = Path(settings["output"])
-    first = named_runs(output, names[0])
-    second = named_runs(Path(settings["other"] or output), names[1])
-    comparison = compare_runs(first, second)
-    paths = write(comparison, names, Path(settings["reports"]))
-    show(comparison, names)
-    print(*paths, sep="\n")
-
-
 def _of_version(outputs: Path, version: str) -> Iterator[Run]:
     """Runs of all sweeps whose result that code made, among them results that were set aside."""
     listed = chain.from_iterable(manifest.runs for manifest in read_manifests(outputs))
@@ -228,18 +229,10 @@ def _ratio(old: Sequence[RunResult], new: Sequence[RunResult], name: str) -> flo
 
 def _csv_row(change: Change) -> dict[str, object]:
     each = change.difference
-    return {
-        "configuration": change.label,
-        "difference": each.accuracy.value,
-        "low": each.accuracy.low,
-        "high": each.accuracy.high,
-        "p": each.p,
-        "holm_p": each.holm_p,
-        "seeds": each.seeds,
-        "seconds_ratio": change.seconds_ratio,
-        "memory_ratio": change.memory_ratio,
-    }
+    values = each.accuracy.value, each.accuracy.low, each.accuracy.high, each.p, each.holm_p, each.seeds
+    ratios = change.seconds_ratio, change.memory_ratio
+    return dict(zip(CSV_HEAD, (change.label, *values, *ratios), strict=True))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

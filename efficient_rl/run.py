@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
+from efficient_rl.config.run_options import Options
 from efficient_rl.datasets import Problems, evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from efficient_rl.errors import ConfigError, require, require_known
+from efficient_rl.errors import ConfigError
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
 from efficient_rl.libraries import ignore_warnings, quiet_libraries
 from efficient_rl.rundir.attempt import Attempt
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from efficient_rl.training.grpo import EfficientGRPOTrainer
 
 logger = logging.getLogger(__name__)
-SHARDINGS = ("ddp", "fsdp")
 __all__ = ["Interrupted", "Options", "Session", "Stop", "execute", "prepare", "quiet_libraries", "train"]
 
 
@@ -55,26 +55,6 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.wanted = True
-
-
-@dataclass(frozen=True)
-class Options:
-    """What does not change a run's result: how often it is saved (steps, minutes), and the code's version.
-
-    `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
-    what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
-    state too.
-    """
-
-    checkpoint_steps: int = 25
-    checkpoint_minutes: float = 10.0
-    code_version: str = "unknown"
-    micro_batches: int = 1
-    sharding: str = "ddp"
-
-    def __post_init__(self) -> None:
-        require(self.micro_batches >= 1, "micro_batches", self.micro_batches, "must be at least 1")
-        require_known("sharding", self.sharding, SHARDINGS)
 
 
 def train(*overrides: str) -> RunResult:
@@ -171,7 +151,7 @@ def prepare(
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
     from efficient_rl.training.memory import PhaseMeter
-    from efficient_rl.training.sampler import SamplingSettings
+    from efficient_rl.training.settings import sampling_settings
 
     meter = PhaseMeter()
     tokenizer = load_tokenizer(config.model)
@@ -190,12 +170,11 @@ def prepare(
             attempt.heartbeat()
         stop.check(group)
 
-    grpo = config.grpo
     evaluator = Evaluator(
         tokenizer=tokenizer,
         encode=lambda problem: prompts.encode(prompts.write(problem)),
         stop_ids=stop_ids,
-        sampling=SamplingSettings(grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.top_k),
+        sampling=sampling_settings(config.grpo),
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=config.prompt.prefill,

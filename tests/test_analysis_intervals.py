@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rliable import metrics
 
+from analysis.stats.curves import area_under_curve, first_reaching, scaling_fit
 from analysis.stats.intervals import (
     Estimate,
     Floats,
     Stratum,
-    area_under_curve,
     crossed,
-    first_reaching,
     holm,
     interquartile_mean,
     mean,
@@ -24,7 +23,6 @@ from analysis.stats.intervals import (
     p_value,
     probability_of_improvement,
     ratio_of_means,
-    scaling_fit,
 )
 from analysis.stats.pareto import front_probabilities, hypervolume, on_front
 

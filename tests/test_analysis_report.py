@@ -20,7 +20,9 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def report(outputs: Path, *arguments: str) -> int:
-    return main([f"output={outputs}", f"reports={outputs.parent / 'reports'}", *arguments])
+    own = [f"output={outputs}", f"reports={outputs.parent / 'reports'}"]
+    given = {argument.partition("=")[0] for argument in arguments}
+    return main([*(each for each in own if each.partition("=")[0] not in given), *arguments])
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:

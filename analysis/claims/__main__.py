@@ -3,19 +3,20 @@
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.claims.evaluate import CheckResult, ClaimResult, changes_of, evaluate
 from analysis.claims.figures import changed_figure, criterion, estimate_text, line_labels, margins
 from analysis.claims.spec import Claim, read_claims
-from analysis.command import read_settings, run_command, write_files
 from analysis.data.load import Run, finished_runs, with_results
 from analysis.figures.data import Figure
 from analysis.figures.draw import draw_files
 from analysis.figures.style import styles
-from analysis.report.export import json_text, plain_data
+from analysis.report.export import json_text, plain_data, write_files
 from analysis.report.page import document, section
+from efficient_rl.cli import DONE, command_line, parse_settings
 from efficient_rl.config.options import config_folder
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.sweep.request import Request, read_request
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 USAGE = """usage: python -m analysis.claims [claims=NAME,...] [reports=reports] [override ...]
 
-Judges the claims of sweeps/claims by the finished runs of their sweeps, and writes REPORTS/claims: claims.html, claims.md,
-claims.json and the figures. claims=elsa,lisa: only these. Overrides are those of the sweeps: model=qwen2.5_0.5b judges
-the runs of that model. The runs: make claims, or python -m efficient_rl.sweep sweep=claims/NAME for each.
+Evaluates the claims of sweeps/claims on the finished runs of their sweeps, and writes REPORTS/claims: claims.html,
+claims.md, claims.json and the figures. claims=elsa,lisa: only these. Overrides are those of the sweeps:
+model=qwen2.5_0.5b evaluates the runs of that model. The runs: make claims, or
+python -m efficient_rl.sweep sweep=claims/NAME for each.
 """
-DEFAULTS = {"claims": "", "reports": "reports"}
+KEYS = ("claims", "reports")
 TITLE = "Published claims under GRPO"
 HOW = (
     "Every claim has a criterion that was written down before its runs. It holds where the whole 95% interval of every "
@@ -48,9 +50,15 @@ PAGE = """<h1>{title}</h1>
 <footer><p>Code version {versions}. To make it again: <code>make claims</code></p></footer>"""
 
 
+@command_line(USAGE, failures=(OSError,))
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
-    return run_command(USAGE, arguments, _claims)
+    own = [argument for argument in arguments if argument.partition("=")[0] in KEYS]
+    given = parse_settings(own, KEYS)
+    overrides = list(filterfalse(own.__contains__, arguments))
+    found = evaluate_all(_chosen(given.get("claims")), overrides)
+    print(*write_page(found, Path(given.get("reports", "reports")) / "claims"), sep="\n")
+    return DONE
 
 
 def evaluate_all(claims: Iterable[Claim], overrides: Sequence[str]) -> "list[tuple[ClaimResult, list[WeightChanges]]]":
@@ -78,9 +86,8 @@ def write_page(found: "Sequence[tuple[ClaimResult, list[WeightChanges]]]", folde
         "claims.md": to_markdown(results),
         "claims.json": json_text(as_data(results)),
     }
-    for figure in figures:
-        contents |= draw_files([figure], styles(line_labels(figure)))
-    return write_files(folder, contents)
+    images = draw_files(figures, styles(line_labels(figures)))
+    return write_files(folder, contents | images)
 
 
 def to_markdown(results: Sequence[ClaimResult]) -> str:
@@ -103,19 +110,9 @@ def as_data(results: Iterable[ClaimResult]) -> list[dict[str, Any]]:
 
 
 def _claim_data(result: ClaimResult) -> dict[str, Any]:
-    claim = result.claim
-    return {
-        "name": claim.name,
-        "question": claim.question,
-        "source": claim.source,
-        "said": claim.said,
-        "verdict": result.verdict,
-        "seeds": result.seeds,
-        "finished": result.finished,
-        "runs": result.runs,
-        "code_versions": result.code_versions,
-        "checks": list(map(_check_data, result.checks)),
-    }
+    said = {key: getattr(result.claim, key) for key in ("name", "question", "source", "said")}
+    found = {key: getattr(result, key) for key in ("verdict", "seeds", "finished", "runs", "code_versions")}
+    return said | found | {"checks": list(map(_check_data, result.checks))}
 
 
 def _check_data(result: CheckResult) -> dict[str, Any]:
@@ -135,10 +132,7 @@ def _html(results: Sequence[ClaimResult], figures: Sequence[Figure]) -> str:
         sections="".join(map(section, figures)),
         versions=escape(", ".join(versions)),
     )
-    labels: list[str] = []
-    for figure in figures:
-        labels += line_labels(figure)
-    return document(TITLE, body, figures, styles(labels))
+    return document(TITLE, body, figures, styles(line_labels(figures)))
 
 
 def _html_row(result: ClaimResult) -> str:
@@ -170,17 +164,7 @@ def _missing(results: Iterable[ClaimResult]) -> list[str]:
     return missing
 
 
-def _claims(arguments: Sequence[str]) -> None:
-    own: list[str] = []
-    overrides: list[str] = []
-    for argument in arguments:
-        (own if argument.partition("=")[0] in DEFAULTS else overrides).append(argument)
-    settings = read_settings(own, DEFAULTS)
-    found = evaluate_all(_chosen(settings["claims"]), overrides)
-    print(*write_page(found, Path(settings["reports"]) / "claims"), sep="\n")
-
-
-def _chosen(names: str) -> list[Claim]:
+def _chosen(names: str | None) -> list[Claim]:
     """The claims of these names, by default all."""
     claims = {claim.name: claim for claim in read_claims(config_folder("sweeps") / "claims")}
     chosen = names.split(",") if names else list(claims)
@@ -200,4 +184,4 @@ def _row(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

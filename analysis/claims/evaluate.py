@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from math import exp
-from operator import attrgetter
+from operator import attrgetter, le, lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -64,7 +64,7 @@ class ClaimResult:
     @property
     def seeds(self) -> int:
         """The fewest seeds of any check."""
-        return min(each.seeds for each in self.checks)
+        return min(map(attrgetter("seeds"), self.checks), default=0)
 
 
 def evaluate(claim: Claim, runs: Sequence[Run], changes: CountChanges) -> ClaimResult:
@@ -106,19 +106,10 @@ def verdict_of(check: Check, estimate: Estimate | None, seeds: int) -> Verdict:
         return "undecided"
     low, high = estimate.interval
     least, most = check.bounds
-    fails, holds = [], []
-    if least is not None and check.above is not None:
-        fails.append(high <= least)
-        holds.append(low > least)
-    elif least is not None:
-        fails.append(high < least)
-        holds.append(low >= least)
-    if most is not None:
-        fails.append(low > most)
-        holds.append(high <= most)
-    if any(fails):
+    below = lt if check.above is None else le
+    if below(high, least) or low > most:
         return "does not hold"
-    return "holds" if all(holds) else "undecided"
+    return "undecided" if below(low, least) or high > most else "holds"
 
 
 def changes_of(outputs: Path, bases: Mapping[str, Path]) -> CountChanges:
@@ -157,18 +148,22 @@ def _estimate(check: Check, scores: Sequence[Floats]) -> Estimate:
 
 def _scores(measure: str, arms: Sequence[Sequence[Run]], changes: CountChanges) -> Sequence[Floats]:
     """Of each arm the measure (seeds,), or its shares of right samples (seeds, problems)."""
-    results = list(map(results_of, arms))
     if measure == "accuracy":
-        shares = right_shares(list(chain.from_iterable(results)))
+        shares = right_shares(list(chain.from_iterable(map(results_of, arms))))
         if shares is not None:
             return np.split(shares, len(arms))
+    return [_values(measure, runs, changes) for runs in arms]
+
+
+def _values(measure: str, runs: Sequence[Run], changes: CountChanges) -> Floats:
     if measure in CHANGED:
-        counted = [[getattr(changes(run.hash), CHANGED[measure]) for run in runs] for runs in arms]
-        return list(np.array(counted, dtype=np.float64))
-    if measure.startswith(AT_DIFFICULTY):
-        at = partial(_at, measure.removeprefix(AT_DIFFICULTY))
-        return [np.array(list(map(at, members))) for members in results]
-    return [values_of(members, PLAIN[measure].attribute) for members in results]
+        counted = map(changes, map(attrgetter("hash"), runs))
+        return np.array(list(map(attrgetter(CHANGED[measure]), counted)))
+    results = results_of(runs)
+    if measure in PLAIN:
+        return values_of(results, PLAIN[measure].attribute)
+    at = partial(_at, measure.removeprefix(AT_DIFFICULTY))
+    return np.array(list(map(at, results)))
 
 
 def _at(difficulty: str, result: RunResult) -> float:

@@ -1,7 +1,9 @@
 """Words and figures for evaluated claims."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
+from math import isfinite
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -88,22 +90,20 @@ def changed_figure(changes: "Sequence[WeightChanges]") -> Figure:
     return Figure("changed_weights", "Which weights changed", CHANGED_CAPTION, {"": panel})
 
 
-def line_labels(figure: Figure) -> list[str]:
-    """What its lines are called."""
-    labels: list[str] = []
-    for data in figure.panels.values():
-        if isinstance(data, Lines):
-            labels += map(attrgetter("label"), data.lines)
-    return labels
+def line_labels(figures: Iterable[Figure]) -> set[str]:
+    """What their lines are called."""
+    panels = chain.from_iterable(figure.panels.values() for figure in figures)
+    lines = (data.lines for data in panels if isinstance(data, Lines))
+    return set(map(attrgetter("label"), chain.from_iterable(lines)))
 
 
 def _rows(claim: str, result: CheckResult) -> Iterator[Row]:
     check, estimate = result.check, result.estimate
     if estimate is None:
         return
-    both_bounds = None not in check.bounds
+    both_bounds = all(map(isfinite, check.bounds))
     for bound, sign, side in zip(check.bounds, (1.0, -1.0), ("least", "most"), strict=True):
-        if bound is not None:
+        if isfinite(bound):
             margin = estimate.mapped(_from(bound, sign, check.kind == "ratio"))
             label = f"{claim}: {check.measure}, {check.formula}"
             if both_bounds:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,9 +46,10 @@ class Check:
     at_most: float | None = None
 
     @property
-    def bounds(self) -> tuple[float | None, float | None]:
-        """The lowest and the highest value that bears the claim out."""
-        return self.at_least if self.above is None else self.above, self.at_most
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value that bears the claim out; infinite without a bound."""
+        given = [bound for bound in (self.at_least, self.above) if bound is not None]
+        return max(given, default=-inf), inf if self.at_most is None else self.at_most
 
     @property
     def arms(self) -> list[str]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from operator import attrgetter
 
 import numpy as np
 
 from analysis.figures.data import Data, Figure, Intervals, Line, Lines, Point, Scatter
-from analysis.stats.aggregate import COSTS, Curve, Summary, by_setting
+from analysis.stats.aggregate import COSTS, Curve, Group, Summary, by_setting
 from analysis.stats.comparisons import Difference
 from analysis.stats.intervals import mean_of
 from analysis.stats.pareto import front_probabilities, pareto_front
@@ -37,19 +38,16 @@ MakePanel = Callable[[list[Summary]], Data | None]
 
 def shown(summaries: Sequence[Summary]) -> list[Summary]:
     """The ones of a setting that the plots name: those on a front first, then the most accurate."""
-    on_front: set[str] = set()
-    for cost in COSTS:
-        on_front |= set(map(attrgetter("label"), pareto_front(summaries, cost)))
+    fronts = chain.from_iterable(map(pareto_front, repeat(summaries), COSTS))
+    on_front = set(map(attrgetter("label"), fronts))
     ranked = sorted(summaries, key=lambda s: (s.label not in on_front, -s.accuracy, s.label))
     return ranked[:MOST_SHOWN]
 
 
 def named_labels(summaries: Iterable[Summary]) -> set[str]:
     """What the plots of any setting name: only these labels need a style of their own."""
-    named: set[str] = set()
-    for members in by_setting(summaries).values():
-        named |= set(map(attrgetter("label"), shown(members)))
-    return named
+    named = chain.from_iterable(map(shown, by_setting(summaries).values()))
+    return set(map(attrgetter("label"), named))
 
 
 def panels_of(summaries: Iterable[Summary], make: MakePanel) -> dict[str, Data]:
@@ -62,7 +60,7 @@ def panels_of(summaries: Iterable[Summary], make: MakePanel) -> dict[str, Data]:
     return panels
 
 
-def make_figure(name: str, title: str, caption: str, summaries: Sequence[Summary], make: MakePanel) -> Figure | None:
+def make_figure(summaries: Sequence[Summary], name: str, title: str, caption: str, make: MakePanel) -> Figure | None:
     """The figure of the shown configurations; None where no setting has something to show."""
     panels = panels_of(summaries, make)
     if not panels:
@@ -109,18 +107,7 @@ def curve_figure(
         lines = tuple(map(_curve_line, drawn))
         return Lines("training step", label, "number", lines) if lines else None
 
-    return make_figure(name, title, caption, summaries, panel)
-
-
-def difficulty_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """Accuracy at every level of difficulty after training, and before; None with one level."""
-    title = "Accuracy by difficulty"
-    return make_figure("accuracy_by_difficulty", title, DIFFICULTY_CAPTION, summaries, _difficulty_panel)
-
-
-def sets_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """Accuracy on the further evaluation sets (`eval.sets`); None where no run had any."""
-    return make_figure("sets", "Further evaluation sets", SETS_CAPTION, summaries, _sets_panel)
+    return make_figure(summaries, name, title, caption, panel)
 
 
 def difference_figure(summaries: Sequence[Summary], found: Sequence[Difference]) -> Figure | None:
@@ -130,7 +117,7 @@ def difference_figure(summaries: Sequence[Summary], found: Sequence[Difference])
     def panel(members: list[Summary]) -> Data | None:
         return _difference_panel(members, own.get(members[0].setting, []))
 
-    return make_figure("differences", "Differences", DIFFERENCES_CAPTION, summaries, panel)
+    return make_figure(summaries, "differences", "Differences", DIFFERENCES_CAPTION, panel)
 
 
 def _is_constant(cost: str, summaries: Sequence[Summary]) -> bool:
@@ -146,9 +133,9 @@ def _scatter(cost: str, summaries: Sequence[Summary]) -> Scatter | None:
     if _is_constant(cost, summaries) or (cost == ACTIVE and list(active) == trained):
         return None
     metric, front = COSTS[cost], pareto_front(summaries, cost)
-    costs = [summary.group.values(metric.attribute) for summary in summaries]
-    accuracies = [summary.group.values("accuracy") for summary in summaries]
-    chances = front_probabilities(costs, accuracies)
+    groups = list(map(attrgetter("group"), summaries))
+    costs = list(map(Group.values, groups, repeat(metric.attribute)))
+    chances = front_probabilities(costs, list(map(Group.values, groups, repeat("accuracy"))))
     named = set(map(attrgetter("label"), shown(summaries)))
     points = []
     for index, summary in enumerate(summaries):
@@ -232,3 +219,10 @@ def _shares_line(summary: Summary, attribute: str, names: Sequence[str]) -> Line
         return Line(summary.label, (), ())
     low, high = zip(*map(attrgetter("ends"), means), strict=True)
     return Line(summary.label, tuple(places), tuple(map(attrgetter("value"), means)), low, high)
+
+
+# Name, title, caption, and what makes a panel.
+FIGURES = (
+    ("accuracy_by_difficulty", "Accuracy by difficulty", DIFFICULTY_CAPTION, _difficulty_panel),
+    ("sets", "Further evaluation sets", SETS_CAPTION, _sets_panel),
+)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import matplotlib
@@ -51,7 +51,7 @@ def draw_figure(figure: Figure, style: Mapping[str, Style]) -> Canvas:
     FigureCanvasAgg(canvas)
     # The panels have their final places before anything is drawn: labels are placed by pixels.
     axes = canvas.subplots(len(heights), squeeze=False, height_ratios=heights).flat
-    left = 0.22 if any(map(_has_rows, panels)) else 0.1
+    left = 0.22 if any(isinstance(data, Bars | Intervals) for data in panels) else 0.1
     margin, gap = 0.6 / total, 1.2 / (total / len(heights))
     canvas.subplots_adjust(left=left, right=0.97, bottom=margin, top=1 - margin, hspace=gap)
     for ax, (name, data) in zip(axes, figure.panels.items(), strict=True):
@@ -81,12 +81,8 @@ def draw_scatter(ax: Axes, data: Scatter, style: Mapping[str, Style]) -> None:
         _draw_point(ax, point, style.get(point.label))
     ax.set_xscale("log")
     ax.margins(x=0.14, y=0.16)
-    lines, texts = [], []
-    if data.before is not None:
-        line, text = _draw_before(ax, data.before)
-        lines.append(line)
-        texts.append(text)
-    lines.append(_draw_front(ax, data))
+    before = [_draw_before(ax, data.before)] if data.before is not None else []
+    lines = [*map(itemgetter(0), before), _draw_front(ax, data)]
     _log_axis(ax, data.x_unit)
     _labels(ax, data.x_label, data.y_label)
     ax.yaxis.set_major_formatter(_formatter(data.y_unit))
@@ -94,7 +90,7 @@ def draw_scatter(ax: Axes, data: Scatter, style: Mapping[str, Style]) -> None:
     ax.autoscale_view()  # the boxes below are in pixels
     taken = [*chain.from_iterable(map(partial(point_boxes, ax), data.points))]
     taken += chain.from_iterable(map(line_boxes, lines))
-    for text in texts:
+    for _, text in before:
         place(text, ABOVE_OR_BELOW, ax, taken)
         taken.append(text.get_window_extent())
     shown = list(filter(attrgetter("shown"), data.points))
@@ -179,11 +175,6 @@ def _image(canvas: Canvas, kind: str, metadata: dict[str, Any] | None) -> bytes:
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
         canvas.savefig(stream, format=kind, dpi=PNG_DPI, bbox_inches="tight", metadata=metadata)
     return stream.getvalue()
-
-
-def _has_rows(data: Data) -> bool:
-    """Whether there is a row for each configuration, with its name beside it."""
-    return isinstance(data, Bars | Intervals)
 
 
 def _height(data: Data) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.data.load import BLOCKS, REWARD, Run, finished_runs
-from analysis.figures.accuracy import make_figure, shown
+from analysis.figures.accuracy import shown
 from analysis.figures.data import Bars, Figure, Heat, Line, Lines
 from analysis.stats.aggregate import Group, Summary
 from analysis.stats.intervals import Floats
@@ -30,17 +30,6 @@ PHASES_CAPTION = "The highest total of all tensors in each phase of a training s
 BLOCKS_CAPTION = (
     "Share of each transformer block's parameters that trained, step by step, mean over seeds; the first block is 0."
 )
-
-
-def memory_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """What held memory, stacked, and the highest total; None where runs did not record it."""
-    return make_figure("memory", "Memory", MEMORY_CAPTION, summaries, _memory_panel)
-
-
-def phase_figure(summaries: Sequence[Summary]) -> Figure | None:
-    """Peak memory of every phase of a step; None where runs did not record it."""
-    title = "Peak memory by phase"
-    return make_figure("memory_by_phase", title, PHASES_CAPTION, summaries, _phase_panel)
 
 
 def trained_blocks_figure(summaries: Sequence[Summary]) -> Figure | None:
@@ -136,3 +125,10 @@ def _held(run: Run, steps: NDArray[np.int64], key: str) -> Floats:
     places = np.searchsorted(series.steps, steps, side="right")
     held: Floats = np.concatenate([[0.0], series.values])[places]
     return held
+
+
+# Name, title, caption, and what makes a panel.
+FIGURES = (
+    ("memory", "Memory", MEMORY_CAPTION, _memory_panel),
+    ("memory_by_phase", "Peak memory by phase", PHASES_CAPTION, _phase_panel),
+)

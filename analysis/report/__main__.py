@@ -1,19 +1,19 @@
 """The command line `python -m analysis.report`: writes the report of a sweep and says where it is."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.command import read_settings, run_command, write_files
 from analysis.data.load import SweepData, load_sweep
 from analysis.figures.accuracy import named_labels
 from analysis.figures.draw import draw_files
 from analysis.figures.style import styles
-from analysis.report.export import differences_csv, to_csv, to_json, to_latex, to_markdown
+from analysis.report.export import differences_csv, to_csv, to_json, to_latex, to_markdown, write_files
 from analysis.report.page import to_html
 from analysis.report.results import compute_results
 from analysis.report.search_results import SearchResults, search_results
-from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.cli import DONE, command_line, parse_settings
+from efficient_rl.errors import ConfigError, require_known
 from efficient_rl.tracking.client import resolve_uri
 from efficient_rl.tracking.views import attach
 
@@ -29,20 +29,23 @@ study=URL is the search.storage of a search that still goes on and was given one
 sweep's run in the tracking store, if that knows it; tracking=none turns that off.
 """
 READ = ("directories", "store")
-DEFAULTS = {  # "" leaves it open: the newest sweep, the default store
-    "sweep": "",
-    "output": "outputs",
-    "reports": "reports",
-    "accuracy": "",
-    "read": READ[0],
-    "tracking": "",
-    "study": "",
-}
+KEYS = ("accuracy", "output", "read", "reports", "study", "sweep", "tracking")
 
 
+@command_line(USAGE, failures=(OSError,))
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
-    return run_command(USAGE, arguments, _report)
+    given = parse_settings(arguments, KEYS)
+    target, uri = _target(given.get("accuracy")), resolve_uri(given.get("tracking"))
+    outputs = Path(given.get("output", "outputs"))
+    sweep = _load(given.get("read", READ[0]), outputs, uri, given.get("sweep"))
+    search = search_results(outputs / "sweeps" / sweep.name, sweep, given.get("study"))
+    paths = write_report(sweep, Path(given.get("reports", "reports")), target, search)
+    print(*paths, sep="\n")
+    trouble = attach(uri, sweep.name, paths[0].parent) if uri is not None else None
+    if trouble is not None:
+        print(f"not in the tracking store: {trouble}", file=sys.stderr)
+    return DONE
 
 
 def write_report(
@@ -71,26 +74,11 @@ def write_report(
     return write_files(reports / sweep.name, contents | images)
 
 
-def _report(arguments: Sequence[str]) -> None:
-    wanted = read_settings(arguments, DEFAULTS)
-    target, uri = _target(wanted["accuracy"]), resolve_uri(wanted["tracking"] or None)
-    sweep = _load(wanted, uri)
-    folder = Path(wanted["output"]) / "sweeps" / sweep.name
-    search = search_results(folder, sweep, wanted["study"] or None)
-    paths = write_report(sweep, Path(wanted["reports"]), target, search)
-    print(*paths, sep="\n")
-    trouble = attach(uri, sweep.name, paths[0].parent) if uri is not None else None
-    if trouble is not None:
-        print(f"not in the tracking store: {trouble}", file=sys.stderr)
-
-
-def _load(wanted: Mapping[str, str], uri: str | None) -> SweepData:
-    """The sweep, from where the arguments say; ConfigError where that is not possible."""
-    read, name = wanted["read"], wanted["sweep"] or None
-    if read not in READ:
-        raise ConfigError(f"read={read!r} is not known; {did_you_mean(read, READ)}")
+def _load(read: str, outputs: Path, uri: str | None, name: str | None) -> SweepData:
+    """The sweep, from where `read` says; ConfigError where that is not possible."""
+    require_known("read", read, READ)
     if read == READ[0]:
-        return load_sweep(Path(wanted["output"]), name)
+        return load_sweep(outputs, name)
     if uri is None:
         remedy = "use tracking=sqlite:///mlflow.db"
         raise ConfigError(f"read=store needs a store and tracking=none names none; {remedy}")
@@ -99,8 +87,8 @@ def _load(wanted: Mapping[str, str], uri: str | None) -> SweepData:
     return load_stored(uri, name)
 
 
-def _target(accuracy: str) -> float | None:
-    if not accuracy:
+def _target(accuracy: str | None) -> float | None:
+    if accuracy is None:
         return None
     try:
         target = float(accuracy)
@@ -113,4 +101,4 @@ def _target(accuracy: str) -> float | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

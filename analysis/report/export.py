@@ -9,6 +9,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from math import isfinite, nan
+from pathlib import Path
 from typing import Any
 
 from analysis.figures.data import Figure
@@ -19,6 +20,7 @@ from analysis.report.table import Cell, Table
 from analysis.stats.aggregate import Summary
 from analysis.stats.comparisons import Difference
 from analysis.stats.intervals import Estimate
+from efficient_rl.files import write_atomic
 
 FORMAT = "efficient_rl report 1"  # changes when a reader of the JSON would have to
 HEAD = (
@@ -44,7 +46,7 @@ def summary_table(results: Results) -> Table:
 
 def to_csv(results: Results) -> str:
     """Every number of every summary, unrounded, one line each; empty where there is no value."""
-    return csv_text([_flat(results, summary) for summary in results.summaries])
+    return csv_text(_flat(results))
 
 
 def differences_csv(results: Results) -> str:
@@ -65,7 +67,7 @@ def to_json(results: Results) -> str:
             "created": sweep.created,
             "code_versions": sweep.code_versions,
             "runs": {"all": len(sweep.runs), "finished": len(sweep.finished)},
-            "summaries": [_flat(results, summary) for summary in results.summaries],
+            "summaries": _flat(results),
             "differences": list(map(_difference_row, results.differences)),
             "prices": list(results.costs_to_target),
             "across_settings": list(results.across),
@@ -144,6 +146,13 @@ def json_text(content: Any) -> str:
     return json.dumps(plain_data(content), indent=1, allow_nan=False) + "\n"
 
 
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
+    """Write every file whole or not at all; returns their paths."""
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in contents]
+
+
 def unnested(row: Mapping[str, Any]) -> dict[str, Any]:
     """One level: an estimate becomes a value and two ends."""
     flat: dict[str, Any] = {}
@@ -193,13 +202,16 @@ def _table_row(results: Results, summary: Summary) -> tuple[Cell, ...]:
     )
 
 
-def _flat(results: Results, summary: Summary) -> dict[str, Any]:
-    """Every number of a summary on one level."""
-    values = dict(vars(summary))
-    group, costs, area = values.pop("group"), values.pop("costs"), values.pop("reward_area")
-    named = {"label": group.label, "setting": group.setting, "strategy": group.strategy}
-    rest = {"reward_area": area, "on_front": summary.name in results.front}
-    return unnested({**named, **values, **costs, **rest})
+def _flat(results: Results) -> list[dict[str, Any]]:
+    """Every number of every summary, each on one level."""
+    rows = []
+    for summary in results.summaries:
+        values = dict(vars(summary))
+        group, costs, area = values.pop("group"), values.pop("costs"), values.pop("reward_area")
+        named = {"label": group.label, "setting": group.setting, "strategy": group.strategy}
+        rest = {"reward_area": area, "on_front": summary.name in results.front}
+        rows.append(unnested({**named, **values, **costs, **rest}))
+    return rows
 
 
 def _difference_row(difference: Difference) -> dict[str, Any]:
@@ -208,12 +220,12 @@ def _difference_row(difference: Difference) -> dict[str, Any]:
 
 def _latex_row(results: Results, summary: Summary) -> str:
     star = r"\,$\star$" if summary.name in results.front else ""
-    interval = summary.accuracy_estimate.interval
+    interval = percent_interval(summary.accuracy_estimate).replace("%", "").strip()
     cells = [
         _latex(summary.name) + star,
         _latex(written(summary.trainable_params, "count")),
         rf"{100 * summary.accuracy:.1f}\%",
-        "--" if interval is None else "[{:.1f}, {:.1f}]".format(*(100 * end for end in interval)),
+        interval or "--",
         f"${points(summary.gain.value)}$",
         _latex(written(summary.peak_memory_bytes, "bytes")),
         _latex(written(summary.train_seconds, "seconds")),

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, starmap
 from operator import attrgetter
 
 import numpy as np
@@ -15,7 +16,8 @@ from analysis.report.search_results import SearchResults
 from analysis.stats import comparisons
 from analysis.stats.aggregate import Group, Summary, by_setting, curves, group_runs, summarize_groups
 from analysis.stats.comparisons import AcrossSettings, CostToTarget, Difference
-from analysis.stats.intervals import Fit, Floats, scaling_fit
+from analysis.stats.curves import Fit, scaling_fit
+from analysis.stats.intervals import Floats
 from analysis.stats.pareto import hypervolume, pareto_front
 
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
@@ -55,21 +57,16 @@ def compute_results(sweep: SweepData, target: float | None = None, search: Searc
     others = [
         accuracy.difference_figure(summaries, compared),
         *_curve_figures(groups, summaries),
-        accuracy.difficulty_figure(summaries),
-        accuracy.sets_figure(summaries),
-        memory.memory_figure(summaries),
-        memory.phase_figure(summaries),
+        *starmap(partial(accuracy.make_figure, summaries), accuracy.FIGURES + memory.FIGURES),
         memory.trained_blocks_figure(summaries),
     ]
     figures += filter(None, others)
     settings = by_setting(summaries)
-    front: set[str] = set()
-    for members in settings.values():
-        front |= set(map(attrgetter("name"), pareto_front(members)))
+    front = chain.from_iterable(map(pareto_front, settings.values()))
     return Results(
         sweep=sweep,
         summaries=summaries,
-        front=frozenset(front),
+        front=frozenset(map(attrgetter("name"), front)),
         differences=compared,
         costs_to_target=comparisons.costs_to_target(groups, target),
         across=comparisons.across_settings(groups),

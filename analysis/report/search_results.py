@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _of_arms(content: Mapping[str, Any], sweep: SweepData) -> SearchResults:
     for group in group_runs(sweep.runs):
         labels |= dict.fromkeys((run.hash for run in group.runs), group.label)
     names = [labels.get(arm["test"][0], arm["arm"]) for arm in arms]
-    rows = tuple(_arm_cells(name, arm, unit) for name, arm in zip(names, arms, strict=True))
+    rows = tuple(map(_arm_cells, names, arms, repeat(unit)))
     head = (
         *("arm", "learning rates tried", "best", "its centre", title),
         *("finished", "failed", "training (s)", "tokens"),
@@ -89,7 +90,7 @@ def _tuning_sentences(names: Sequence[str], arms: Sequence[Row]) -> list[str]:
     ]
     if len(counts) > 1:
         sentences.append(UNEQUAL)
-    edges = [name for name, arm in zip(names, arms, strict=True) if arm["best"]["at_edge"]]
+    edges = list(compress(names, (arm["best"]["at_edge"] for arm in arms)))
     if edges:
         sentences.append(
             f"The best learning rate lies at the edge of what was tried, so a better one may lie beyond: {', '.join(edges)}."

@@ -1,6 +1,7 @@
 """A table as data: what each cell shows, and what it is sorted by."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
 Cell: TypeAlias = tuple[str, float | str]  # what is shown, and what it is sorted by
@@ -18,4 +19,4 @@ class Table:
 
     def texts(self) -> list[list[str]]:
         """What is shown of each row."""
-        return [[text for text, _ in row] for row in self.rows]
+        return [list(map(itemgetter(0), row)) for row in self.rows]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import repeat
 from operator import attrgetter
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.data.load import REWARD, Run, Series, finished_runs, results_of
 from analysis.stats import intervals
+from analysis.stats.curves import area_under_curve
 from analysis.stats.intervals import Estimate, Floats, Stratum, mean_of
 from efficient_rl.metrics import METRICS, Metric
 from efficient_rl.rundir.result import RunResult
@@ -241,8 +243,7 @@ def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]
     """
     if window < 1:
         raise ValueError(f"window={window} is below 1; use window=1 for no smoothing")
-    found = (_curve(group, metric, window) for group in groups)
-    return [curve for curve in found if curve is not None]
+    return list(filter(None, map(_curve, groups, repeat(metric), repeat(window))))
 
 
 def _summarize(group: Group) -> Summary:
@@ -270,7 +271,7 @@ def _summarize(group: Group) -> Summary:
 def _reward_area(group: Group) -> Estimate | None:
     """Area under the reward curve by its length; None where no run recorded rewards."""
     series = group.series(REWARD)
-    areas = [intervals.area_under_curve(each.steps.astype(float), each.values) for each in series]
+    areas = [area_under_curve(each.steps.astype(float), each.values) for each in series]
     return mean_of(np.array(areas)) if areas else None
 
 

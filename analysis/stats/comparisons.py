@@ -13,6 +13,7 @@ import numpy as np
 from analysis.data.load import ACCURACY, SECONDS, TOKENS, Run, finished_runs
 from analysis.stats import intervals
 from analysis.stats.aggregate import Group, accuracy_stratum, by_setting, paired, right_shares, values_of
+from analysis.stats.curves import first_reaching
 from analysis.stats.intervals import Estimate, Stratum
 from efficient_rl.rundir.result import RunResult
 
@@ -167,4 +168,4 @@ def _cost_until(run: Run, metric: str, target: float) -> float:
     measured, spent = run.series[ACCURACY], run.series[metric]
     totals = np.cumsum(spent.values) if metric == SECONDS else spent.values  # tokens are a total
     places = np.searchsorted(spent.steps, measured.steps, side="right")
-    return intervals.first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)
+    return first_reaching(np.concatenate([[0.0], totals])[places], measured.values, target)

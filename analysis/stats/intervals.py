@@ -15,9 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import trapezoid
 from scipy.optimize import brentq
-from scipy.stats import linregress, norm, trim_mean
+from scipy.stats import norm, trim_mean
 from scipy.stats import t as student
 
 LEVEL = 0.95
@@ -83,14 +82,12 @@ class Stratum:
         return float(self.scores.mean())
 
     @property
-    def of_seeds(self) -> Part:
-        """What the seeds add to the variance of the mean."""
-        return float(self.scores.var(ddof=1)) / len(self.scores), len(self.scores) - 1
-
-    @property
-    def of_problems(self) -> list[Part]:
-        """What the choice of the problems adds, where it is known."""
-        return [(self.problem_variance, self.problems - 1)] if self.problem_variance > 0 else []
+    def parts(self) -> list[Part]:
+        """What the seeds, and where it is known the choice of the problems, add to the variance."""
+        seeds = len(self.scores)
+        of_seeds = float(self.scores.var(ddof=1)) / seeds, seeds - 1
+        of_problems = self.problem_variance, self.problems - 1
+        return [of_seeds, of_problems] if self.problem_variance > 0 else [of_seeds]
 
 
 def crossed(shares: Floats) -> Stratum:
@@ -189,7 +186,7 @@ def interquartile_mean(strata: Sequence[Stratum], resamples: int = RESAMPLES) ->
     if counts.min() < 2:
         return Estimate(value)
     if len(strata) == 1:
-        return _with_interval(value, [_winsorized(scores[0]), *strata[0].of_problems])
+        return _with_interval(value, [_winsorized(scores[0]), *strata[0].parts[1:]])
     rng = np.random.default_rng(0)
     drawn = []
     for stratum, count in zip(strata, counts, strict=True):
@@ -239,44 +236,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return list(map(float, adjusted))
 
 
-def area_under_curve(steps: Floats, values: Floats) -> float:
-    """Mean height of a curve over its steps (trapezoids); its one value where there is one step."""
-    if len(steps) == 1:
-        return float(values[0])
-    return float(trapezoid(values, steps) / (steps[-1] - steps[0]))
-
-
-def first_reaching(costs: Floats, values: Floats, target: float) -> float:
-    """The cost at the first measurement of at least the target; infinite where there is none."""
-    reached = np.flatnonzero(values >= target)
-    return float(costs[reached[0]]) if len(reached) else inf
-
-
-@dataclass(frozen=True)
-class Fit:
-    """value = intercept + slope log10(size), by least squares.
-
-    `slope` is per tenfold, `r_squared` the share of the variance that it explains.
-    """
-
-    slope: Estimate
-    intercept: float
-    r_squared: float
-    points: int
-
-
-def scaling_fit(sizes: Floats, values: Floats) -> Fit | None:
-    """A line of values over log10 of sizes, both (configurations,); None below three sizes."""
-    if len(np.unique(sizes)) < 3:
-        return None
-    found = linregress(np.log10(sizes), values)
-    half = float(student.ppf((1 + LEVEL) / 2, len(sizes) - 2)) * float(found.stderr)
-    slope = float(found.slope)
-    r_squared = 0.0 if np.ptp(values) == 0 else float(found.rvalue) ** 2
-    estimate = Estimate(slope, slope - half, slope + half)
-    return Fit(estimate, float(found.intercept), r_squared, len(sizes))
-
-
 def _centre(strata: Sequence[Stratum]) -> float:
     return float(np.mean(list(map(attrgetter("mean"), strata))))
 
@@ -285,8 +244,7 @@ def _parts(strata: Sequence[Stratum]) -> list[Part]:
     """What the variance of the sum of the strata's means is made of; empty with one seed somewhere."""
     if min(len(stratum.scores) for stratum in strata) < 2:
         return []
-    of_seeds = list(map(attrgetter("of_seeds"), strata))
-    return of_seeds + list(chain.from_iterable(map(attrgetter("of_problems"), strata)))
+    return list(chain.from_iterable(map(attrgetter("parts"), strata)))
 
 
 def _winsorized(scores: Floats) -> Part:

@@ -38,6 +38,11 @@ def group_options(folder: str | None = None) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in sorted(options.items())}
 
 
+def option_names(folder: Path) -> list[str]:
+    """The names of all YAML files below a folder, without their suffix."""
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("**/*.yaml"))
+
+
 def items_of(node: Any) -> Iterable[tuple[Any, Any]]:
     """The items of a dictionary or a list, keys or positions first; none of other values."""
     if isinstance(node, list):

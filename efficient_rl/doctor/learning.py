@@ -82,9 +82,9 @@ def _amount(value: Any) -> float:
 
 def check_probe(run: RunConfig, seconds: float) -> list[Finding]:
     """Do one step on eight prompts in a process of its own, and judge what the model wrote."""
+    from efficient_rl.config.run_options import Options
     from efficient_rl.launch.local import LocalLauncher
     from efficient_rl.launch.worker import Job
-    from efficient_rl.run import Options
     from efficient_rl.rundir.directory import RunDirectory
     from efficient_rl.rundir.state import RunState
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from efficient_rl.config.run_options import SHARDINGS
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import require, require_known
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.run import SHARDINGS
 from efficient_rl.rundir.result import Cause, Failure
 from efficient_rl.rundir.state import RunState
 
@@ -28,7 +28,7 @@ class Launcher(Protocol):
     """Starts jobs and reports how they ended; `local.LocalLauncher` is one.
 
     `detaches`: its jobs outlive the process that launched them. `detach`: return once they are
-    launched. `sharding`: what the processes of one run share (`run.Options`). `gpus_per_run`: GPUs
+    launched. `sharding`: what the processes of one run share (`config.run_options`). `gpus_per_run`: GPUs
     that one run occupies. `slots`: how many runs may run at once.
     """
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from efficient_rl.config.run_config import RunConfig, from_dict
+from efficient_rl.config.run_options import Options
 from efficient_rl.distributed.failure_watch import PeerFailed
 from efficient_rl.distributed.process_group import ProcessGroup
-from efficient_rl.run import Interrupted, Options, Stop, execute
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
@@ -70,6 +70,8 @@ def do(job: Job, release: bool = False) -> int:
 
     `release` gives the run up at the end, where this process lives on.
     """
+    from efficient_rl.run import Interrupted, Stop, execute
+
     config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
         stop.listen()

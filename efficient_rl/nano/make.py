@@ -27,7 +27,7 @@ from efficient_rl.tasks.problem import Problem, Task
 CONTROL = ["<pad>", "<eos>", "<unk>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 CHARACTERS = "0123456789+-*/()=,;:?. \nx<>%^"
-BYTE_LEVEL = str.maketrans({" ": "Ġ", "\n": "Ċ"})  # how byte-level tokenizers write them
+BYTE_LEVEL: dict[str, str | int | None] = {" ": "Ġ", "\n": "Ċ"}  # how byte-level tokenizers write them
 FOLDER = Path(__file__).parent / "model"
 SHAPE = {
     "hidden_size": 64,
@@ -47,7 +47,7 @@ POOLS: dict[float, tuple[Task, int]] = {  # how often each source is drawn, and 
 
 def make_tokenizer() -> Qwen2Tokenizer:
     """One token a character and the four tags, in Qwen2's own tokenizer class without merges."""
-    letters = CHARACTERS.translate(BYTE_LEVEL)
+    letters = CHARACTERS.translate(str.maketrans(BYTE_LEVEL))
     tokens = [*CONTROL, *TAGS, *letters]
     tokenizer = Qwen2Tokenizer(
         vocab=dict(zip(tokens, range(len(tokens)), strict=True)),

@@ -39,23 +39,31 @@ class Arm:
 
 def arm_row(arm: Arm, trials: Sequence[FrozenTrial], objectives: Mapping[str, str], runs: Path) -> dict[str, Any]:
     """What was spent on an arm, and its best: at the edge, a better one may lie beyond."""
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    upwards = next(iter(objectives.values())) == "maximize"
-    best = max(done, key=lambda t: ((t.value or 0.0) * (1 if upwards else -1), -t.number), default=None)
-    rate = None if best is None else best.params[arm.key]
-    folders = [runs / key for key in sorted({trial.user_attrs[HASH] for trial in trials})]
+    sign = 1 if next(iter(objectives.values())) == "maximize" else -1
+    tried, order, folders = [], [], set()
+    for trial in trials:
+        folders.add(runs / trial.user_attrs[HASH])
+        if trial.state == TrialState.COMPLETE:
+            rate, value = trial.params[arm.key], trial.value or 0.0
+            tried.append({"learning_rate": rate, "value": trial.value, "hash": trial.user_attrs[HASH]})
+            order.append((sign * value, -trial.number, rate))
+    best = None
+    if tried:
+        rates = [rate for *_, rate in order]
+        best = tried[order.index(max(order))]
+        at_edge = len(arm.rates) > 1 and best["learning_rate"] in (min(rates), max(rates))
+        best = {**best, "at_edge": at_edge}
     return {
         "arm": arm.name,
         "centre": arm.run.grpo.learning_rate,
         "low": arm.rates[0],
         "high": arm.rates[-1],
-        "trials": len(done),
-        "failed": len(trials) - len(done),
-        "spent": spent(folders),
-        "tried": [{"learning_rate": t.params[arm.key], "value": t.value, "hash": t.user_attrs[HASH]} for t in done],
-        "best": None if best is None else {"learning_rate": rate, "value": best.value, "hash": best.user_attrs[HASH],
-                                           "at_edge": len(arm.rates) > 1 and _at_edge(arm, done, best)},
-    }  # fmt: skip
+        "trials": len(tried),
+        "failed": len(trials) - len(tried),
+        "spent": spent(sorted(folders)),
+        "tried": tried,
+        "best": best,
+    }
 
 
 def show_arms(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str], console: Console) -> None:
@@ -64,18 +72,16 @@ def show_arms(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str], con
     columns = ("arm", "learning rate", "centre", next(iter(objectives)), "trials", "seconds", "tokens", "")
     for column in columns:
         table.add_column(column, justify="left" if column in ("arm", "") else "right")
+    edges = []
     for row in rows:
         best = row["best"]
         rate = best["learning_rate"]
         cells = (f"{rate:.3g}", f"x {rate / row['centre']:.2g}", f"{best['value']:.4g}")
         cost = (f"{row['trials']}", f"{row['spent']['train_seconds']:.0f}", f"{row['spent']['tokens']:,.0f}")
         table.add_row(row["arm"], *cells, *cost, "edge" if best["at_edge"] else "")
+        if best["at_edge"]:
+            edges.append(row["arm"])
     console.print(table)
-    if edges := [row["arm"] for row in rows if row["best"]["at_edge"]]:
+    if edges:
         said = f"the best of {', '.join(edges)} lies at the edge of what was tried: a wider search.decades may find better"
         console.print(said, soft_wrap=True, highlight=False, markup=False)
-
-
-def _at_edge(arm: Arm, done: Sequence[FrozenTrial], best: FrozenTrial) -> bool:
-    rates = [trial.params[arm.key] for trial in done]
-    return bool(best.params[arm.key] in (min(rates), max(rates)))

@@ -29,8 +29,8 @@ from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.estimate import approve, make_budget
 from efficient_rl.sweep.execution import execute_plan, run_with_tracking
 from efficient_rl.sweep.labels import label_runs
-from efficient_rl.sweep.plan import read_plan
-from efficient_rl.sweep.request import SHARED_KEYS, CommandLine, Request, apply_filters
+from efficient_rl.sweep.plan import make_plan, read_plan
+from efficient_rl.sweep.request import CommandLine, Request, apply_filters
 
 
 @dataclass(kw_only=True)
@@ -60,7 +60,8 @@ class EqualTuning(Search):
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
         approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
-        question = [*question_of(line), f"{self._kind} of {self.trials_per_arm} over {self.decades:g} decades"]
+        kind = "grid" if self.sampler is None else "sampler"
+        question = [*question_of(line), f"{kind} of {self.trials_per_arm} over {self.decades:g} decades"]
         with opened(tuning.sweep_folder, self.storage, tuning.name, self.objectives, question, None) as study:
             arms = _named_as_before(study, arms)
             self._enqueue(study, arms)
@@ -82,25 +83,24 @@ class EqualTuning(Search):
         for column in ("arm", "learning rates"):
             table.add_column(column, overflow="fold")
         for arm in arms:
-            listed = ", ".join(f"{rate:g}" for rate in arm.rates)
-            table.add_row(arm.name, listed if self.sampler is None else f"{arm.rates[0]:g} to {arm.rates[-1]:g}")
+            rates = [*map("{:g}".format, arm.rates)]
+            table.add_row(arm.name, ", ".join(rates) if self.sampler is None else f"{rates[0]} to {rates[-1]}")
         console.print(table)
         trials, tests = self.trials_per_arm * len(arms), self.test_seeds * len(arms)
         console.print(f"{trials} trials on the validation split, then {tests} runs on the test", highlight=False)
 
     def arms(self, line: CommandLine) -> list[Arm]:
         """The distinct combinations of the swept values; ConfigError for what cannot be compared so."""
-        overrides = [override for override in line.overrides if override.group not in SHARED_KEYS]
-        for override in overrides:
+        for override in line.overrides:
             if override.key == "grpo.learning_rate":
                 raise ConfigError("leave grpo.learning_rate out of search=per_arm: it is what is tuned")
             if override.key == "eval.split":
                 raise ConfigError("leave eval.split out of search=per_arm: tuning and test have their own")
             if override.key == "seed" and override.swept:
                 raise ConfigError("give seed one value: search.test_seeds says how many seeds test each arm")
-        points = line.composer.points([*overrides, *parse_overrides(["eval.split=validation"])])
-        distinct = {run.config_hash: run for run in map(parse_run, points)}
-        kept = apply_filters([*distinct.values()], line.rules)
+        points = line.composer.points([*line.overrides, *parse_overrides(["eval.split=validation"])])
+        runs = make_plan(map(parse_run, points), {}).runs  # each once
+        kept = apply_filters(runs, line.rules)
         if len(kept) < 2:
             raise ConfigError(f"search=per_arm compares arms, and this is {len(kept)}; use strategy=first_k,last_k,lora")
         labels = label_runs(kept)
@@ -108,18 +108,20 @@ class EqualTuning(Search):
 
     def _rates(self, centre: float) -> tuple[float, ...]:
         """As many learning rates as trials, evenly spaced on the logarithmic scale around the centre."""
-        steps = self.trials_per_arm - 1
-        powers = [self.decades * (step / max(steps, 1) - 0.5) for step in range(steps + 1)] if steps else [0.0]
-        return tuple(float(f"{centre * 10**power:.{DIGITS}g}") for power in powers)
-
-    @property
-    def _kind(self) -> str:
-        return "grid" if self.sampler is None else "sampler"
+        if self.trials_per_arm == 1:
+            return (float(f"{centre:.{DIGITS}g}"),)
+        rates = []
+        for step in range(self.trials_per_arm):
+            power = self.decades * (step / (self.trials_per_arm - 1) - 0.5)
+            rates.append(float(f"{centre * 10**power:.{DIGITS}g}"))
+        return tuple(rates)
 
     def _enqueue(self, study: optuna.Study, arms: Sequence[Arm]) -> None:
         """Have the study propose what each arm still lacks, arm by arm in turn; what failed before is proposed again."""
-        counted = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
-        asked = [trial.system_attrs.get("fixed_params", trial.params) for trial in counted]
+        asked = []
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state != TrialState.FAIL:
+                asked.append(trial.system_attrs.get("fixed_params", trial.params))
         for index in range(self.trials_per_arm):
             for arm in arms:
                 params: dict[str, str | float] = {ARM: arm.name}
@@ -154,8 +156,10 @@ class EqualTuning(Search):
 
     def _tests(self, arm: Arm, rate: float) -> list[RunConfig]:
         """The arm's best with seeds that tuning never saw, on the test split."""
-        tuned = replace(arm.run, grpo=replace(arm.run.grpo, learning_rate=rate), eval=replace(arm.run.eval, split="test"))
-        return [replace(tuned, seed=(tuned.seed + 1 + index) % 2**32) for index in range(self.test_seeds)]
+        run = arm.run
+        tuned = replace(run, grpo=replace(run.grpo, learning_rate=rate), eval=replace(run.eval, split="test"))
+        seeds = range(run.seed + 1, run.seed + 1 + self.test_seeds)
+        return [replace(tuned, seed=seed % 2**32) for seed in seeds]
 
 
 def _proposer(arms: Sequence[Arm]) -> Callable[[TrialLike], RunConfig]:

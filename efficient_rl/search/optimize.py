@@ -106,8 +106,10 @@ class Optimize(Search):
             console.print(f"{direction} {name}", highlight=False)
         for bound in self.bounds:
             console.print(f"with {bound.text}", highlight=False, markup=False)
-        ends = [f"{limit:g} {unit}" for limit, unit in ((self.trials, "trials"), (self.hours, "h")) if limit is not None]
-        console.print(f"up to {' or '.join(ends)}, {len(self.fixed)} of them fixed", highlight=False)
+        trials = f"{self.trials} trials" if self.trials is not None else ""
+        hours = f"{self.hours:g} h" if self.hours is not None else ""
+        ends = " or ".join(filter(None, (trials, hours)))
+        console.print(f"up to {ends}, {len(self.fixed)} of them fixed", highlight=False)
 
 
 def _make_space(line: CommandLine) -> Space:

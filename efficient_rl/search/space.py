@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
+from operator import attrgetter
 from typing import Any, Protocol
 
 from efficient_rl.config.compose import Composer, Point
@@ -55,10 +56,12 @@ class SearchParameter:
     @property
     def choices(self) -> dict[Any, Any]:
         """What Optuna sees of every listed value, to the value: itself, the option of a group, else its JSON."""
+        return {self._choice(value): value for value in self.axis.values}
+
+    def _choice(self, value: Any) -> Any:
         if self.axis.composed:
-            return {str(value).partition("=")[2]: value for value in self.axis.values}
-        plain = (bool, int, float, str, type(None))
-        return {value if isinstance(value, plain) else json.dumps(value): value for value in self.axis.values}
+            return str(value).partition("=")[2]
+        return value if isinstance(value, bool | int | float | str | None) else json.dumps(value)
 
     def suggest(self, trial: TrialLike) -> tuple[Axis, Any]:
         """The value that the trial proposes."""
@@ -66,10 +69,12 @@ class SearchParameter:
         if span is None:
             return axis, self.choices[trial.suggest_categorical(axis.key, list(self.choices))]
         if span.whole:
-            step = 1 if span.step is None else int(span.step)
+            step = int(span.step or 1)
             return axis, trial.suggest_int(axis.key, int(span.low), int(span.high), step=step, log=span.log)
         value = trial.suggest_float(axis.key, span.low, span.high, step=span.step, log=span.log)
-        return axis, value if span.step is None else min(axis.values, key=lambda listed: abs(listed - value))
+        if span.step is None:
+            return axis, value
+        return axis, min(axis.values, key=lambda listed: abs(listed - value))
 
     def holds(self, value: Any) -> bool:
         """Whether it can be set to the value."""
@@ -112,10 +117,11 @@ class Space:
         axes = composer.axes(overrides)
         self._rules = rules
         self._fixed: Chosen = tuple((axis, axis.values[0]) for axis in axes if not axis.swept)
-        self.parameters = tuple(SearchParameter(axis) for axis in axes if axis.swept)
-        options = [each for each in self.parameters if each.axis.composed]
-        self._options = sorted(options, key=lambda each: not each.of_a_run)
-        self._values = [each for each in self.parameters if not each.axis.composed]
+        self.parameters = tuple(map(SearchParameter, filter(attrgetter("swept"), axes)))
+        self._options, self._values = list[SearchParameter](), list[SearchParameter]()
+        for parameter in self.parameters:
+            (self._options if parameter.axis.composed else self._values).append(parameter)
+        self._options.sort(key=lambda option: not option.of_a_run)
         self._matters: dict[tuple[str, str], bool] = {}
         self._names: set[str] = set()
         self._check()
@@ -134,11 +140,11 @@ class Space:
 
     def size(self) -> int | None:
         """The number of distinct runs; None with an interval, or more combinations than `MOST_LISTED`."""
-        axes = [parameter.axis for parameter in self.parameters]
+        axes = list(map(attrgetter("axis"), self.parameters))
         if prod(len(axis.values) or math.inf for axis in axes) > MOST_LISTED:
             return None
         hashes = set()
-        for values in itertools.product(*(axis.values for axis in axes)):
+        for values in itertools.product(*map(attrgetter("values"), axes)):
             with suppress(InfeasibleError):
                 hashes.add(self._run((*self._fixed, *zip(axes, values, strict=True))).config_hash)
         return len(hashes)
@@ -160,7 +166,7 @@ class Space:
         except ValueError as error:
             raise ConfigError(f"search.fixed: {fixed!r} cannot be read ({error}); close its quotes") from error
         parameters = {parameter.axis.key: parameter for parameter in self.parameters}
-        params = {}
+        params = dict[str, Any]()
         for axis in self._composer.axes(parse_overrides(texts)):
             parameter, labels = parameters.get(axis.key), list(SearchParameter(axis).choices)
             if parameter is None or len(labels) != 1:
@@ -209,8 +215,10 @@ class Space:
         """Whether the options of a group that is no part of a run (`lora`) make different runs."""
         known = (_text(chosen), option.axis.key)
         if known not in self._matters:
-            points = [self._composer.point((*chosen, (option.axis, value)))[0] for value in option.axis.values]
-            self._matters[known] = any(_run_part(point) != _run_part(points[0]) for point in points)
+            parts = []
+            for value in option.axis.values:
+                parts.append(_run_part(self._composer.point((*chosen, (option.axis, value)))[0]))
+            self._matters[known] = any(part != parts[0] for part in parts)
         return self._matters[known]
 
 
@@ -219,4 +227,4 @@ def _text(chosen: Chosen) -> str:
 
 
 def _run_part(point: Point) -> dict[str, Any]:
-    return {key: point.config[key] for key in OF_A_RUN}
+    return dict(zip(OF_A_RUN, map(point.config.__getitem__, OF_A_RUN), strict=True))

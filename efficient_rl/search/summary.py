@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,31 @@ def spent(folders: Sequence[Path]) -> dict[str, float]:
     """What runs cost, finished or not: seconds of training and tokens, from what they logged."""
     seconds = tokens = 0.0
     for folder in folders:
-        lines = [row["metrics"] for row in RunDirectory(folder).metrics()]
-        seconds += sum(line.get("time/step_seconds", 0.0) for line in lines)
-        tokens += max((line.get("train/tokens", 0.0) for line in lines), default=0.0)
+        most = 0.0
+        for row in RunDirectory(folder).metrics():
+            seconds += row["metrics"].get("time/step_seconds", 0.0)
+            most = max(most, row["metrics"].get("train/tokens", 0.0))
+        tokens += most
     return {"train_seconds": seconds, "tokens": tokens}
 
 
 def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
     """The trials with their states, values and runs, the front (or the best), and the cost of all runs together."""
-    every = study.get_trials(deepcopy=False)
-    trials = [trial for trial in every if HASH in trial.user_attrs]
-    counts = dict.fromkeys([state.name.lower() for state in TrialState], 0) | {"repeats": 0}
-    for trial in trials:
-        counts["repeats" if REPEAT in trial.user_attrs else trial.state.name.lower()] += 1
-    counts["unfit"] = sum(INFEASIBLE in trial.user_attrs for trial in every)
-    hashes = {trial.user_attrs[HASH] for trial in trials}
+    rows, folders = [], set()
+    counts = dict.fromkeys([state.name.lower() for state in TrialState], 0) | {"repeats": 0, "unfit": 0}
+    for trial in study.get_trials(deepcopy=False):
+        counts["unfit"] += INFEASIBLE in trial.user_attrs
+        if HASH in trial.user_attrs:
+            rows.append(row := _row(trial))
+            folders.add(runs / row["hash"])
+            counts[row["state"] if row["repeat_of"] is None else "repeats"] += 1
     directions = [direction.name.lower() for direction in study.directions]
     return {
         "objectives": dict(zip(study.metric_names or [], directions, strict=True)),
-        "trials": [*map(_row, trials)],
+        "trials": rows,
         "counts": counts,
-        "front": sorted(trial.number for trial in front(study)),
-        "spent": spent([runs / key for key in sorted(hashes)]),
+        "front": sorted(map(attrgetter("number"), front(study))),
+        "spent": spent(sorted(folders)),
     }
 
 
@@ -65,8 +69,10 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     trials = [trial for trial in done if REPEAT not in trial.user_attrs]
     if len(trials) < FEWEST_TRIALS:
         return {}
-    common = set.intersection(*(set(trial.params) for trial in trials))
-    varied = sorted(name for name in common if len({str(trial.params[name]) for trial in trials}) > 1)
+    varied = []
+    for name in sorted(set(trials[0].params).intersection(*map(attrgetter("params"), trials))):
+        if len({str(trial.params[name]) for trial in trials}) > 1:
+            varied.append(name)
     found = {}
     for index, name in enumerate(study.metric_names or []):
         if varied and len({trial.values[index] for trial in trials}) > 1:
@@ -88,18 +94,22 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console) -> None:
     """The front as a table, and one line on the trials."""
     names = list(study.metric_names or [])
-    found = sorted(front(study), key=lambda trial: trial.values, reverse=True)
+    found = sorted(front(study), key=attrgetter("values"), reverse=True)
     if found:
         title = "best" if len(names) == 1 else f"front of {len(found)} runs"
         table = Table(title=title, title_justify="left")
         for column in ("trial", "run", "what", *names):
             table.add_column(column, justify="right" if column in ("trial", *names) else "left")
         for trial in found[:SHOWN]:
-            values = [f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}" for value in trial.values]
-            table.add_row(str(trial.number), trial.user_attrs[HASH][:8], trial_label(trial.params), *values)
+            what = trial.user_attrs[HASH][:8], trial_label(trial.params)
+            table.add_row(str(trial.number), *what, *map(_text, trial.values))
         console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in summary["counts"].items() if count)
     console.print(f"trials: {counts or 'none'}", highlight=False, soft_wrap=True)
+
+
+def _text(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:

@@ -13,19 +13,19 @@ import yaml
 from rich.console import Console
 
 from efficient_rl.cli import DONE, command_line, split_overrides
-from efficient_rl.config.compose import expand
-from efficient_rl.config.options import config_folder, group_options
-from efficient_rl.sweep.dry_run import show_plan
-from efficient_rl.sweep.execution import execute_plan
-from efficient_rl.sweep.plan import read_plan
-from efficient_rl.sweep.request import build_search, plan_request, read_command_line
-from efficient_rl.sweep.sweep_file import sweep_files
+from efficient_rl.config.options import config_folder, group_options, option_names
 
 
 @command_line()
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status is 0, 1 (a run failed), 2 (bad request) or 130 (stopped)."""
     known, overrides = split_overrides(_parser(), arguments)
+    # Imported here and not for --help, which is to answer at once.
+    from efficient_rl.config.compose import expand
+    from efficient_rl.sweep.dry_run import show_plan
+    from efficient_rl.sweep.plan import read_plan
+    from efficient_rl.sweep.request import build_search, plan_request, read_command_line
+
     console = Console()
     if known.cfg:
         for point in expand(overrides, known.config_dir)[:1]:
@@ -41,12 +41,14 @@ def main(arguments: Sequence[str]) -> int:
         show_plan(request, plan, console)
         console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")
         return DONE
+    from efficient_rl.sweep.execution import execute_plan
+
     return execute_plan(request, plan, console)
 
 
 def _parser() -> argparse.ArgumentParser:
     groups = "\n".join(f"  {group}: {', '.join(options)}" for group, options in group_options().items())
-    sweeps = ", ".join(sorted(sweep_files(config_folder("sweeps"))))
+    sweeps = ", ".join(option_names(config_folder("sweeps")))
     parser = argparse.ArgumentParser(
         prog="python -m efficient_rl.sweep",
         description=__doc__,

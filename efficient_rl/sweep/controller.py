@@ -9,9 +9,9 @@ from typing import Literal
 from rich.console import Console
 
 from efficient_rl.config.run_config import RunConfig, to_dict
+from efficient_rl.config.run_options import Options
 from efficient_rl.launch.base import Handle, Launcher
 from efficient_rl.launch.worker import Job
-from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.state import RunState

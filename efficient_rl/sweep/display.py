@@ -3,9 +3,12 @@
 import os
 import statistics
 import time
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -17,15 +20,18 @@ from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
-STYLES = {
-    "finished": "green",
+COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left", "where")
+RIGHT, WHOLE = ("step", "reward", "trained", "peak memory", "left"), ("run", "state", "step")
+STYLES = {  # in the order of the rows where not all fit
     "running": "cyan",
-    "queued": "blue",
     "failed": "bold red",
-    "waiting": "dim",
     "elsewhere": "yellow",
+    "queued": "blue",
+    "finished": "green",
     "pruned": "magenta",
+    "waiting": "dim",
 }
+TITLE = ("finished", "running", "queued", "failed", "waiting", "elsewhere", "pruned")
 
 
 @dataclass
@@ -65,8 +71,9 @@ class Row:
             self.step = max(self.step, line["step"])
             self.reward = metrics.get("train/reward", self.reward)
             self.trainable = metrics.get("params/trainable", self.trainable)
-            peaks = [value for name, value in metrics.items() if name.startswith("memory/")]
-            self.peak_bytes = max([*peaks, self.peak_bytes or 0.0]) or None
+            for name, value in metrics.items():
+                if name.startswith("memory/"):
+                    self.peak_bytes = max(value, self.peak_bytes or value)
             if "time/step_seconds" in metrics:
                 self.step_seconds.append(metrics["time/step_seconds"])
             if "eval/accuracy" in metrics:
@@ -85,20 +92,21 @@ class Row:
         """The columns of the table, as text."""
         accuracy = " → ".join(f"{value:.1%}" for value in (self.accuracy_before, self.accuracy) if value is not None)
         return [
-            self.folder.name[:8],
+            self.key[:8],
             self.label,
             self.state,
             f"{self.step}/{self.max_steps}",
-            "" if self.reward is None else f"{self.reward:.3f}",
+            _cell(self.reward, "{:.3f}".format),
             accuracy,
-            "" if self.trainable is None else f"{int(self.trainable):,}",
-            "" if self.peak_bytes is None else bytes_text(self.peak_bytes),
-            "" if self.seconds_left() is None else duration(self.seconds_left() or 0.0),
+            _cell(self.trainable, "{:,.0f}".format),
+            _cell(self.peak_bytes, bytes_text),
+            _cell(self.seconds_left(), duration),
             self.note,
         ]
 
 
-COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left", "where")
+def _cell(value: float | None, form: Callable[[float], str]) -> str:
+    return "" if value is None else form(value)
 
 
 class Display:
@@ -143,8 +151,9 @@ class Display:
         progress = time.monotonic() - self._last_progress > 30
         for row in self._rows:
             if self._said.get(row.folder) != row.state or (progress and row.state == "running"):
-                named = (f"{name} {cell}" for name, cell in zip(COLUMNS[3:], row.cells()[3:], strict=True) if cell)
-                line = f"{row.folder.name[:8]} {row.label}: {row.state} ({', '.join(named)})"
+                cells = zip(COLUMNS[3:], row.cells()[3:], strict=True)
+                named = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+                line = f"{row.key[:8]} {row.label}: {row.state} ({named})"
                 self._console.print(line, soft_wrap=True, highlight=False, markup=False)
                 self._said[row.folder] = row.state
         if progress:
@@ -153,21 +162,20 @@ class Display:
 
 def run_table(rows: Sequence[Row], room: int, columns: Sequence[str] = COLUMNS) -> Table:
     """The table of all rows, or of the `room` most telling ones, under a count of their states."""
-    counts = {state: sum(row.state == state for row in rows) for state in STYLES}
-    title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    counts = Counter(map(attrgetter("state"), rows))
+    title = ", ".join(f"{counts[state]} {state}" for state in TITLE if counts[state])
     table = Table(title=title, title_justify="left")
-    columns = [column for column in columns if column != "where" or any(row.note for row in rows)]
+    if not any(map(attrgetter("note"), rows)):
+        columns = [column for column in columns if column != "where"]
     for column in columns:
-        right = column in ("step", "reward", "trained", "peak memory", "left")
-        whole = column in ("run", "state", "step")
-        table.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
-    order = ["running", "failed", "elsewhere", "queued", "finished", "pruned", "waiting"]
-    shown = sorted(rows, key=lambda row: order.index(row.state)) if len(rows) > room else rows
-    for row in shown[:room]:
-        cells = dict(zip(COLUMNS, row.cells(), strict=True))
-        table.add_row(*(cells[column] for column in columns), style=STYLES[row.state])
+        justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
+        table.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold")
     if len(rows) > room:
+        rows = sorted(rows, key=lambda row: [*STYLES].index(row.state))
         table.caption = f"{len(rows) - room} more"
+    for row in rows[:room]:
+        cells = dict(zip(COLUMNS, row.cells(), strict=True))
+        table.add_row(*map(cells.__getitem__, columns), style=STYLES[row.state])
     return table
 
 
@@ -178,8 +186,8 @@ def failure_table(rows: Sequence[Row]) -> Table:
         table.add_column(column, overflow="fold")
     for row in rows:
         failure = row.failure or RunDirectory(row.folder).failure()
-        error = escape(failure.error if failure else "unknown")
-        table.add_row(row.folder.name[:8], row.label, error, failure.log if failure else row.log)
+        error, log = (failure.error, failure.log) if failure else ("unknown", row.log)
+        table.add_row(row.key[:8], row.label, escape(error), log)
     return table
 
 

@@ -41,13 +41,19 @@ class Budget:
 
     def __str__(self) -> str:
         text = f"{self.runs} runs to do: about {self.hours:.1f} run hours, {self.gpu_hours:.1f} GPU hours"
-        return text + (f", and {self.unknown} runs of unknown length" if self.unknown else "")
+        if self.unknown:
+            text += f", and {self.unknown} runs of unknown length"
+        return text
 
 
 def finished_results(request: Request, runs: Sequence[RunConfig]) -> Known:
     """The finished runs with their results."""
-    results = [(run, RunDirectory(request.folder(run)).result()) for run in runs]
-    return [(run, result) for run, result in results if result is not None]
+    known = []
+    for run in runs:
+        result = RunDirectory(request.folder(run)).result()
+        if result is not None:
+            known.append((run, result))
+    return known
 
 
 def estimate(run: RunConfig, known: Known, gpu: bool = False) -> Estimate:

@@ -5,7 +5,9 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ class Manifest:
         """Write the file; a list of other runs under the same name is kept beside it."""
         path = outputs / "sweeps" / self.name / FILE
         try:
-            _keep_other(path, {run.hash for run in self.runs})
+            _keep_other(path, set(map(attrgetter("hash"), self.runs)))
             write_atomic(path, json.dumps(asdict(self)))
         except OSError as error:
             raise ConfigError(
@@ -70,17 +72,16 @@ def find_manifest(outputs: Path, name: str | None) -> Manifest:
     if name is not None and name not in names:
         raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, names)}")
     wanted = names if name is None else [name]
-    found = [manifest for each in wanted if (manifest := read_manifest(outputs, each)) is not None]
+    found = list(filter(None, map(partial(read_manifest, outputs), wanted)))
     if not found:
         files = ", ".join(str(outputs / "sweeps" / each / FILE) for each in wanted)
         raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
-    return max(found, key=lambda manifest: (manifest.created, manifest.name))
+    return max(found, key=attrgetter("created", "name"))
 
 
 def read_manifests(outputs: Path) -> Iterable[Manifest]:
     """Every manifest of an output folder that is not damaged."""
-    manifests = (read_manifest(outputs, name) for name in sweep_names(outputs))
-    return filter(None, manifests)
+    return filter(None, map(partial(read_manifest, outputs), sweep_names(outputs)))
 
 
 def sweep_names(outputs: Path) -> list[str]:

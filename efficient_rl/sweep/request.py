@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,8 +45,11 @@ class CommandLine:
     @property
     def searches(self) -> bool:
         """Whether it names a search."""
-        named = [override.parsed.value() for override in self.overrides if override.key == "search"]
-        return bool(named) and named[-1] not in (None, "none")
+        named = None
+        for override in self.overrides:
+            if override.key == "search":
+                named = override.parsed.value()
+        return named not in (None, "none")
 
     @cached_property
     def composer(self) -> Composer:
@@ -104,24 +108,27 @@ class Search(Protocol):
 def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> CommandLine:
     """The overrides parsed and put in order; ConfigError where several values are given for what takes one."""
     # Filters are not in Hydra's grammar: filter=strategy.k < 3.
-    rules = [text.removeprefix("filter=") for text in texts if text.startswith("filter=")]
-    given = parse_overrides(text for text in texts if not text.startswith("filter="))
-    keys = {override.key for override in given}
+    filters, others = list[str](), list[str]()
+    for text in texts:
+        (filters if text.startswith("filter=") else others).append(text)
+    given, rules = parse_overrides(others), [text.removeprefix("filter=") for text in filters]
+    keys = set(map(attrgetter("key"), given))
     if "filter" in keys:
         raise ConfigError("a filter reads 'filter=strategy.k < 3'")
     file = find_sweep_file(given)
     overrides = [override for override in file.overrides if override.key not in keys] + given
-    for override in overrides:
-        if override.swept and not multirun and file.name is None:
+    for override in filter(attrgetter("swept"), overrides):
+        if not multirun and file.name is None:
             raise ConfigError(f"{override.key} takes several values; add -m for a sweep over them")
-        if override.swept and override.group in SHARED_KEYS:
+        if override.group in SHARED_KEYS:
             raise ConfigError(f"{override.key} is one for the whole sweep; give it a single value")
-    options = ["-m"] if multirun else []
-    options += ["--config-dir", extra_folder] if extra_folder else []
+    options = ["-m"] * multirun
+    if extra_folder:
+        options += ["--config-dir", extra_folder]
     return CommandLine(
         overrides=tuple(overrides),
         rules=(*file.rules, *rules),
-        name=_sweep_name(given, rules, file.name),
+        name=_sweep_name(given, filters, file.name),
         command=shlex.join(["python", "-m", "efficient_rl.sweep", *options, *texts]),
         question=file.question,
         extra_folder=extra_folder,
@@ -136,7 +143,7 @@ def read_request(texts: Sequence[str], multirun: bool, extra_folder: str | None 
 def plan_request(line: CommandLine) -> Request:
     """The request for every run that the command line names, without those that a filter drops."""
     points = line.composer.points(line.overrides)
-    runs = [parse_run(point) for point in points]
+    runs = list(map(parse_run, points))
     kept = apply_filters(runs, line.rules)
     if not kept:
         raise ConfigError(f"the filters {list(line.rules)} drop all {len(runs)} runs; loosen one")
@@ -146,7 +153,7 @@ def plan_request(line: CommandLine) -> Request:
 def make_request(line: CommandLine, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
     """The request for these runs, with the settings of the composed tree, checked."""
     settings = {key: tree[key] for key in SHARED_KEYS}
-    given = [override.key for override in line.overrides]
+    given = map(attrgetter("key"), line.overrides)
     settings["launcher"], settings["watch"] = split_launcher(tree["launcher"], tree["watch"], given)
     unread = set(settings["search"] or {}) - {"_target_"}
     if unread and not line.searches:
@@ -167,18 +174,22 @@ def apply_filters(runs: Sequence[RunConfig], rules: Sequence[str]) -> list[RunCo
     """The runs that every rule keeps."""
     if not rules:
         return list(runs)
-    flat = [run.flat() for run in runs]
+    flat = list(map(RunConfig.flat, runs))
     known = set().union(*flat)
-    kept = zip(runs, flat, strict=True)
-    return [run for run, values in kept if all(keeps(rule, values, known) for rule in rules)]
+    kept = list(zip(runs, flat, strict=True))
+    for rule in rules:
+        kept = [(run, values) for run, values in kept if keeps(rule, values, known)]
+    return [run for run, _ in kept]
 
 
-def _sweep_name(given: Sequence[Override], rules: Sequence[str], file_name: str | None) -> str:
+def _sweep_name(given: Sequence[Override], filters: Sequence[str], file_name: str | None) -> str:
     """A name for files and reports, from the sweep file and the overrides of runs; a long one ends in a digest."""
     # search=tpe is part of the name, search.trials is not: a search with more trials is the same search.
-    told = [override.text for override in given if override.key == "search" or override.group not in SHARED_KEYS]
-    words = [file_name or "", *told, *(f"filter={rule}" for rule in rules)]
-    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join(filter(None, words)))
+    words = [file_name] if file_name else []
+    for override in given:
+        if override.key == "search" or override.group not in SHARED_KEYS:
+            words.append(override.text)
+    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join([*words, *filters]))
     name = name.translate(str.maketrans(",=", "--")).strip("-") or "default"
     if len(name) <= MAX_DERIVED_NAME:
         return name

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from efficient_rl.config.options import config_folder
+from efficient_rl.config.options import config_folder, option_names
 from efficient_rl.config.overrides import Override, parse_overrides
 from efficient_rl.errors import ConfigError, did_you_mean
 
@@ -27,20 +27,18 @@ class SweepFile:
 
 def find_sweep_file(given: Sequence[Override]) -> SweepFile:
     """The file that the overrides name, of the working directory or one of ours; ConfigError where it is wrong."""
-    named = [override for override in given if override.key == "sweep" and not override.swept]
-    if not named or named[0].parsed.value() is None:
+    name = None
+    for override in given:
+        if override.key == "sweep" and not override.swept:
+            name = override.parsed.value()
+    if name is None:
         return SweepFile()
-    name = str(named[0].parsed.value())
     folders = (Path("sweeps"), config_folder("sweeps"))
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
-            return _read(folder / f"{name}.yaml", name.replace("/", "-"))
-    raise ConfigError(f"unknown sweep {name!r}; {did_you_mean(name, set().union(*map(sweep_files, folders)))}")
-
-
-def sweep_files(folder: Path) -> set[str]:
-    """The names of the sweep files in a folder."""
-    return {str(path.relative_to(folder).with_suffix("")) for path in folder.glob("**/*.yaml")}
+            return _read(folder / f"{name}.yaml", str(name).replace("/", "-"))
+    valid = set().union(*map(option_names, folders))
+    raise ConfigError(f"unknown sweep {str(name)!r}; {did_you_mean(str(name), valid)}")
 
 
 def _read(path: Path, name: str) -> SweepFile:
@@ -53,10 +51,12 @@ def _read(path: Path, name: str) -> SweepFile:
         raise ConfigError(
             f"{path} needs `overrides:` with one `key: values` a line, and may have `filter:` with a list of rules"
         )
-    if unknown := [str(key) for key in content if key not in KEYS]:
-        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: {', '.join(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{path}: unknown key {str(key)!r}; valid: {', '.join(KEYS)}")
     rules = content.get("filter") or []
-    rules = [rules] if isinstance(rules, str) else rules
+    if isinstance(rules, str):
+        rules = [rules]
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise ConfigError(f"{path}: filter must be a rule or a list of rules, not {rules!r}")
     overrides = []

@@ -12,6 +12,7 @@ from trl import GRPOConfig
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import GRPOSettings
 from efficient_rl.errors import ConfigError
+from efficient_rl.training.sampler import SamplingSettings
 
 NAMES = {
     "frac_reward_zero_std": "train/frac_zero_std",
@@ -72,6 +73,11 @@ def grpo_arguments(
         log_completions=False,
         optim="adamw_torch",
     )
+
+
+def sampling_settings(grpo: GRPOSettings) -> SamplingSettings:
+    """How a run draws completions, in training and in evaluation."""
+    return SamplingSettings(grpo.max_completion_length, grpo.temperature, grpo.top_p, grpo.top_k)
 
 
 def split_batch(grpo: GRPOSettings, processes: int, micro_batches: int) -> dict[str, int]:

@@ -1,0 +1,27 @@
+"""What may differ between two executions of a run without changing its result."""
+
+from dataclasses import dataclass
+
+from efficient_rl.errors import require, require_known
+
+SHARDINGS = ("ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How often a run is saved (steps, minutes), the version of the code, how it is spread.
+
+    `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
+    what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
+    state too.
+    """
+
+    checkpoint_steps: int = 25
+    checkpoint_minutes: float = 10.0
+    code_version: str = "unknown"
+    micro_batches: int = 1
+    sharding: str = "ddp"
+
+    def __post_init__(self) -> None:
+        require(self.micro_batches >= 1, "micro_batches", self.micro_batches, "must be at least 1")
+        require_known("sharding", self.sharding, SHARDINGS)
