@@ -37,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration and seed: its flat parameters, its result (None: unfinished), its series."""
+    """One configuration and seed: flat parameters, series, and its result once finished."""
 
     hash: str
     params: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The command line `python -m analysis.report`: writes the report of a sweep and says where it is."""
+"""`python -m analysis.report`: writes the report of a sweep and prints the paths."""
 
 import sys
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ differences.csv, results.tex, report.json, and every figure as PNG and PDF. With
 that are not finished are counted.
 
 read=store reads the tracking store instead of the run directories. accuracy=0.5 asks what it took to reach 50%.
-study=URL is the search.storage of a search that still goes on and was given one. The files also become artifacts of the
-sweep's run in the tracking store, if that knows it; tracking=none turns that off.
+study=URL is the search.storage of a search that is still running. The files also become artifacts of the sweep's run in
+the tracking store, if it has one; tracking=none turns that off.
 """
 READ = ("directories", "store")
 KEYS = ("accuracy", "output", "read", "reports", "study", "sweep", "tracking")

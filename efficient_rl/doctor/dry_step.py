@@ -22,7 +22,7 @@ from efficient_rl.training.merging import merged
 from efficient_rl.training.trunk import COPIES, frozen_depth
 
 CHOOSING_BYTES = 4 + 8 + 8  # a word's share of drawing a token: by temperature, probabilities and their sums in float64
-FIRST_CHOICES = 8  # of a strategy whose choice changes, so many are looked at
+FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Step:
 
     @property
     def held(self) -> int:
-        """What lives through all phases."""
+        """Bytes alive through all phases."""
         return self.parameters + self.optimizer_state + self.reference + self.trunk
 
     @property
     def peak(self) -> int:
-        """The most that lives at once."""
+        """The peak of bytes alive at once."""
         return self.held + max(self.backward, self.sampling, self.evaluating)
 
 

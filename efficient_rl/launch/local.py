@@ -33,7 +33,7 @@ class LocalHandle(Handle):
 
 @dataclass(frozen=True)
 class NodeRanks:
-    """The ranks of this machine in a run of several: the first, how many in all, where they meet."""
+    """The ranks of a run on this machine: the first, the total number, and the rendezvous."""
 
     first_rank: int
     world_size: int

@@ -51,7 +51,7 @@ class Job:
         return RunDirectory(self.folder)
 
     def cut(self, micro_batches: int) -> Self:
-        """The same job with each batch cut into so many parts, so that it fits into memory."""
+        """The same job with each batch cut into `micro_batches` parts, to fit into memory."""
         return replace(self, options=replace(self.options, micro_batches=micro_batches))
 
 

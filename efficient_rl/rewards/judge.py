@@ -80,7 +80,7 @@ class Judges:
         self.owner = os.getpid()
 
     def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
-        """Whether math-verify finds two expressions equal in so many CPU seconds, and those used.
+        """Whether math-verify finds two expressions equal in `seconds` of CPU, and those used.
 
         RuntimeError if its process cannot be started or is killed from outside three times over the
         same pair.

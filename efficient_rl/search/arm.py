@@ -20,7 +20,7 @@ DIGITS = 4  # of a learning rate of the grid
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: its run on the validation split at its centre, and the learning rates to try, from low to high."""
+    """One arm: its validation run at the centre, and its learning rates in rising order."""
 
     name: str
     run: RunConfig

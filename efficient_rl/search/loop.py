@@ -1,4 +1,4 @@
-"""Runs a search: asks for trials, launches their runs, prunes, and tells the study what they measured."""
+"""Runs a search: asks for trials, launches their runs, prunes, and reports the results."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ MOST_PROPOSALS = 200  # in a row without a new run, with nothing to wait for: th
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search asks for no more: after so many trials or hours. `parallel` runs at once at most."""
+    """Limits of a search: trials or hours, and `parallel` concurrent runs."""
 
     trials: int | None
     hours: float | None
@@ -67,7 +67,7 @@ class SearchLoop:
         self._stopwatch = Stopwatch(self._study)
 
     def restore(self) -> None:
-        """Take in what earlier processes told. Trials that failed then do not count: others take their place."""
+        """Load the trials of earlier processes; failed ones do not count and are replaced."""
         for trial in concluded(self._study):
             if INFEASIBLE in trial.user_attrs or HASH not in trial.user_attrs:
                 continue
@@ -159,7 +159,7 @@ class SearchLoop:
         self.controller.start(runs, active)
 
     def _end(self, key: str) -> None:
-        """Tell the trials of a run how it ended; a run that was merely stopped goes on in the next process."""
+        """Report the end of a run to its trials; a stopped run resumes in the next process."""
         row = self.controller.rows[key]
         result = RunDirectory(row.folder).result()
         self._stale = 0

@@ -1,4 +1,4 @@
-"""Summarizes a search: its best run or its front, and what was spent, as a table and as `search.json`."""
+"""Summarizes a search: best run or front, and its cost, as a table and `search.json`."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def spent(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
-    """The trials with their states, values and runs, the front (or the best), and the cost of all runs together."""
+    """The trials with states, values and runs, the front (or the best), and the total cost."""
     rows, folders = [], set()
     counts = dict.fromkeys([state.name.lower() for state in TrialState], 0) | {"repeats": 0, "unfit": 0}
     for trial in study.get_trials(deepcopy=False):
@@ -54,14 +54,14 @@ def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
 
 
 def front(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that no other one dominates, of those that keep the constraints; with one objective the best."""
+    """The feasible trials that no other dominates; the best one with a single objective."""
     return [trial for trial in study.best_trials if REPEAT not in trial.user_attrs]
 
 
 def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     """For each objective the share of its variance that each parameter explains, the largest first.
 
-    By fANOVA (Hutter et al. 2014), over the parameters that all trials have; {} where nothing varied.
+    By fANOVA (Hutter et al. 2014), over parameters common to all trials; {} if none varied.
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 

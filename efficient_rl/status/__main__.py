@@ -1,9 +1,9 @@
 """Shows how the runs of a sweep are doing; prints logs, cancels runs, retries what failed.
 
-python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep of the folder, or the one named
+python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep, or the one named
 python -m efficient_rl.status [SWEEP] --watch            refresh until no run is active
-python -m efficient_rl.status [SWEEP] --logs RUN         the end of a run's logs; RUN is the beginning of its hash
-python -m efficient_rl.status [SWEEP] --cancel [RUN]     stop the sweep, or one run; finished work is kept
+python -m efficient_rl.status [SWEEP] --logs RUN         the end of its logs; RUN: a hash prefix
+python -m efficient_rl.status [SWEEP] --cancel [RUN]     stop all or one; finished work stays
 python -m efficient_rl.status [SWEEP] --retry            run the sweep's command again
 python -m efficient_rl.status [SWEEP] --json
 """

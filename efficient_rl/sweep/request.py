@@ -1,4 +1,4 @@
-"""Turns a command line, and the sweep file that it names, into a request: the runs and the settings around them."""
+"""Turns a command line and its sweep file into a request: runs and settings."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ MAX_DERIVED_NAME = 80  # characters
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The parsed overrides of a command and of its sweep file. `rules` are the filters, `name` that of the sweep."""
+    """The parsed overrides of a command and its sweep file, its filters (`rules`) and `name`."""
 
     overrides: tuple[Override, ...]
     rules: tuple[str, ...]
@@ -106,7 +106,7 @@ class Search(Protocol):
 
 
 def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> CommandLine:
-    """The overrides parsed and put in order; ConfigError where several values are given for what takes one."""
+    """The overrides, parsed and in order; ConfigError for a swept key that takes one value."""
     # Filters are not in Hydra's grammar: filter=strategy.k < 3.
     filters, others = list[str](), list[str]()
     for text in texts:
@@ -136,7 +136,7 @@ def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | 
 
 
 def read_request(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Request:
-    """The request for every run that the overrides name, checked; ConfigError says what is wrong with them."""
+    """The checked request for every run that the overrides name; ConfigError if invalid."""
     return plan_request(read_command_line(texts, multirun, extra_folder))
 
 
@@ -183,8 +183,8 @@ def apply_filters(runs: Sequence[RunConfig], rules: Sequence[str]) -> list[RunCo
 
 
 def _sweep_name(given: Sequence[Override], filters: Sequence[str], file_name: str | None) -> str:
-    """A name for files and reports, from the sweep file and the overrides of runs; a long one ends in a digest."""
-    # search=tpe is part of the name, search.trials is not: a search with more trials is the same search.
+    """The sweep's name, from its file and the overrides of runs; a long one ends in a digest."""
+    # search=tpe is part of the name, search.trials is not: more trials are the same search.
     words = [file_name] if file_name else []
     for override in given:
         if override.key == "search" or override.group not in SHARED_KEYS:

@@ -26,7 +26,7 @@ class SweepFile:
 
 
 def find_sweep_file(given: Sequence[Override]) -> SweepFile:
-    """The file that the overrides name, of the working directory or one of ours; ConfigError where it is wrong."""
+    """The file that `sweep=` names, in the working directory or ours; ConfigError if invalid."""
     name = None
     for override in given:
         if override.key == "sweep" and not override.swept:

@@ -1,4 +1,4 @@
-"""An optimizer for parameters that train at times: one owner of all that may ever train, its state by name."""
+"""An optimizer for parameters that train at times: owns all of them, with state by name."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -72,7 +72,7 @@ def named(optimizer: Optimizer, names: Names, packed: Mapping[str, Any]) -> dict
 
 
 def _by_name(packed: Mapping[str, Any], names: Any) -> dict[str, Any]:
-    """An optimizer's `state_dict`, whose tensors are numbers, with the names that stand for these."""
+    """An optimizer's `state_dict`, which numbers its tensors, with their names."""
     groups = []
     for group in packed["param_groups"]:
         groups.append({**group, "params": [names[index] for index in group["params"]]})

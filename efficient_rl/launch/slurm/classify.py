@@ -96,7 +96,7 @@ def classify(run: RunView, job: JobView | None = None) -> Verdict:
 
 
 def _ended(run: RunView, job: JobView, state: JobState, started: bool) -> Verdict:
-    """The verdict where the job has ended and nobody has recorded how."""
+    """The verdict of a job that ended without a recorded cause."""
     cause, words = ending(state, started, job.error_text, job.timeout_min)
     log = job.error_log if job.error_log and not started else run.log
     failure = Failure(run.attempt, words, log, cause)

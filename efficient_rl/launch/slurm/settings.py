@@ -103,7 +103,7 @@ class SlurmRequest:
     def check_python(self, outputs: Path) -> None:
         """Raise ConfigError if `launcher.python` names a missing or non-executable file.
 
-        Only a file on the file system of `outputs`, which the nodes share, can be checked from here.
+        Only a file on the shared file system of `outputs` can be checked from here.
         """
         try:
             path = Path(shlex.split(self.python or "")[0]).expanduser()
