@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 512  # in each process
 EVALUATION_SEED = 0
 MOST_LEVELS, FIFTHS = 10, 5
 Z = 1.959964  # of a two-sided 95% interval
-METRICS = ("accuracy", "standard_error", "greedy_accuracy", "majority_accuracy", "pass_at_k")
+MEASURES = ("accuracy", "standard_error", "greedy_accuracy", "majority_accuracy", "pass_at_k")
 
 Verdict = tuple[bool, str | None]  # whether a completion is right, and its answer
 IS_RIGHT = itemgetter(0)
@@ -61,7 +61,7 @@ class Evaluation:
 
     def metrics(self, prefix: str = "eval/") -> dict[str, float]:
         """The numbers by their names in the log."""
-        named = {name: getattr(self, name) for name in METRICS}
+        named = {name: getattr(self, name) for name in MEASURES}
         named |= {"accuracy_low": self.low, "accuracy_high": self.high}
         named |= _prefixed("pass_at_", self.pass_at) | _prefixed("accuracy_difficulty_", self.by_difficulty)
         if len(self.by_source) > 1:

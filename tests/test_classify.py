@@ -16,7 +16,7 @@ from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
 from tests.conftest import tiny_run
 from tests.fake_launcher import result
-from tests.test_observe import claim_and_die, claim_in_job
+from tests.test_snapshot import claim_and_die, claim_in_job
 
 HERE = Owner("here", 1, 0.0, None, 0.0)
 IN_7 = replace(HERE, host="n1", job=SlurmJob("7", 0, "n1"))

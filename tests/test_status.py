@@ -21,7 +21,7 @@ from efficient_rl.sweep.manifest import Manifest, find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run, wait_until
 from tests.fake_launcher import fake_arguments
-from tests.test_observe import DIES, manifest, submitted
+from tests.test_snapshot import DIES, manifest, submitted
 
 
 def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None:

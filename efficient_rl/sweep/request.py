@@ -20,7 +20,7 @@ from efficient_rl.config.schema import Component
 from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.sweep.manifest import ListedRun, Manifest
-from efficient_rl.sweep.sweep_file import find_sweep_file
+from efficient_rl.sweep.sweep_yaml import find_sweep_file
 from efficient_rl.sweep.watch import Watch, split_launcher
 
 SHARED_KEYS = (

@@ -1,4 +1,4 @@
-"""Reads the file of a sweep that `sweep=` names: its overrides, its filters and its question."""
+"""Reads a sweep's YAML file (sweeps/NAME.yaml): its overrides, filters and question."""
 
 import json
 from collections.abc import Sequence
