@@ -61,7 +61,7 @@ def train(*overrides: str) -> RunResult:
     """Do one run in this process and return its result; that of a finished run comes back at once.
 
     `overrides` read as on the command line: `train("strategy=last_k", "grpo.max_steps=30")`.
-    Launcher and tracking take no part. What an earlier call left unfinished goes on from its last
+    Launcher and tracking take no part. What an earlier call left unfinished resumes from its last
     checkpoint. Raises ConfigError for overrides that are wrong or name several runs, AlreadyActive
     while another process works on the run.
     """

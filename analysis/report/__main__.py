@@ -60,7 +60,7 @@ def write_report(
     """
     if not sweep.finished:
         progress = f"no run of sweep {sweep.name!r} is finished (0 of {len(sweep.runs)})"
-        raise ConfigError(f"{progress}; to go on: {sweep.command}")
+        raise ConfigError(f"{progress}; to resume: {sweep.command}")
     results = compute_results(sweep, target, search)
     contents: dict[str, str | bytes] = {
         "report.html": to_html(results),

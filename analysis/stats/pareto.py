@@ -47,7 +47,7 @@ def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
 
 
 def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resamples: int = RESAMPLES) -> Floats | None:
-    """How often each configuration is on the front when its seeds are drawn anew.
+    """How often each configuration is on the front when its seeds are resampled.
 
     Arrays (seeds,) for each configuration. Cost and value are drawn together. None where every
     configuration has one seed.

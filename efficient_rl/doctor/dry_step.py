@@ -137,7 +137,7 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
         parameters=_nbytes(held),
         optimizer_state=2 * active_bytes,
         reference=copied if run.grpo.beta else 0,
-        trunk=_trunk_bytes(run, model, set(trainable), load, autocast),
+        trunk=_trunk_bytes(run, model, set(trainable), load),
         gradients=active_bytes,
         **phases,
     )
@@ -279,7 +279,7 @@ def _tokens(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, tokens, dtype=torch.long)
 
 
-def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], load: Load, autocast: bool) -> int:
+def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], load: Load) -> int:
     """Hidden states of the frozen first blocks that several passes share, up to their bound."""
     shared = run.grpo.beta != 0 or run.grpo.num_iterations > 1
     if not shared or not frozen_depth(model, trainable):

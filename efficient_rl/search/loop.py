@@ -1,8 +1,7 @@
 """Runs a search: asks for trials, launches their runs, prunes, and reports the results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +16,7 @@ from efficient_rl.search.study import MakeSampler, concluded, open_trials, seede
 from efficient_rl.search.trials import HASH, INFEASIBLE, Stopwatch, Trials
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row
+from efficient_rl.sweep.labels import label_params
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.experiment import TrackedRun
 
@@ -178,7 +178,7 @@ class SearchLoop:
         """Name a run in the manifest, after the first trial that proposed it."""
         self._runs[run.config_hash] = run
         if run.config_hash not in self.controller.rows:
-            self._labels[run.config_hash] = f"trial {trial.number}: {trial_label(trial.params)}"
+            self._labels[run.config_hash] = f"trial {trial.number}: {label_params(trial.params)}"
 
     def _show(self, run: RunConfig, state: RunState) -> None:
         """Show and track a run."""
@@ -188,12 +188,3 @@ class SearchLoop:
             return
         self.controller.add_row(Row(folder, self._labels[key], run.grpo.max_steps, state))
         self.tracked.append(TrackedRun(folder, self._labels[key], run.flat()))
-
-
-def trial_label(params: Mapping[str, Any]) -> str:
-    """The values of a trial as people read them."""
-    terms = []
-    for name, value in params.items():
-        text = f"{value:.3g}" if isinstance(value, float) else value
-        terms.append(f"{name.split('.')[-1]}={text}")
-    return " ".join(terms) or "the only point"

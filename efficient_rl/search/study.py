@@ -58,7 +58,7 @@ def opened(
 
 
 def read_study(folder: Path, url: str | None) -> Study | None:
-    """The study of a search that may still go on, for reading; None where there is none yet.
+    """The study of a search, possibly still running, for reading; None if there is none yet.
 
     It lies in the folder's journal, or under the folder's name in the database `url`: ConfigError
     where that cannot be opened or does not know it.

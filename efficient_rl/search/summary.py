@@ -14,8 +14,8 @@ from rich.table import Table
 
 from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.search.loop import trial_label
 from efficient_rl.search.trials import HASH, INFEASIBLE, REPEAT
+from efficient_rl.sweep.labels import label_params
 
 SHOWN = 20
 FEWEST_TRIALS = 4  # to say which parameters mattered
@@ -101,7 +101,7 @@ def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console)
         for column in ("trial", "run", "what", *names):
             table.add_column(column, justify="right" if column in ("trial", *names) else "left")
         for trial in found[:SHOWN]:
-            what = trial.user_attrs[HASH][:8], trial_label(trial.params)
+            what = trial.user_attrs[HASH][:8], label_params(trial.params)
             table.add_row(str(trial.number), *what, *map(_text, trial.values))
         console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in summary["counts"].items() if count)

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.cancel is not None:
         found = read_status(outputs, manifest)
         done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
-        console.print("\n".join(done or ["nothing goes on"]), soft_wrap=True, highlight=False, markup=False)
+        console.print("\n".join(done or ["nothing is running"]), soft_wrap=True, highlight=False, markup=False)
         return DONE
     if given.retry:
         return retry(read_status(outputs, manifest), outputs, console)

@@ -94,7 +94,7 @@ def approve(budget: Budget, max_gpu_hours: float | None, console: Console) -> No
     bound = f"watch.max_gpu_hours={max_gpu_hours:g}"
     if not sys.stdin.isatty():
         raise ConfigError(f"{budget}: above {bound}; raise it, or ask for less. Nothing was started")
-    answer = console.input(f"{budget}: above {bound}. Go on? [y/N] ")
+    answer = console.input(f"{budget}: above {bound}. Continue? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError("nothing was started")
 

@@ -99,9 +99,9 @@ def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, 
         if request.settings["output"] != "outputs":
             words.append(f"output={request.settings['output']}")
         shown = shlex.join(["python", "-m", "efficient_rl.status", *words])
-        _print(console, f"the jobs go on without this command; {shown} shows them")
+        _print(console, f"the jobs continue without this command; {shown} shows them")
     if outcome != "ended" or failed:
-        _print(console, f"to go on: {request.command}")
+        _print(console, f"to resume: {request.command}")
     if finished:
         _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
 

@@ -54,6 +54,15 @@ def make_setting_labels(groups: Sequence[Params], prefixes: tuple[str, ...]) -> 
     return [*map(" ".join, _terms(plain, _telling_keys(plain, [])))]
 
 
+def label_params(params: Params) -> str:
+    """A trial of a search by its parameters, with short keys and numbers."""
+    terms = []
+    for key, value in params.items():
+        text = f"{value:.3g}" if isinstance(value, float) else value
+        terms.append(f"{key.rpartition('.')[2]}={text}")
+    return " ".join(terms) or "the only point"
+
+
 def _plain(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
     """The parameters under the prefixes: no seed, one `reward` for its terms, short numbers."""
     plain = []

@@ -75,7 +75,7 @@ def find_manifest(outputs: Path, name: str | None) -> Manifest:
     found = list(filter(None, map(partial(read_manifest, outputs), wanted)))
     if not found:
         files = ", ".join(str(outputs / "sweeps" / each / FILE) for each in wanted)
-        raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
+        raise ConfigError(f"damaged: {files}; the command that made a sweep rewrites its file")
     return max(found, key=attrgetter("created", "name"))
 
 

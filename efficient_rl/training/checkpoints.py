@@ -157,13 +157,13 @@ class CheckpointedTrainer(GRPOTrainer):
         except ValueError as reason:
             raise ValueError(
                 f"{checkpoint} is one of trl.GRPOTrainer, and {reason}; resume it with the model and the peft_config "
-                "of its script and strategy=None, or begin anew from its weights"
+                "of its script and strategy=None, or start from its weights"
             ) from reason
 
     def _load_optimizer(self, checkpoint: Path) -> None:
         """What TRL's method loads, by name, and the schedule; nothing if only a model is there."""
         if not (checkpoint / OPTIMIZER_FILE).is_file():
-            logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
+            logger.warning("%s holds no optimizer: its averages and the schedule start from zero", checkpoint)
             return
         device = self.args.device
         where = device if device.type != "cpu" else "cpu"  # of several processes it has a number, which torch.load refuses

@@ -14,7 +14,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 
     On exit every parameter is the same object with the same storage as before. Does nothing for a
     model without adapters of PEFT, and leaves out layers that cannot be merged (quantized ones, for
-    example): these go on with their adapter beside. Only for passes without gradients.
+    example): these keep their separate adapter. Only for passes without gradients.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer

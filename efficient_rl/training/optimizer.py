@@ -18,7 +18,7 @@ def one_group_a_tensor(optimizer: Optimizer) -> None:
 
 
 def scale_learning_rates(optimizer: Optimizer, names: Names, factors: Mapping[str, float]) -> None:
-    """Multiply the learning rate of this step; the scheduler sets it anew for the next."""
+    """Multiply the learning rate of this step; the scheduler resets it for the next."""
     if factors:
         for group in optimizer.param_groups:
             group["lr"] *= factors.get(names[group["params"][0]], 1.0)

@@ -12,7 +12,7 @@ from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
-DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
+DROP_SHARE = 0.85  # finished rows leave the batch when at most this share of it is unfinished
 
 GENERATIONS_A_STEP = 10_000  # no step has as many
 

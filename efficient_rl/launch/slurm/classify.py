@@ -109,4 +109,4 @@ def _quiet(run: RunView) -> str:
     """How long a run that should be running has written nothing, where that is suspicious."""
     if run.quiet_seconds <= HEARTBEAT_SECONDS:
         return ""
-    return f", no sign for {run.quiet_seconds / 60:.0f} min"
+    return f", no heartbeat for {run.quiet_seconds / 60:.0f} min"
