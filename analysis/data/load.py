@@ -1,4 +1,4 @@
-"""Reads a sweep from the output folder: what was asked for, and what each finished run measured."""
+"""Reads a sweep from the output folder: its manifest, and the results of finished runs."""
 
 import json
 from collections import defaultdict

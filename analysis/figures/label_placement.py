@@ -1,4 +1,4 @@
-"""Finds a place for every label of a plot where it covers nothing else."""
+"""Places every label of a plot where it overlaps nothing else."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product

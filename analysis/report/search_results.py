@@ -1,4 +1,4 @@
-"""Says what the search behind a sweep found and cost, arm by arm where arms were tuned."""
+"""Reports what the search behind a sweep found and cost, by arm if arms were tuned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

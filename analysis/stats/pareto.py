@@ -1,4 +1,4 @@
-"""Finds the Pareto front of low cost and high accuracy, and how sure it is."""
+"""Finds the Pareto front of low cost and high accuracy, and its uncertainty."""
 
 from collections.abc import Sequence
 from itertools import compress

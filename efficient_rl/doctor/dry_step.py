@@ -67,7 +67,6 @@ class Step:
 
     @property
     def peak(self) -> int:
-        """The peak of bytes alive at once."""
         return self.held + max(self.backward, self.sampling, self.evaluating)
 
 

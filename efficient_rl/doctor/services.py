@@ -1,4 +1,4 @@
-"""Checks what a run needs from elsewhere: the model's files, and the tracking store."""
+"""Checks the external needs of a run: the model's files, and the tracking store."""
 
 import os
 from collections.abc import Mapping

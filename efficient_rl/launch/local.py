@@ -78,12 +78,10 @@ class LocalLauncher:
 
     @property
     def slots(self) -> int:
-        """Runs at once."""
         return self._slots
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that one run occupies."""
         return min(float(self.processes_per_run), len(self._gpus) / self._slots)
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
@@ -156,7 +154,6 @@ class LocalLauncher:
     leave = stop  # no job outlives this process
 
     def kill(self) -> None:
-        """Kill the running jobs."""
         for handle in self._running:
             handle.processes.kill()
             handle.processes.join()

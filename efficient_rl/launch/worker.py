@@ -1,4 +1,4 @@
-"""What a launched process does: claims a run, executes it, leaves a result or a failure."""
+"""The entry point of a launched process: claims a run, executes it, records its outcome."""
 
 import logging
 import os
@@ -42,12 +42,10 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The hash of the run."""
         return self.folder.name
 
     @property
     def directory(self) -> RunDirectory:
-        """The run directory."""
         return RunDirectory(self.folder)
 
     def cut(self, micro_batches: int) -> Self:

@@ -1,4 +1,4 @@
-"""One bounded math-verify process for this process, started when first needed."""
+"""A bounded math-verify process, shared by this process and started on first use."""
 
 import atexit
 import json

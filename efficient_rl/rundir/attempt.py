@@ -1,4 +1,4 @@
-"""One attempt at a run: all that it writes, under a lock and only while it is the newest."""
+"""One attempt at a run: writes everything, under a lock, while it is the newest attempt."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""An arm of a comparison: its learning rates, what tuning it cost, and the best that was found."""
+"""An arm of a comparison: its learning rates, the cost of tuning, and the best rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

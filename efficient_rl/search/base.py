@@ -1,4 +1,4 @@
-"""What every search has in common: its settings, and the way from a command line to its runs."""
+"""The base of searches: their settings, and the way from a command line to runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -53,7 +53,6 @@ class EqualTuning(Search):
         check(width, "decades", self.decades, "must lie in 0 < decades <= 10")
 
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
-        """Tune, then test."""
         arms = self.arms(line)
         launcher = build_launcher(request.settings["launcher"])
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)

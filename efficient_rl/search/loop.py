@@ -181,7 +181,6 @@ class SearchLoop:
             self._labels[run.config_hash] = f"trial {trial.number}: {label_params(trial.params)}"
 
     def _show(self, run: RunConfig, state: RunState) -> None:
-        """Show and track a run."""
         key, folder = run.config_hash, self.request.folder(run)
         if key in self.controller.rows:
             self.controller.rows[key].state = state

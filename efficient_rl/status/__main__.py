@@ -1,4 +1,4 @@
-"""Shows how the runs of a sweep are doing; prints logs, cancels runs, retries what failed.
+"""Shows the states of a sweep's runs; prints logs, cancels runs, retries failed ones.
 
 python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep, or the one named
 python -m efficient_rl.status [SWEEP] --watch            refresh until no run is active

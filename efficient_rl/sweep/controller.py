@@ -50,7 +50,6 @@ class Controller:
         return bool(self._handles or self._elsewhere)
 
     def add_row(self, row: Row) -> None:
-        """Show one more run."""
         self.rows[row.folder.name] = row
 
     def start(self, runs: Sequence[RunConfig], active: Collection[str] = ()) -> None:

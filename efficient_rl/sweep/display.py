@@ -55,7 +55,6 @@ class Row:
 
     @property
     def key(self) -> str:
-        """The hash of the run."""
         return self.folder.name
 
     @property

@@ -20,7 +20,6 @@ class Plan:
 
     @property
     def runs(self) -> tuple[RunConfig, ...]:
-        """Every distinct run."""
         return (*self.finished, *self.active, *self.pending)
 
 

@@ -89,11 +89,9 @@ class Request:
         return self.outputs / "sweeps" / self.name
 
     def folder(self, run: RunConfig) -> Path:
-        """The directory of one run."""
         return self.outputs / "runs" / run.config_hash
 
     def write_manifest(self, runs: Iterable[RunConfig], labels: Mapping[str, str], detaches: bool) -> None:
-        """Write `sweep.json`, which lists these runs."""
         listed = [ListedRun(run.config_hash, labels[run.config_hash], run.flat()) for run in runs]
         Manifest(self.name, self.command, self.question, detaches, tuple(listed)).write(self.outputs)
 

@@ -19,7 +19,6 @@ class ServerStore:
         self._client = open_client(uri)
 
     def sweeps(self) -> list[StoredSweep]:
-        """All that were tracked."""
         found = []
         for experiment in self._experiments():
             for run in self._search(experiment, "tags.sweep_parent != ''"):
@@ -29,7 +28,6 @@ class ServerStore:
         return found
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
-        """The runs under a sweep's parent."""
         condition = f"tags.`mlflow.parentRunId` = '{sweep.run_id}'"
         found = []
         for run in self._search(sweep.experiment, condition):

@@ -1,4 +1,4 @@
-"""Keeps the tracking store up to date while a sweep runs: a thread, and a last sync at the end."""
+"""Syncs the tracking store during a sweep: a thread, and a last sync at the end."""
 
 import logging
 import threading

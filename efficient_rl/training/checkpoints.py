@@ -1,4 +1,4 @@
-"""What is saved: models that the Auto classes load, and checkpoints that resume exactly."""
+"""Saves models that the Auto classes load, and checkpoints that resume exactly."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Makes batches of the problems that a curriculum draws, and tells it what rewards they earned."""
+"""Makes batches of the problems that a curriculum draws, and reports their rewards to it."""
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
+"""TRL's GRPOTrainer with cheaper partial training; the loss is TRL's."""
 
 import logging
 from collections.abc import Mapping, Sequence

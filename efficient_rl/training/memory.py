@@ -42,13 +42,11 @@ class PhaseMeter:
             self.end()
 
     def begin(self, name: str) -> None:
-        """Enter a phase."""
         self._close()
         self._stack.append(name)
         self._mark()
 
     def end(self) -> None:
-        """Leave the innermost phase."""
         self._close()
         self._stack.pop()
         self._mark()

@@ -1,4 +1,4 @@
-"""Writes what the trainer logs into the run directory, seals checkpoints, and stops when asked."""
+"""Writes the trainer's metrics into the run directory, seals checkpoints, stops on request."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

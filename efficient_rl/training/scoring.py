@@ -1,4 +1,4 @@
-"""Scores completions under policy, old policy and reference, without what a pass does not need."""
+"""Scores completions under policy, old policy and reference, without redundant computation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""Between our configuration and TRL: its arguments from ours, our metric names from its."""
+"""Maps our configuration to TRL's arguments, and TRL's metric names to ours."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

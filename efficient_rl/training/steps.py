@@ -1,4 +1,4 @@
-"""What happens around every update: the schedule chooses what trains, the meter counts bytes."""
+"""Callback around every update: the schedule sets what trains, the meter counts bytes."""
 
 from contextlib import ExitStack
 from typing import Any

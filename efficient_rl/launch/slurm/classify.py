@@ -1,4 +1,4 @@
-"""Decides how a run is doing, from its directory and from what Slurm says of its job."""
+"""Classifies the state of a run, from its directory and its job in Slurm."""
 
 import time
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ class RunView:
 
     @classmethod
     def read(cls, directory: RunDirectory) -> Self:
-        """The view now."""
         state, heartbeat = directory.state(), directory.last_heartbeat()
         failure = directory.failure() if state is RunState.FAILED else None
         quiet = 0.0 if heartbeat is None else time.time() - heartbeat

@@ -1,4 +1,4 @@
-"""Runs jobs on a Slurm cluster: submits, watches, finds again, retries what the cluster ended."""
+"""Launches runs on a Slurm cluster: submits, polls, reattaches, retries after cluster failures."""
 
 import logging
 import time

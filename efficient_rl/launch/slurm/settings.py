@@ -1,4 +1,4 @@
-"""What a job asks of Slurm: conf/launcher/slurm.yaml, checked, and as submitit takes it."""
+"""Checks conf/launcher/slurm.yaml and translates it into submitit's parameters."""
 
 import os
 import shlex
@@ -78,7 +78,6 @@ class SlurmRequest:
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that one run occupies."""
         return self.gpus_per_node * self.nodes / min(self.at_once, self.runs_per_job)
 
     def sbatch_parameters(self, name: str) -> dict[str, Any]:

@@ -41,7 +41,6 @@ class SlurmHandle(Handle):
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of the run's output folder."""
         return Ledger(self.job.folder.parents[1])
 
     def queue(self, batch: Batch, assignment: Assignment) -> None:
