@@ -20,11 +20,11 @@ from efficient_rl.tracking.views import attach
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]
 
-Writes the report of a sweep to REPORTS/NAME: report.html (one interactive file to send around), report.md, results.csv,
+Writes the report of a sweep to REPORTS/NAME: report.html (one self-contained file), report.md, results.csv,
 differences.csv, results.tex, report.json, and every figure as PNG and PDF. Without sweep=NAME: of the newest sweep. Runs
 that are not finished are counted.
 
-read=store reads the tracking store instead of the run directories. accuracy=0.5 asks what it took to reach 50%.
+read=store reads the tracking store instead of the run directories. accuracy=0.5 adds the costs to reach 50%.
 study=URL is the search.storage of a search that is still running. The files also become artifacts of the sweep's run in
 the tracking store, if it has one; tracking=none turns that off.
 """

@@ -92,7 +92,6 @@ class DatabaseStore:
         return list(runs.values())
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
         lists: list[Any] = [bindparam(name, expanding=True) for name in ("runs", "keys")]
         query = text(HISTORIES).bindparams(*lists)
         streamed = self.connection.execution_options(stream_results=True)

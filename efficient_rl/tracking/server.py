@@ -36,7 +36,6 @@ class ServerStore:
         return found
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
         for start in range(0, len(run_ids), RUNS_A_REQUEST):
             for key in keys:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)
