@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from efficient_rl.cli import DONE, FAILED, STOPPED
-from efficient_rl.config.run_config import RunConfig
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
@@ -39,7 +38,8 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     request.write_manifest(listed.values(), labels, launcher.detaches)
     controller = Controller(request, launcher, console)
     tracked = []
-    for state, runs in _initial_states(plan):
+    by_state = {RunState.FINISHED: plan.finished, RunState.ELSEWHERE: plan.active, RunState.WAITING: plan.pending}
+    for state, runs in by_state.items():
         for run in runs:
             label, folder = labels[run.config_hash], request.folder(run)
             controller.add_row(Row(folder, label, run.grpo.max_steps, state))
@@ -81,10 +81,6 @@ def run_with_tracking(
     if outcome == "stopped":
         return STOPPED
     return FAILED if failed else DONE
-
-
-def _initial_states(plan: Plan) -> tuple[tuple[RunState, Sequence[RunConfig]], ...]:
-    return (RunState.FINISHED, plan.finished), (RunState.ELSEWHERE, plan.active), (RunState.WAITING, plan.pending)
 
 
 def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, console: Console) -> None:
