@@ -38,16 +38,16 @@ claims: $(VENV)/installed  ## test published claims on the embedded model and ev
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
-test: $(VENV)/installed  ## the tests but the slow ones, in ten minutes (tests/slurm/cluster.sh install gives them a Slurm)
+test: $(VENV)/installed  ## all tests except the slow ones, in ten minutes (tests/slurm/cluster.sh install gives them a Slurm)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/installed  ## the slow tests alone
+test-slow: $(VENV)/installed  ## only the slow tests
 	$(PYTEST) -m slow
 
 test-all: $(VENV)/installed  ## every test
 	$(PYTEST)
 
-check: lint test  ## format, lint, types, and the tests but the slow ones
+check: lint test  ## format, lint, types, and all tests except the slow ones
 
 lint: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

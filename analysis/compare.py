@@ -27,11 +27,10 @@ from efficient_rl.sweep.manifest import read_manifests, sweep_names
 
 USAGE = """usage: python -m analysis.compare A B [output=outputs] [other=OUTPUT] [reports=reports]
 
-B less A in held-out accuracy, configuration by configuration on common seeds, with 95% intervals and Holm's correction.
-A and B are names of sweeps, or the beginnings of code versions (commits), whose runs are then taken from all sweeps;
-results that force=true set aside count too. other=OUTPUT reads B from another output folder. What differs throughout
-between A and B is what is compared: configurations are matched by all the rest. Also writes REPORTS/A-against-B.json and
-.csv.
+Prints B minus A in held-out accuracy for each configuration on common seeds, with 95% intervals and Holm's correction.
+A and B are names of sweeps or prefixes of code versions (commits). A version takes its runs from all sweeps, including
+results archived by force=true. other=OUTPUT reads B from another output folder. Parameters without a common value are
+compared; configurations are matched by all others. Also writes REPORTS/A-against-B.json and .csv.
 """
 KEYS = ("output", "other", "reports")
 CSV_HEAD = (

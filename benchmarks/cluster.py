@@ -1,4 +1,4 @@
-"""What a sweep on Slurm survives and costs, on a real cluster whose nodes are processes of this machine; as root.
+"""Measures cost and fault tolerance of a sweep on a real Slurm with nodes on this machine; as root.
 
 `chaos`: 200 short runs under random kills. `submission`: 1,000 runs as arrays, and the calls to the scheduler while they are
 watched. `latency`: from a job's start to the first step, and from a kill to the next step. `packing`: 64 runs with eight a

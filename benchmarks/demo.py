@@ -1,4 +1,4 @@
-"""What a newcomer waits for: the demo's sweep and report, and the share of a nano run's time that tracking takes."""
+"""Measures the time of the demo's sweep and report, and tracking's share of a nano run's time."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine they run on, what a command costs, and the file that their results go to."""
+"""What the benchmarks share: the machine, the cost of a command, the file of results."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""What it costs to ask: planning thousands of runs, help and a dry run against bare Hydra, and a sweep that is finished.
+"""Measures planning thousands of runs, help, a dry run and a finished sweep, against bare Hydra.
 
 python -m benchmarks.planning --repeats 5
 """

@@ -1,1 +1,1 @@
-"""Which cheap way of training a language model with GRPO gives how much accuracy, and how sure that is."""
+"""Compares the accuracy and the cost of cheap ways to train a language model with GRPO."""

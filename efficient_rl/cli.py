@@ -1,4 +1,4 @@
-"""What all command lines share: exit codes, the report of a bad request, and `key=value` arguments."""
+"""Owns what command lines share: exit codes, one-line errors, `key=value` arguments."""
 
 import argparse
 import os
@@ -23,8 +23,8 @@ def command_line(
     """Make a command line of a `main` that gets the arguments and returns its exit status.
 
     A ConfigError or SchedulerError becomes one line on standard error and exit status 2, the
-    exceptions `failures` such a line and 1, Ctrl-C 130. `--help` prints the `usage` where one is given. Called without
-    arguments it takes those of the process.
+    exceptions `failures` such a line and 1, Ctrl-C 130. `--help` prints the `usage`, if given.
+    Without arguments it takes those of the process.
     """
 
     def decorate(main: Main) -> Callable[..., int]:
@@ -56,7 +56,7 @@ def command_line(
 
 
 def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The parser's own options and the overrides beside them, with `-m` and `--config-dir` as in Hydra."""
+    """The parser's own options and the overrides, with `-m` and `--config-dir` as in Hydra."""
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
     known, overrides = parser.parse_known_args(arguments)

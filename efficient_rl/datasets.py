@@ -1,4 +1,4 @@
-"""The problems of one run: those to train on, those to be measured on, and none on both sides."""
+"""The problems of one run: training and held-out ones, without overlap."""
 
 import logging
 from collections.abc import Mapping, Sequence

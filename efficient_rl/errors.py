@@ -84,6 +84,6 @@ def check_types(section: str, instance: Any) -> None:
         if float in allowed and type(value) is int:
             value = float(value) if abs(value) < sys.float_info.max else math.inf
             object.__setattr__(instance, item.name, value)
-        fits = type(value) in allowed and (type(value) is not float or math.isfinite(value))
-        names = " or ".join(kind.__name__ for kind in allowed).replace("NoneType", "null")
-        require(fits, f"{section}.{item.name}", value, f"must be of type {names}")
+        if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
+            names = " or ".join(kind.__name__ for kind in allowed).replace("NoneType", "null")
+            raise ConfigError(f"{section}.{item.name}={value!r} must be of type {names}")

@@ -1,4 +1,4 @@
-"""Measures accuracy on held-out problems: avg@k, maj@k and unbiased pass@k of samples, and greedy."""
+"""Measures accuracy on held-out problems: avg@k, maj@k, unbiased pass@k, and greedy."""
 
 import json
 from bisect import bisect_left
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 512  # in each process
 EVALUATION_SEED = 0
 MOST_LEVELS, FIFTHS = 10, 5
 Z = 1.959964  # of a two-sided 95% interval
-METRICS = ("accuracy", "standard_error", "greedy_accuracy", "majority_accuracy", "pass_at_k")
+MEASURES = ("accuracy", "standard_error", "greedy_accuracy", "majority_accuracy", "pass_at_k")
 
 Verdict = tuple[bool, str | None]  # whether a completion is right, and its answer
 IS_RIGHT = itemgetter(0)
@@ -61,7 +61,7 @@ class Evaluation:
 
     def metrics(self, prefix: str = "eval/") -> dict[str, float]:
         """The numbers by their names in the log."""
-        named = {name: getattr(self, name) for name in METRICS}
+        named = {name: getattr(self, name) for name in MEASURES}
         named |= {"accuracy_low": self.low, "accuracy_high": self.high}
         named |= _prefixed("pass_at_", self.pass_at) | _prefixed("accuracy_difficulty_", self.by_difficulty)
         if len(self.by_source) > 1:
@@ -178,7 +178,7 @@ class Evaluator:
     def _completions(
         self, model: "PreTrainedModel", prompts: Sequence[list[int]], start: int, sampling: "SamplingSettings", samples: int
     ) -> list[list[int]]:
-        """`samples` completions of every prompt; `start` is the first one's place among all problems."""
+        """`samples` completions of every prompt; `start`: index of the first among all problems."""
         from efficient_rl.training.sampler import draws, sample
 
         if not prompts:
@@ -203,7 +203,7 @@ def pass_at(k: int, samples: int, right: int) -> float:
 
 
 def majority(verdicts: Sequence[Verdict]) -> bool:
-    """Whether the most frequent answer is right; equal numbers count together, the first wins a tie."""
+    """Whether the most frequent answer is right; equal numbers count together, ties by order."""
     votes = {_vote(answer): right for right, answer in reversed(verdicts) if answer is not None}
     if not votes:
         return False
@@ -222,7 +222,7 @@ def standard_error(shares: Sequence[float]) -> float:
 
 
 def interval(mean: float, error: float, problems: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share with this standard error; if it is 0, of one draw a problem."""
+    """Wilson's 95% interval of a share with this standard error; if 0, of one draw a problem."""
     draws = mean * (1 - mean) / error**2 if error > 0 else problems
     centre = (mean + Z**2 / (2 * draws)) / (1 + Z**2 / draws)
     half = Z / (1 + Z**2 / draws) * sqrt(mean * (1 - mean) / draws + Z**2 / (4 * draws**2))

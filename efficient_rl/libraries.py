@@ -1,4 +1,4 @@
-"""What every run wants from the libraries that it imports."""
+"""Configures torch, transformers and TRL for a run: one thread, no telemetry."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ VARIABLES = {
 
 
 def quiet_libraries() -> None:
-    """One thread, no telemetry, no progress bars, no fork warnings; call it before importing them."""
+    """One thread, no telemetry, no progress bars, no fork warnings; call before imports."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Owns the list of what a finished run measured: names, titles, units, and how to read each from a result."""
+"""Owns the metrics of a finished run: name, title, unit, and its value in a result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A quantity of a RunResult; `name` is its name in searches, constraints and the tracking store.
+    """A quantity of a RunResult; `name` is used in searches, constraints and the store.
 
     Units are `share` (of 1), `count`, `bytes`, `seconds` and `number`. `objective`: a search may
     optimize and bound it.

@@ -1,4 +1,4 @@
-"""Writes a problem as a prompt: in the model's own form, or by a template of conf/prompt."""
+"""Formats a problem as a prompt: in the model's own format, or by a template of conf/prompt."""
 
 import json
 import re

@@ -39,7 +39,7 @@ class Interrupted(RuntimeError):
 
 
 class Stop:
-    """Turns SIGTERM into a wish to stop that the run looks at between its steps."""
+    """Turns SIGTERM into a flag that the run checks between steps."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -61,7 +61,7 @@ def train(*overrides: str) -> RunResult:
     """Do one run in this process and return its result; that of a finished run comes back at once.
 
     `overrides` read as on the command line: `train("strategy=last_k", "grpo.max_steps=30")`.
-    Launcher and tracking take no part. What an earlier call left unfinished goes on from its last
+    Launcher and tracking take no part. What an earlier call left unfinished resumes from its last
     checkpoint. Raises ConfigError for overrides that are wrong or name several runs, AlreadyActive
     while another process works on the run.
     """
@@ -221,8 +221,8 @@ def execute(
 ) -> RunResult:
     """Do the run, or what is left of it after its last checkpoint, and publish its result.
 
-    All processes of a `group` call it with the same attempt; rank 0 alone writes. Raises Interrupted
-    when `stop` is wanted, after a checkpoint; any error of the run itself propagates.
+    All processes of a `group` call it with the same attempt; only rank 0 writes. Interrupted
+    is raised after a checkpoint if `stop` is wanted; any error of the run itself propagates.
     """
     from efficient_rl.training.run_logger import EvaluateEvery, RunLogger, SavePolicy
 

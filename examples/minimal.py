@@ -1,11 +1,11 @@
-"""Train a small language model with GRPO, but only its last two blocks; print its accuracy before and after.
+"""Train the last two blocks of a small language model with GRPO; print its accuracy.
 
     python examples/minimal.py
     python examples/minimal.py strategy=lora lora.rank=4 grpo.max_steps=80
 
-The model plays Countdown: make 24 from 3, 5 and 9. For every problem it writes several answers, and GRPO makes the right
-ones among them likelier. Takes half a minute without a GPU. The result stays in ./outputs, so that the same command a second
-time only reads it.
+The model plays Countdown: make 24 from 3, 5 and 9. It samples several answers to every problem, and
+GRPO makes the right ones likelier. Takes half a minute without a GPU. The result is in ./outputs;
+the same command reads it again.
 """
 
 import sys
@@ -20,7 +20,7 @@ DEFAULTS = (
 
 
 def main(overrides: list[str]) -> None:
-    """Do the run that the overrides describe; `python -m efficient_rl.sweep --help` lists what they can be."""
+    """Do the run of the overrides that `python -m efficient_rl.sweep --help` lists."""
     chosen = {text.split("=")[0]: text for text in (*DEFAULTS, *overrides)}.values()  # the last of a key counts
     print("training with", *chosen, flush=True)
     result = train(*chosen)

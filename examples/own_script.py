@@ -1,6 +1,6 @@
-"""Your own TRL script, cheaper: `EfficientGRPOTrainer(strategy=...)` takes the place of `GRPOTrainer(...)`.
+"""Your own TRL script, cheaper: `EfficientGRPOTrainer(strategy=...)` replaces `GRPOTrainer(...)`.
 
-Here the embedded model learns to close its answers with a tag, by its last two blocks alone. Takes seconds on a CPU.
+The last two blocks of the embedded model learn to close answers with a tag. Takes seconds on a CPU.
 """
 
 from importlib.resources import files

@@ -203,7 +203,7 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
         path.unlink()
     assert report(outputs) == 2
     assert capsys.readouterr().err == (
-        "error: no run of sweep 'demo' is finished (0 of 4); to go on: python -m efficient_rl.sweep\n"
+        "error: no run of sweep 'demo' is finished (0 of 4); to resume: python -m efficient_rl.sweep\n"
     )
     assert not (outputs.parent / "reports").exists()
 
@@ -223,7 +223,7 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
         (["read=store", "tracking=none"], "read=store needs a store and tracking=none names none"),
         (["read=store"], "no database"),
         (["output=nowhere"], "there is no sweep in nowhere/sweeps; make one with: python -m efficient_rl.sweep"),
-        (["sweep=other"], "other/sweep.json; the command that made a sweep writes its file anew"),
+        (["sweep=other"], "other/sweep.json; the command that made a sweep rewrites its file"),
     ],
     ids=[
         "unknown sweep",

@@ -125,7 +125,7 @@ def test_the_front_of_a_search_is_named_with_its_values_and_cost(tmp_path: Path)
 def test_a_sweep_that_was_no_search_says_nothing_of_one_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert search_results(tmp_path, swept()) is None
     (tmp_path / FILE).write_text('{"arms": 3}')
-    with pytest.raises(ConfigError, match=r"damaged: .*search\.json .*writes it anew"):
+    with pytest.raises(ConfigError, match=r"damaged: .*search\.json .*rewrites it"):
         search_results(tmp_path, replace(swept()))
 
 

@@ -16,7 +16,7 @@ from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
 from tests.conftest import tiny_run
 from tests.fake_launcher import result
-from tests.test_observe import claim_and_die, claim_in_job
+from tests.test_snapshot import claim_and_die, claim_in_job
 
 HERE = Owner("here", 1, 0.0, None, 0.0)
 IN_7 = replace(HERE, host="n1", job=SlurmJob("7", 0, "n1"))
@@ -47,7 +47,7 @@ def ended(word: str, text: str = "", code: str = "1:0") -> JobView:
         (NEW, None, "waiting", ""),
         (replace(HALF, owner=HERE), None, "waiting", "here"),
         (replace(ALIVE, owner=HERE), None, "running", "here"),
-        (replace(ALIVE, owner=HERE, quiet_seconds=1800.0), None, "running", "here, no sign for 30 min"),
+        (replace(ALIVE, owner=HERE, quiet_seconds=1800.0), None, "running", "here, no heartbeat for 30 min"),
         (replace(ALIVE, owner=IN_7), None, "running", "n1"),
         (DONE, None, "finished", "n1"),
         (replace(BROKEN, owner=HERE), None, "failed", "here"),
@@ -74,7 +74,7 @@ def ended(word: str, text: str = "", code: str = "1:0") -> JobView:
         (NEW, replace(RUNS, shared=True), "queued", "job 7 (behind others of its job)"),
         (replace(BROKEN, owner=IN_6), replace(RUNS, shared=True), "queued", "job 7 (behind others of its job)"),
         (replace(ALIVE, owner=IN_7), RUNS, "running", "job 7 on n1"),
-        (QUIET, RUNS, "running", "job 7 on n1, no sign for 30 min"),
+        (QUIET, RUNS, "running", "job 7 on n1, no heartbeat for 30 min"),
         (replace(ALIVE, owner=IN_6), RUNS, "elsewhere", "n9"),
         (replace(BROKEN, owner=IN_7), replace(RUNS, shared=True), "failed", "job 7"),  # the others of its job go on
         # the job has ended

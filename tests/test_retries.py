@@ -26,7 +26,7 @@ from efficient_rl.sweep.request import read_request
 from efficient_rl.sweep.watch import Watch
 from tests.conftest import tiny_run
 from tests.fake_launcher import result
-from tests.test_observe import claim_in_job
+from tests.test_snapshot import claim_in_job
 
 
 @pytest.mark.parametrize(

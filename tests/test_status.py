@@ -21,7 +21,7 @@ from efficient_rl.sweep.manifest import Manifest, find_manifest
 from efficient_rl.sweep.request import read_request
 from tests.conftest import command, environment, tiny_run, wait_until
 from tests.fake_launcher import fake_arguments
-from tests.test_observe import DIES, manifest, submitted
+from tests.test_snapshot import DIES, manifest, submitted
 
 
 def test_every_state_is_told_with_its_step_and_its_cause(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_sweep_at_work_is_seen_and_ended_with_its_command(tmp_path: Path, caps
         sweep.communicate()
     assert [run["state"] for run in told()["runs"]] == ["waiting"]
     main(["one", "--cancel"])
-    assert "nothing goes on" in capsys.readouterr().out
+    assert "nothing is running" in capsys.readouterr().out
     assert main(["one"]) == 0
     assert "use --retry" in capsys.readouterr().out
 
@@ -176,7 +176,7 @@ def test_a_local_sweep_is_watched_cancelled_as_a_whole_and_tried_again(tmp_path:
     first, second = (RunDirectory(tmp_path / "outputs" / "runs" / run["hash"]) for run in told["runs"])
     assert first.checkpoint() is not None
     assert not (second.folder / "attempts").exists()  # it never began
-    assert "nothing goes on" in status("--cancel").stdout
+    assert "nothing is running" in status("--cancel").stdout
     assert "there is nothing to end" in status("--cancel", first.folder.name[:6]).stdout
     assert "use --retry to resume" in status().stdout
     (tmp_path / "outputs" / "jobs").mkdir()  # of another sweep, on a cluster

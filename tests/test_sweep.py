@@ -245,7 +245,7 @@ def test_one_failure_does_not_stop_the_other_runs_and_is_named_with_its_log(swee
     assert "1 of 2 runs" in done.stdout
     assert "diverged" in done.stdout
     assert "log.txt" in done.stdout
-    assert "to go on: python -m efficient_rl.sweep -m" in done.stdout
+    assert "to resume: python -m efficient_rl.sweep -m" in done.stdout
     assert states(tmp_path) == ["failed", "finished"]
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_pa
     os.killpg(whole.pid, signal.SIGINT)  # what a terminal does
     said, _ = whole.communicate(timeout=60)
     assert whole.returncode == 130, said
-    assert "to go on: python -m efficient_rl.sweep -m" in said
+    assert "to resume: python -m efficient_rl.sweep -m" in said
     assert states(tmp_path) == ["waiting", "waiting"]
     assert all_gone(tmp_path, seconds=10)
     resumed_from = [record.checkpoint() for record in records(tmp_path)]

@@ -1,4 +1,4 @@
-"""The command line `python -m analysis.claims`: what published claims come to under GRPO, on one page."""
+"""`python -m analysis.claims`: evaluates published claims under GRPO, on one page."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Reads sweeps/claims/*.yaml: what a publication says, which runs test it, which numbers bear it out."""
+"""Reads sweeps/claims/*.yaml: the published claim, the runs that test it, the criterion."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -52,7 +52,7 @@ class WeightChanges:
 
 
 def count_changes(before: Path, after: Path) -> WeightChanges:
-    """Compares the safetensors of two folders by tensor; ConfigError where they hold different ones."""
+    """Compares the safetensors of two folders; ConfigError if their tensors differ by name."""
     old, new = _files(before), _files(after)
     if old.keys() != new.keys():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Reads a sweep from the output folder: what was asked for, and what each finished run measured."""
+"""Reads a sweep from the output folder: its manifest, and the results of finished runs."""
 
 import json
 from collections import defaultdict
@@ -37,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration and seed: its flat parameters, its result (None: unfinished), its series."""
+    """One configuration and seed: flat parameters, series, and its result once finished."""
 
     hash: str
     params: Mapping[str, Any]

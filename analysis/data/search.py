@@ -1,4 +1,4 @@
-"""Reads what a search wrote of itself (`search.json`), or its study while it still goes on."""
+"""Reads the summary of a search (`search.json`), or its study while it runs."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ FILE = "search.json"
 def read_search(folder: Path, url: str | None = None) -> Mapping[str, Any] | None:
     """The search whose runs a sweep's folder lists; None where it was none.
 
-    `url` is the database of a search that still goes on and was given one. ConfigError where that
+    `url` is the database of a running search, if it has one. ConfigError where that
     does not hold the search; ValueError where the file is damaged.
     """
     content: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Reads a sweep from the tracking store: what load reads from run directories, as far as it was sent."""
+"""Reads a sweep from the tracking store, with as much of its runs as was sent."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 def load_stored(uri: str, name: str | None) -> SweepData:
-    """The sweep `name` of the store, or its newest; ConfigError without it, or without the store."""
+    """The sweep `name` of the store, or its newest; ConfigError if it or the store is missing."""
     scheme = uri.partition("://")[0].partition("+")[0]
     if scheme in SERVER_SCHEMES:
         return _load(ServerStore(uri), uri, name)
@@ -135,7 +135,7 @@ def _between(items: Mapping[str, Value], prefix: str, suffix: str) -> dict[str, 
 
 
 def _value(written: str) -> Any:
-    """A parameter as it was before the store made it a text; only literals are read, none executed."""
+    """Restores a parameter that the store holds as text; reads literals, executes nothing."""
     try:
         return ast.literal_eval(written)
     except LITERAL_ERRORS:

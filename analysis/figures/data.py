@@ -1,4 +1,4 @@
-"""What a figure shows, apart from any drawing: points, lines, bars, cells and intervals with their units.
+"""Owns the contents of figures, apart from drawing: points, lines, bars, cells and intervals.
 
 Units are `count`, `bytes`, `seconds`, `share` (of 1), `points` (of percent) and `number`.
 """
@@ -15,7 +15,7 @@ Pair: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration: both values with intervals, and how often it is on the front when its seeds are drawn anew."""
+    """One configuration: both values with intervals, and the probability of being on the front."""
 
     label: str
     x: Estimate
@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Costs against accuracies, the front from its cheapest point on, and the lowest and highest accuracy before."""
+    """Costs against accuracies, the front from its cheapest point, and the accuracies before."""
 
     x_label: str
     x_unit: str
@@ -64,7 +64,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Bars:
-    """A stacked bar for every label: the parts by name, each a value a label, and a mark where something else is."""
+    """A stacked bar for every label: parts by name, one value a label, and optional marks."""
 
     x_label: str
     x_unit: str
@@ -104,7 +104,7 @@ Data: TypeAlias = Scatter | Lines | Bars | Heat | Intervals
 
 @dataclass(frozen=True)
 class Figure:
-    """One or more panels under one title; a panel's name is its setting, or what else tells it from the others."""
+    """One or more panels under one title; a panel's name distinguishes it, usually by setting."""
 
     name: str  # of its files
     title: str

@@ -1,4 +1,4 @@
-"""Draws the figures for papers with matplotlib, a function for each kind of data; computes nothing."""
+"""Draws figures as PNG and PDF with matplotlib, one function for each kind; computes nothing."""
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,7 +61,7 @@ def draw_figure(figure: Figure, style: Mapping[str, Style]) -> Canvas:
 
 
 def draw(ax: Axes, data: Data, style: Mapping[str, Style]) -> None:
-    """One panel. Give the axes their final place in the figure first: labels are placed by pixels."""
+    """Draw one panel; set the axes' final position first, since labels are placed by pixels."""
     match data:
         case Scatter():
             draw_scatter(ax, data, style)
@@ -76,7 +76,7 @@ def draw(ax: Axes, data: Data, style: Mapping[str, Style]) -> None:
 
 
 def draw_scatter(ax: Axes, data: Scatter, style: Mapping[str, Style]) -> None:
-    """Costs (log) against accuracies with intervals both ways, the front, and the accuracy before training."""
+    """Costs (log) against accuracies with intervals, the front, and accuracy before training."""
     for point in data.points:
         _draw_point(ax, point, style.get(point.label))
     ax.set_xscale("log")
@@ -192,7 +192,7 @@ def _formatter(unit: str) -> Callable[[float, Any], str]:
 
 
 def _draw_point(ax: Axes, point: Point, style: Style | None) -> None:
-    """Large where it is shown by name; grey without a style of its own, such as a search's trial."""
+    """Large if it has a label; grey if it has no style, as a search's trial."""
     looks = SHOWN_POINT if point.shown else HIDDEN_POINT
     if style is not None:
         looks = looks | {"fmt": MARKERS[style.marker]}
@@ -210,7 +210,7 @@ def _error(estimate: Estimate) -> Any:
 
 
 def _draw_before(ax: Axes, before: tuple[float, float]) -> tuple[Line2D, Annotation]:
-    """The accuracy before training: a dashed line, and a band where the configurations measured different ones."""
+    """The accuracy before training: a dashed line, and a band where configurations differ."""
     low, high = before
     differ = f"{low:.1%}" != f"{high:.1%}"
     if differ:

@@ -1,4 +1,4 @@
-"""Finds a place for every label of a plot where it covers nothing else."""
+"""Places every label of a plot where it overlaps nothing else."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 
 
 def label_points(ax: Axes, points: Sequence[Point], style: Mapping[str, Style], taken: Sequence[Bbox]) -> bool:
-    """Write every label beside its point, clear of all else; False, and none written, where one has no room."""
+    """Write a label beside every point without overlaps; False, and none written, if one fails."""
     written_labels: list[Annotation] = []
     occupied = list(taken)
     for point in sorted(points, key=lambda point: (-point.y.value, point.x.value, point.label)):
@@ -69,7 +69,7 @@ def _text_color(style: Style | None) -> tuple[float, ...]:
 
 
 def place(label: Annotation, places: Sequence[dict[str, Any]], ax: Axes, taken: Sequence[Bbox]) -> bool:
-    """Move a label to the first place inside the axes where it overlaps nothing taken; False where there is none."""
+    """Move a label to the first free place inside the axes; False if there is none."""
     frame = ax.get_window_extent()
     for place in places:
         label.set(**place)

@@ -1,4 +1,4 @@
-"""Computes the figures of what happened inside the runs: what held memory, which blocks trained."""
+"""Computes the figures of memory and of the blocks that trained."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

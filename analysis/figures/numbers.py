@@ -1,4 +1,4 @@
-"""Writes numbers as people read them: with units, as points, with intervals."""
+"""Formats numbers for people: with units, as points, with intervals."""
 
 from collections.abc import Iterable
 

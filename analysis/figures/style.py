@@ -1,4 +1,4 @@
-"""Chooses how each configuration looks in every drawing: colour, marker and line."""
+"""Assigns colour, marker and line to each configuration, the same in every drawing."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The command line `python -m analysis.report`: writes the report of a sweep and says where it is."""
+"""`python -m analysis.report`: writes the report of a sweep and prints the paths."""
 
 import sys
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from efficient_rl.tracking.views import attach
 USAGE = """usage: python -m analysis.report [sweep=NAME] [output=outputs] [reports=reports] [accuracy=0.5] [read=directories]
                                  [tracking=URI] [study=URL]
 
-Writes the report of a sweep to REPORTS/NAME: report.html (one interactive file to send around), report.md, results.csv,
+Writes the report of a sweep to REPORTS/NAME: report.html (one self-contained file), report.md, results.csv,
 differences.csv, results.tex, report.json, and every figure as PNG and PDF. Without sweep=NAME: of the newest sweep. Runs
 that are not finished are counted.
 
-read=store reads the tracking store instead of the run directories. accuracy=0.5 asks what it took to reach 50%.
-study=URL is the search.storage of a search that still goes on and was given one. The files also become artifacts of the
-sweep's run in the tracking store, if that knows it; tracking=none turns that off.
+read=store reads the tracking store instead of the run directories. accuracy=0.5 adds the costs to reach 50%.
+study=URL is the search.storage of a search that is still running. The files also become artifacts of the sweep's run in
+the tracking store, if it has one; tracking=none turns that off.
 """
 READ = ("directories", "store")
 KEYS = ("accuracy", "output", "read", "reports", "study", "sweep", "tracking")
@@ -60,7 +60,7 @@ def write_report(
     """
     if not sweep.finished:
         progress = f"no run of sweep {sweep.name!r} is finished (0 of {len(sweep.runs)})"
-        raise ConfigError(f"{progress}; to go on: {sweep.command}")
+        raise ConfigError(f"{progress}; to resume: {sweep.command}")
     results = compute_results(sweep, target, search)
     contents: dict[str, str | bytes] = {
         "report.html": to_html(results),

@@ -80,7 +80,7 @@ def to_json(results: Results) -> str:
 
 
 def to_latex(results: Results) -> str:
-    """A tabular for booktabs: configuration, trained parameters, accuracy, gain, memory, time, seeds."""
+    """A booktabs table: configuration, parameters, accuracy, gain, memory, time, seeds."""
     body = "".join(_latex_row(results, summary) for summary in results.summaries)
     return (
         "% needs \\usepackage{booktabs}; a star marks the Pareto front of trained parameters\n"

@@ -1,4 +1,4 @@
-"""Writes the report as one HTML file that needs no other: the script inside it draws the figures."""
+"""Writes the report as one self-contained HTML file whose script draws the figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from analysis.report.table import Cell, Table
 from analysis.stats.comparisons import Difference
 
 MOST_PAIRS = 100
-# Nothing from elsewhere.
+# The page loads nothing from other hosts.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 PAIRS_HEAD = (
     *("pair", "difference in accuracy", "p", "p after Holm", "chance to be better in a run"),

@@ -1,4 +1,4 @@
-"""All numbers of a report in one place: summaries, comparisons, fronts, fits and figures of a sweep."""
+"""Computes all numbers of a report: summaries, comparisons, fronts, fits and figures."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from analysis.stats.intervals import Floats
 from analysis.stats.pareto import hypervolume, pareto_front
 
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
-WINDOWS = 20  # a reward curve is smoothed over one of so many parts of its steps
+WINDOWS = 20  # of a reward curve; it is smoothed over one of them
 ALL = "all configurations"
 BAND = "means over seeds with 95% intervals where there are several."
 

@@ -1,4 +1,4 @@
-"""Says what the search behind a sweep found and cost, arm by arm where arms were tuned."""
+"""Reports what the search behind a sweep found and cost, by arm if arms were tuned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from analysis.figures.search import trial_figures, tuning_figures
 from analysis.report.table import Table
 from analysis.stats.aggregate import group_runs
 from efficient_rl.errors import ConfigError
+from efficient_rl.sweep.labels import label_params
 
 MOST_ROWS = 20
 TUNING_CAPTION = "What tuning cost each arm, and its best learning rate by {objective} on the validation split."
@@ -42,7 +43,7 @@ def search_results(folder: Path, sweep: SweepData, url: str | None = None) -> Se
     except ConfigError:
         raise
     except DAMAGED as error:
-        remedy = "the command of the search writes it anew"
+        remedy = "the command of the search rewrites it"
         raise ConfigError(f"damaged: {folder / FILE} ({error!r}); {remedy}") from error
 
 
@@ -115,7 +116,7 @@ def _of_trials(content: Mapping[str, Any]) -> SearchResults:
 
 
 def _trial_cells(trial: Row, units: Sequence[str]) -> tuple[tuple[str, float | str], ...]:
-    params = _params_text(trial["params"])
+    params = label_params(trial["params"])
     texts = map(written, trial["values"], units)
     return (
         (str(trial["number"]), trial["number"]),
@@ -123,14 +124,6 @@ def _trial_cells(trial: Row, units: Sequence[str]) -> tuple[tuple[str, float | s
         (params, params),
         *zip(texts, trial["values"], strict=True),
     )
-
-
-def _params_text(params: Mapping[str, Any]) -> str:
-    terms = []
-    for key, value in params.items():
-        shown = f"{value:.3g}" if isinstance(value, float) else value
-        terms.append(f"{key.rpartition('.')[2]}={shown}")
-    return " ".join(terms) or "the only point"
 
 
 def _cost(spent: Sequence[Mapping[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Writes sentences that follow from the numbers, and only those."""
+"""Writes the sentences of a report from its numbers."""
 
 from collections.abc import Iterator, Sequence
 from math import isfinite

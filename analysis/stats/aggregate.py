@@ -43,7 +43,6 @@ class Group:
 
     @property
     def strategy(self) -> str:
-        """The strategy's name."""
         return str(self.runs[0].params.get(STRATEGY, "?"))
 
     @cached_property
@@ -53,7 +52,6 @@ class Group:
 
     @cached_property
     def by_seed(self) -> dict[str, RunResult]:
-        """The finished runs' results by seed."""
         return {run.seed: run.result for run in self.runs if run.result is not None}
 
     def values(self, attribute: str) -> Floats:
@@ -112,7 +110,6 @@ class Summary:
 
     @property
     def accuracy_estimate(self) -> Estimate:
-        """The accuracy with its interval."""
         return Estimate(self.accuracy, self.accuracy_low, self.accuracy_high)
 
     @property

@@ -1,4 +1,4 @@
-"""Compares configurations on common seeds: differences, whether they are real, costs to a target."""
+"""Compares configurations on common seeds: differences, p-values, costs to a target."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class CostToTarget:
-    """What it took to reach an accuracy: medians over seeds, infinite where most did not reach it."""
+    """Costs to reach an accuracy: medians over seeds, infinite if most did not reach it."""
 
     label: str
     setting: str
@@ -67,7 +67,7 @@ class CostToTarget:
 
 @dataclass(frozen=True)
 class AcrossSettings:
-    """One configuration over all settings of a sweep: tasks or models, each a stratum of its own."""
+    """One configuration over all settings (tasks or models) of a sweep, each a stratum."""
 
     label: str
     settings: int

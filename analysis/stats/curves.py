@@ -1,4 +1,4 @@
-"""Owns what is said of curves and lines: area under, first crossing, a fit over sizes."""
+"""Statistics of curves: area under a curve, first crossing, a fit over sizes."""
 
 from dataclasses import dataclass
 from math import inf

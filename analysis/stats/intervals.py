@@ -125,7 +125,7 @@ def mean_of_shares(values: Floats) -> Estimate:
 
 
 def p_value(strata: Sequence[Stratum]) -> float:
-    """Two-sided p-value of a mean of 0; of differences of pairs the paired t-test; 1 with one seed."""
+    """Two-sided p-value of a mean of 0 (paired t-test for differences); 1 with one seed."""
     centre, parts = _centre(strata), _parts(strata)
     if not parts or centre == 0.0:
         return 1.0
@@ -162,7 +162,7 @@ def ratio_of_means(numerators: Floats, denominators: Floats) -> Estimate:
 
 
 def means_of_columns(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean, low and high by Student of every column of (seeds, columns); ValueError for one seed."""
+    """Student's mean, low and high of each column of (seeds, columns); needs two seeds."""
     count = len(values)
     if count < 2:
         raise ValueError(f"{count} value has no spread; an interval needs at least 2")
@@ -241,7 +241,7 @@ def _centre(strata: Sequence[Stratum]) -> float:
 
 
 def _parts(strata: Sequence[Stratum]) -> list[Part]:
-    """What the variance of the sum of the strata's means is made of; empty with one seed somewhere."""
+    """Variance components of the sum of the strata's means; empty if one has a single seed."""
     if min(len(stratum.scores) for stratum in strata) < 2:
         return []
     return list(chain.from_iterable(map(attrgetter("parts"), strata)))
@@ -267,7 +267,7 @@ def _error(parts: Sequence[Part]) -> tuple[float, float]:
 
 
 def _with_interval(centre: float, parts: Sequence[Part], strata: int = 1) -> Estimate:
-    """The centre with Student's interval, where there are parts; they are those of `strata` summed up."""
+    """The centre with Student's interval, from the variance components of `strata`."""
     if not parts:
         return Estimate(centre)
     error, freedom = _error(parts)

@@ -1,4 +1,4 @@
-"""Finds the Pareto front of low cost and high accuracy, and how sure it is."""
+"""Finds the Pareto front of low cost and high accuracy, and its uncertainty."""
 
 from collections.abc import Sequence
 from itertools import compress
@@ -23,7 +23,7 @@ def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -
 
 
 def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
-    """Which are on the Pareto front of low cost and high value, in every row of (draws, configurations).
+    """Which are on the front of low cost and high value, per row of (draws, configurations).
 
     One is off the front if another costs no more, is worth no less, and is better in one of the
     two.
@@ -47,7 +47,7 @@ def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
 
 
 def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resamples: int = RESAMPLES) -> Floats | None:
-    """How often each configuration is on the front when its seeds are drawn anew.
+    """How often each configuration is on the front when its seeds are resampled.
 
     Arrays (seeds,) for each configuration. Cost and value are drawn together. None where every
     configuration has one seed.
@@ -65,7 +65,7 @@ def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resam
 
 
 def hypervolume(costs: Floats, values: Floats, most_cost: float, least_value: float) -> float:
-    """Area between the front and a worst point, with costs in powers of ten: tenfolds of cost times value.
+    """Area between the front and a worst point: powers of ten in cost times value.
 
     costs and values (configurations,); what is no better than the worst point in either adds
     nothing.

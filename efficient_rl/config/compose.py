@@ -78,7 +78,7 @@ class Composer:
         return Point(_resolved(config), choices), unused
 
     def points(self, overrides: Iterable[Override]) -> list[Point]:
-        """Every combination of the values of the overrides; the last varies fastest, as in Hydra's multirun."""
+        """Every combination of the overrides' values; the last varies fastest, as in Hydra."""
         axes = self.axes(overrides)
         for axis in axes:
             if axis.span is not None and not axis.values:
@@ -165,7 +165,7 @@ def _set(tree: Tree, key: str, value: Any) -> None:
 
 def _resolved(tree: Tree) -> Tree:
     """The tree with every `${a.b}` replaced; OmegaConf does what is more than a plain reference."""
-    # Plain references are replaced here: OmegaConf takes 10 ms a configuration, a hundred times as long.
+    # Plain references are replaced here: OmegaConf takes 10 ms a configuration, 100 times as long.
     open_references = list(_strings(tree))
     if not open_references:
         return tree

@@ -1,4 +1,4 @@
-"""Parses the overrides of a command line, once, with Hydra's own parser: keys, values, and what is swept."""
+"""Parses the overrides of a command line with Hydra's parser: keys, values, sweeps."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -74,7 +74,7 @@ def parse_overrides(texts: Iterable[str]) -> list[Override]:
 
 
 def axis_of(override: Override, groups: set[str]) -> Axis:
-    """The values of an override, where `groups` are the configuration groups; ConfigError for an empty sweep."""
+    """The values of an override; `groups`: the configuration groups. Empty: ConfigError."""
     key, text, parsed = override.key, override.text, override.parsed
     _check_prefix(parsed, key, text)
     prefixed = parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or parsed.package is not None

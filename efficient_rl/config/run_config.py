@@ -177,9 +177,9 @@ def _paths(tree: Any) -> Iterator[Path]:
 def _check_parts(run: RunConfig) -> None:
     """Build every part once: its constructor knows its ranges."""
     strategy: Strategy = _built(_key(run.strategy))
-    if run.model.blocks is not None:
+    if (blocks := run.model.blocks) is not None:
         try:
-            strategy.check_blocks(run.model.blocks)
+            strategy.check_blocks(blocks)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except AttributeError as error:

@@ -30,7 +30,7 @@ class Curriculum:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on as if it had not stopped."""
+        """The state that a resumed run needs to continue exactly."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Batches from easy to hard whose inner order is measured anew while training goes on."""
+"""Batches from easy to hard whose inner order is measured again during training."""
 
 import statistics
 from collections import defaultdict

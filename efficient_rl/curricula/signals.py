@@ -72,7 +72,6 @@ class Success:
         return math.sqrt(statistics.fmean((success - mean) ** 2 for success in scaled))
 
     def state_dict(self) -> dict[str, Any]:
-        """The range."""
         return {"low": self.low, "high": self.high}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def _serve(ports: range) -> "TCPStore":
 
     for port in ports:
         if not _listens("localhost", port):
-            with suppress(DistNetworkError):  # somebody was faster
+            with suppress(DistNetworkError):  # another process bound it first
                 return TCPStore("localhost", port, is_master=True, wait_for_workers=False)
     raise RendezvousError(
         f"ports {ports.start} to {ports.stop - 1} of this machine are all taken; "

@@ -64,7 +64,7 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
 
 
 def _slots(launcher: Launcher) -> int:
-    """How many runs go on beside each other on one machine."""
+    """The number of concurrent runs on one machine."""
     if isinstance(launcher, SlurmLauncher):
         return launcher.at_once
     return launcher.slots if isinstance(launcher, LocalLauncher) else 1

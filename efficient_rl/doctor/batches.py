@@ -1,4 +1,4 @@
-"""Shows the batch that a run really has, and whether its processes can share it."""
+"""Reports the effective batch of a run, and whether its processes can share it."""
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor.finding import Finding, counted, ok

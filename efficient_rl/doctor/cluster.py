@@ -1,4 +1,4 @@
-"""Checks whether a Slurm cluster would ever start what the launcher asks of it."""
+"""Checks whether a Slurm cluster would ever start the requested jobs."""
 
 import shutil
 import subprocess

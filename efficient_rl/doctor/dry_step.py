@@ -22,7 +22,7 @@ from efficient_rl.training.merging import merged
 from efficient_rl.training.trunk import COPIES, frozen_depth
 
 CHOOSING_BYTES = 4 + 8 + 8  # a word's share of drawing a token: by temperature, probabilities and their sums in float64
-FIRST_CHOICES = 8  # of a strategy whose choice changes, so many are looked at
+FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,11 @@ class Step:
 
     @property
     def held(self) -> int:
-        """What lives through all phases."""
+        """Bytes alive through all phases."""
         return self.parameters + self.optimizer_state + self.reference + self.trunk
 
     @property
     def peak(self) -> int:
-        """The most that lives at once."""
         return self.held + max(self.backward, self.sampling, self.evaluating)
 
 
@@ -137,7 +136,7 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
         parameters=_nbytes(held),
         optimizer_state=2 * active_bytes,
         reference=copied if run.grpo.beta else 0,
-        trunk=_trunk_bytes(run, model, set(trainable), load, autocast),
+        trunk=_trunk_bytes(run, model, set(trainable), load),
         gradients=active_bytes,
         **phases,
     )
@@ -279,7 +278,7 @@ def _tokens(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, tokens, dtype=torch.long)
 
 
-def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], load: Load, autocast: bool) -> int:
+def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], load: Load) -> int:
     """Hidden states of the frozen first blocks that several passes share, up to their bound."""
     shared = run.grpo.beta != 0 or run.grpo.num_iterations > 1
     if not shared or not frozen_depth(model, trainable):

@@ -1,4 +1,4 @@
-"""What a check found: whether it is well, why it matters, and what fixes it."""
+"""A finding of a check: its severity, why it matters, and the fix."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -21,7 +21,7 @@ def check_room(outputs: Path, needed_bytes: int) -> list[Finding]:
     )
     if free >= needed_bytes:
         return [ok("room", what)]
-    why = "a run whose disk is full fails (and goes on later, with room)"
+    why = "a run whose disk is full fails (and resumes later, with room)"
     return [Finding("warning", "room", what, why, "output=<a folder with more room>, or fewer runs at a time")]
 
 

@@ -17,7 +17,7 @@ LEAST_SHM_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Host:
-    """What this process may use; `quota_cores` and `limit_bytes` are its control group's, or None."""
+    """Resources of this process; `quota_cores` and `limit_bytes` are its cgroup's, or None."""
 
     cores: int
     usable_cores: int

@@ -1,4 +1,4 @@
-"""Checks that a run can learn: a right answer pays, and one step has groups that differ."""
+"""Checks that a run can learn: a right answer earns more, groups of one step differ."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Where a run's processes work, and how much memory each of them can have there."""
+"""The machine of a run's processes, and the memory that each can have there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Says whether a run fits into memory, and finds the first change that makes it fit."""
+"""Checks whether a run fits into memory, and finds the first change that makes it fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

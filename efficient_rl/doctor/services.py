@@ -1,4 +1,4 @@
-"""Checks what a run needs from elsewhere: the model's files, and the tracking store."""
+"""Checks the external needs of a run: the model's files, and the tracking store."""
 
 import os
 from collections.abc import Mapping
@@ -117,5 +117,5 @@ def check_tracking(uri: str | None) -> list[Finding]:
     if trouble is None:
         return [ok("tracking", f"{resolved} answers")]
     what, remedy = trouble
-    why = "training goes on and nothing is lost, but the runs cannot be compared until the store takes them"
+    why = "training continues and nothing is lost, but the runs cannot be compared until the store takes them"
     return [Finding("warning", "tracking", f"{resolved}: {what}", why, remedy)]

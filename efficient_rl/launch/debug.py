@@ -1,4 +1,4 @@
-"""Runs jobs in this very process, one after another, so that a debugger and print reach them."""
+"""Runs jobs in this process, one after another, for debuggers and print."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ class DebugLauncher:
         self._waiting: deque[Handle] = deque()
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
-        """Queue the jobs."""
         handles = [Handle(job) for job in jobs]
         self._waiting.extend(handles)
         return handles
@@ -48,7 +47,6 @@ class DebugLauncher:
         """Nothing: a job has ended before it can be cancelled."""
 
     def stop(self) -> None:
-        """Drop the waiting jobs."""
         self._waiting.clear()
 
     leave = stop

@@ -1,4 +1,4 @@
-"""Reads what nvidia-smi says of this machine's GPUs, without loading torch."""
+"""Reads the GPUs of this machine from nvidia-smi, without loading torch."""
 
 import os
 import re

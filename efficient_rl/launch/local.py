@@ -33,7 +33,7 @@ class LocalHandle(Handle):
 
 @dataclass(frozen=True)
 class NodeRanks:
-    """The ranks of this machine in a run of several: the first, how many in all, where they meet."""
+    """The ranks of a run on this machine: the first, the total number, and the rendezvous."""
 
     first_rank: int
     world_size: int
@@ -78,12 +78,10 @@ class LocalLauncher:
 
     @property
     def slots(self) -> int:
-        """Runs at once."""
         return self._slots
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that one run occupies."""
         return min(float(self.processes_per_run), len(self._gpus) / self._slots)
 
     def launch(self, jobs: Sequence[Job]) -> list[Handle]:
@@ -156,7 +154,6 @@ class LocalLauncher:
     leave = stop  # no job outlives this process
 
     def kill(self) -> None:
-        """Kill the running jobs."""
         for handle in self._running:
             handle.processes.kill()
             handle.processes.join()

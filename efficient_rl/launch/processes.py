@@ -73,12 +73,10 @@ class RunProcesses:
             process.terminate()
 
     def kill(self) -> None:
-        """Kill them."""
         for process in self.alive:
             process.kill()
 
     def join(self) -> None:
-        """Wait until all have ended."""
         for process in self._processes:
             process.join()
 

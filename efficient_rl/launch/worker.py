@@ -1,4 +1,4 @@
-"""What a launched process does: claims a run, executes it, leaves a result or a failure."""
+"""The entry point of a launched process: claims a run, executes it, records its outcome."""
 
 import logging
 import os
@@ -42,16 +42,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The hash of the run."""
         return self.folder.name
 
     @property
     def directory(self) -> RunDirectory:
-        """The run directory."""
         return RunDirectory(self.folder)
 
     def cut(self, micro_batches: int) -> Self:
-        """The same job with each batch cut into so many parts, so that it fits into memory."""
+        """The same job with each batch cut into `micro_batches` parts, to fit into memory."""
         return replace(self, options=replace(self.options, micro_batches=micro_batches))
 
 

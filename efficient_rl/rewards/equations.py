@@ -1,4 +1,4 @@
-"""Finds the equations that a text writes in numbers, and judges each by exact arithmetic."""
+"""Finds the equations that a text writes in numbers, and checks each by exact arithmetic."""
 
 import re
 from collections.abc import Iterator

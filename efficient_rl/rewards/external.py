@@ -1,4 +1,4 @@
-"""Rewards of others by import path, such as TRL's and Open-R1's own functions."""
+"""Third-party rewards by import path, such as TRL's and Open-R1's functions."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""One bounded math-verify process for this process, started when first needed."""
+"""A bounded math-verify process, shared by this process and started on first use."""
 
 import atexit
 import json
@@ -80,7 +80,7 @@ class Judges:
         self.owner = os.getpid()
 
     def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
-        """Whether math-verify finds two expressions equal in so many CPU seconds, and those used.
+        """Whether math-verify finds two expressions equal in `seconds` of CPU, and those used.
 
         RuntimeError if its process cannot be started or is killed from outside three times over the
         same pair.

@@ -1,4 +1,4 @@
-"""The reward for reasoning in the target language, told by the scripts of its letters."""
+"""The reward for reasoning in the target language, recognized by the scripts of its letters."""
 
 import re
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class LanguageConsistency:
     R1 counts words; letters by Unicode script need no list of words and no spaces between them.
     Code, formulas, tags and single-letter variables are left out first. Chinese and Japanese share
     characters: a sentence with kana is Japanese, one of Han characters alone is Chinese. Languages
-    of one script are not told apart: English text counts in full for German. Completions with fewer
+    of one script count as one: English text counts in full for German. Completions with fewer
     than `min_letters` letters are not judged.
     """
 

@@ -1,4 +1,4 @@
-"""Judges an answer in LaTeX or text: numbers exactly, lists item by item, the rest by sympy.
+"""Checks an answer in LaTeX or text: numbers exactly, lists item by item, the rest by sympy.
 
 What sympy sees is one expression each time, without words, integrals or large powers, in a bounded
 process (`judge`).

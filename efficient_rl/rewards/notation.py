@@ -1,4 +1,4 @@
-"""Unicode and plain-text mathematics as LaTeX, and what no symbolic judge should see."""
+"""Converts Unicode and plain-text mathematics to LaTeX; filters what math-verify must not see."""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""Judges answers that a model wrote, without executing them: finds and checks the answer.
+"""Verifies answers that a model wrote, without executing them: finds and checks the answer.
 
 Every verdict is bounded in characters and time, is the same in threads and processes, and is wrong
 where it is in doubt.

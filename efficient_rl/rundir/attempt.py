@@ -1,4 +1,4 @@
-"""One attempt at a run: all that it writes, under a lock and only while it is the newest."""
+"""One attempt at a run: writes everything, under a lock, while it is the newest attempt."""
 
 import functools
 import json
@@ -117,7 +117,7 @@ class Attempt:
         Failure(self.number, last, str(self.folder / "log.txt"), cause).write(self.folder)
 
     def release(self) -> None:
-        """Give the run up while this process lives on (a notebook); it can be claimed again."""
+        """Release the run while this process continues (a notebook); it can be claimed again."""
         attempt_path(self.folder, self.number).write_text(json.dumps({"released": time.time()}))
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""What a run ends with: result.json or failure.json. Imports neither Hydra nor torch."""
+"""The outcome of a run: result.json or failure.json. Imports neither Hydra nor torch."""
 
 import json
 from dataclasses import asdict, dataclass

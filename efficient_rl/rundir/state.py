@@ -1,4 +1,4 @@
-"""The one enumeration of how a run is doing."""
+"""The states of a run."""
 
 from enum import StrEnum
 

@@ -1,1 +1,1 @@
-"""Search: Optuna proposes runs, the launchers do them, and what they measured decides what is proposed next."""
+"""Search: Optuna proposes runs, launchers execute them, their metrics guide the next."""

@@ -1,4 +1,4 @@
-"""An arm of a comparison: its learning rates, what tuning it cost, and the best that was found."""
+"""An arm of a comparison: its learning rates, the cost of tuning, and the best rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ DIGITS = 4  # of a learning rate of the grid
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: its run on the validation split at its centre, and the learning rates to try, from low to high."""
+    """One arm: its validation run at the centre, and its learning rates in rising order."""
 
     name: str
     run: RunConfig

@@ -1,4 +1,4 @@
-"""What every search has in common: its settings, and the way from a command line to its runs."""
+"""The base of searches: their settings, and the way from a command line to runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from efficient_rl.sweep.request import SHARED_KEYS, CommandLine, Request, make_r
 
 @dataclass(kw_only=True)
 class Search(ABC):
-    """The settings of every search; the keys are those of conf/search/random.yaml, which says what each means."""
+    """The settings of every search; conf/search/random.yaml documents the keys."""
 
     objectives: Mapping[str, str]
     seed: int = 0
@@ -42,7 +42,7 @@ class Search(ABC):
 
     @abstractmethod
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
-        """Do the search; the exit status is 0, 1 where a run failed, or 130 where it was stopped."""
+        """Run the search; exit status 0, 1 (a run failed) or 130 (stopped)."""
 
     @abstractmethod
     def show(self, line: CommandLine, request: Request, console: Console) -> None:
@@ -56,13 +56,13 @@ class Search(ABC):
 
 
 def question_of(line: CommandLine) -> list[str]:
-    """What tells a search from another one of the same name: the overrides of its runs, and its filters."""
+    """The identity of a search beside its name: the overrides of its runs, and its filters."""
     texts = [override.text for override in line.overrides if override.group not in SHARED_KEYS]
     return texts + [f"filter={rule}" for rule in line.rules]
 
 
 def check(condition: bool, key: str, value: Any, bound: str) -> None:
-    """Raise a ConfigError that names the setting, its value and its bound, unless the condition holds."""
+    """Raise a ConfigError with the setting, its value and bound unless the condition holds."""
     require(condition, f"search.{key}", value, bound)
 
 

@@ -1,4 +1,4 @@
-"""Tunes every arm of a comparison with the same number of trials, then runs each arm's best with fresh seeds on the test.
+"""Tunes every arm with the same number of trials, then tests each arm's best with fresh seeds.
 
 An arm is one combination of the swept values. Only its learning rate is tuned, around the arm's own
 centre (model.learning_rate x strategy.learning_rate_factor), and only on the validation split.
@@ -53,7 +53,6 @@ class EqualTuning(Search):
         check(width, "decades", self.decades, "must lie in 0 < decades <= 10")
 
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
-        """Tune, then test."""
         arms = self.arms(line)
         launcher = build_launcher(request.settings["launcher"])
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
@@ -90,7 +89,7 @@ class EqualTuning(Search):
         console.print(f"{trials} trials on the validation split, then {tests} runs on the test", highlight=False)
 
     def arms(self, line: CommandLine) -> list[Arm]:
-        """The distinct combinations of the swept values; ConfigError for what cannot be compared so."""
+        """The distinct combinations of the swept values; ConfigError if not comparable."""
         for override in line.overrides:
             if override.key == "grpo.learning_rate":
                 raise ConfigError("leave grpo.learning_rate out of search=per_arm: it is what is tuned")
@@ -107,7 +106,7 @@ class EqualTuning(Search):
         return [Arm(labels[run.config_hash], run, self._rates(run.grpo.learning_rate)) for run in kept]
 
     def _rates(self, centre: float) -> tuple[float, ...]:
-        """As many learning rates as trials, evenly spaced on the logarithmic scale around the centre."""
+        """One learning rate a trial, evenly spaced on the log scale around the centre."""
         if self.trials_per_arm == 1:
             return (float(f"{centre:.{DIGITS}g}"),)
         rates = []
@@ -117,7 +116,7 @@ class EqualTuning(Search):
         return tuple(rates)
 
     def _enqueue(self, study: optuna.Study, arms: Sequence[Arm]) -> None:
-        """Have the study propose what each arm still lacks, arm by arm in turn; what failed before is proposed again."""
+        """Enqueue what each arm still lacks, in turn; failed trials are proposed again."""
         asked = []
         for trial in study.get_trials(deepcopy=False):
             if trial.state != TrialState.FAIL:
@@ -169,7 +168,7 @@ def _proposer(arms: Sequence[Arm]) -> Callable[[TrialLike], RunConfig]:
 
 
 def _named_as_before(study: optuna.Study, arms: list[Arm]) -> list[Arm]:
-    """The arms under the names that the study has for them, which an earlier version may have given."""
+    """The arms by their names in the study, which an earlier version may have chosen."""
     for trial in study.get_trials(deepcopy=False):
         known = trial.distributions.get(ARM)
         if isinstance(known, CategoricalDistribution):

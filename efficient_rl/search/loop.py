@@ -1,8 +1,7 @@
-"""Runs a search: asks for trials, launches their runs, prunes, and tells the study what they measured."""
+"""Runs a search: asks for trials, launches their runs, prunes, and reports the results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +16,7 @@ from efficient_rl.search.study import MakeSampler, concluded, open_trials, seede
 from efficient_rl.search.trials import HASH, INFEASIBLE, Stopwatch, Trials
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row
+from efficient_rl.sweep.labels import label_params
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.experiment import TrackedRun
 
@@ -26,7 +26,7 @@ MOST_PROPOSALS = 200  # in a row without a new run, with nothing to wait for: th
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search asks for no more: after so many trials or hours. `parallel` runs at once at most."""
+    """Limits of a search: trials or hours, and `parallel` concurrent runs."""
 
     trials: int | None
     hours: float | None
@@ -67,7 +67,7 @@ class SearchLoop:
         self._stopwatch = Stopwatch(self._study)
 
     def restore(self) -> None:
-        """Take in what earlier processes told. Trials that failed then do not count: others take their place."""
+        """Load the trials of earlier processes; failed ones do not count and are replaced."""
         for trial in concluded(self._study):
             if INFEASIBLE in trial.user_attrs or HASH not in trial.user_attrs:
                 continue
@@ -159,7 +159,7 @@ class SearchLoop:
         self.controller.start(runs, active)
 
     def _end(self, key: str) -> None:
-        """Tell the trials of a run how it ended; a run that was merely stopped goes on in the next process."""
+        """Report the end of a run to its trials; a stopped run resumes in the next process."""
         row = self.controller.rows[key]
         result = RunDirectory(row.folder).result()
         self._stale = 0
@@ -178,22 +178,12 @@ class SearchLoop:
         """Name a run in the manifest, after the first trial that proposed it."""
         self._runs[run.config_hash] = run
         if run.config_hash not in self.controller.rows:
-            self._labels[run.config_hash] = f"trial {trial.number}: {trial_label(trial.params)}"
+            self._labels[run.config_hash] = f"trial {trial.number}: {label_params(trial.params)}"
 
     def _show(self, run: RunConfig, state: RunState) -> None:
-        """Show and track a run."""
         key, folder = run.config_hash, self.request.folder(run)
         if key in self.controller.rows:
             self.controller.rows[key].state = state
             return
         self.controller.add_row(Row(folder, self._labels[key], run.grpo.max_steps, state))
         self.tracked.append(TrackedRun(folder, self._labels[key], run.flat()))
-
-
-def trial_label(params: Mapping[str, Any]) -> str:
-    """The values of a trial as people read them."""
-    terms = []
-    for name, value in params.items():
-        text = f"{value:.3g}" if isinstance(value, float) else value
-        terms.append(f"{name.split('.')[-1]}={text}")
-    return " ".join(terms) or "the only point"

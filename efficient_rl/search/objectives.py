@@ -25,7 +25,7 @@ class Constraint:
     bound: float
 
     def violation(self, result: RunResult) -> float:
-        """0 or less where the bound is kept, else by how much it is not, as a share of the bound."""
+        """At most 0 if the bound is kept, else the violation as a share of the bound."""
         value = METRICS[self.metric].value(result)
         beyond = (value - self.bound if self.below else self.bound - value) / (abs(self.bound) or 1.0)
         return math.ulp(0.0) if self.strict and value == self.bound else beyond

@@ -122,7 +122,7 @@ def _make_space(line: CommandLine) -> Space:
 
 
 def _budget(example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:
-    """An estimate from one run of the space: what the trials would take, or what fits into the hours."""
+    """The budget of a search, from one run of its space: for its trials or its hours."""
     budgets = []
     if limits.trials is not None:
         budgets.append(make_budget([example] * limits.trials, [], launcher.gpus_per_run))

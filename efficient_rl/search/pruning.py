@@ -23,7 +23,7 @@ class _Read:
 
 @dataclass
 class Pruning:
-    """Reports, every `every` steps, the mean of the last `every` training rewards of a run to its trial."""
+    """Reports, every `every` steps, the mean of that many training rewards to the trial."""
 
     every: int
     _read: dict[Path, _Read] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Owns the space of a search: reads it from Hydra's sweep syntax, asks a trial for what the chosen options have."""
+"""Owns the space of a search: parses Hydra's sweep syntax, and samples it with a trial."""
 
 import itertools
 import json
@@ -55,7 +55,7 @@ class SearchParameter:
 
     @property
     def choices(self) -> dict[Any, Any]:
-        """What Optuna sees of every listed value, to the value: itself, the option of a group, else its JSON."""
+        """Listed values by Optuna's name: the value itself, the group's option, or JSON."""
         return {self._choice(value): value for value in self.axis.values}
 
     def _choice(self, value: Any) -> Any:
@@ -85,7 +85,7 @@ class SearchParameter:
 
     @property
     def of_a_run(self) -> bool:
-        """Whether it sets a part of a run itself, and not options that other parts refer to, such as `lora`."""
+        """Whether it sets part of a run, not options that other parts read, such as `lora`."""
         return self.axis.key.lstrip("+~").split(".")[0] in OF_A_RUN
 
     @property
@@ -127,7 +127,7 @@ class Space:
         self._check()
 
     def propose(self, trial: TrialLike) -> RunConfig:
-        """The run that the trial proposes; InfeasibleError where that cannot be run, or a filter drops it."""
+        """The run that the trial proposes; InfeasibleError if invalid or filtered out."""
         chosen = self._fixed
         for option in self._options:
             if option.of_a_run or self._option_matters(chosen, option):
@@ -139,7 +139,7 @@ class Space:
         return self._run(chosen)
 
     def size(self) -> int | None:
-        """The number of distinct runs; None with an interval, or more combinations than `MOST_LISTED`."""
+        """The number of distinct runs; None with an interval or above `MOST_LISTED`."""
         axes = list(map(attrgetter("axis"), self.parameters))
         if prod(len(axis.values) or math.inf for axis in axes) > MOST_LISTED:
             return None
@@ -160,7 +160,7 @@ class Space:
         return run
 
     def params(self, fixed: str | Sequence[str]) -> dict[str, Any]:
-        """What Optuna is told of a trial that the user fixes by overrides."""
+        """What Optuna receives of a trial that the user fixes by overrides."""
         try:
             texts = shlex.split(fixed) if isinstance(fixed, str) else list(fixed)
         except ValueError as error:
@@ -183,7 +183,7 @@ class Space:
         return parse_run(next(self._corners()))
 
     def _corners(self) -> Iterator[Point]:
-        """Points that choose every option once, the others at their first, with values at their first or lowest."""
+        """Points that choose every option once; all else is at its first or lowest value."""
         first = {option: option.first for option in self._options}
         corners = []
         for option in self._options:
@@ -196,7 +196,7 @@ class Space:
             yield point
 
     def _check(self) -> None:
-        """Refuse what no option of the space knows, and options that cannot be run at all; learn the names of values."""
+        """Refuse keys that no option has and options that cannot run; register value names."""
         self._unused = {axis.key for axis, _ in self._fixed} | {value.axis.key for value in self._values}
         for point in self._corners():
             self._names |= set(parse_run(point).flat())
@@ -204,7 +204,7 @@ class Space:
             raise self._composer.unknown(key)
 
     def _value_matters(self, chosen: Chosen, value: SearchParameter) -> bool:
-        """Whether the value of a key reaches the run: the rank of LoRA does not where no adapter is trained."""
+        """Whether the key affects the run: LoRA's rank does not without an adapter."""
         known = (_text(chosen), value.axis.key)
         if known not in self._matters:
             point, without = self._composer.point((*chosen, (value.axis, PROBE)))

@@ -1,4 +1,4 @@
-"""Opens the Optuna study of a search: one controller at a time, a storage that survives kills, a question that stays."""
+"""Opens the Optuna study of a search: one controller at a time, crash-safe, one fixed question."""
 
 import random
 import warnings
@@ -61,7 +61,7 @@ def opened(
 
 
 def read_study(folder: Path, url: str | None) -> Study | None:
-    """The study of a search that may still go on, for reading; None where there is none yet.
+    """The study of a search, possibly still running, for reading; None if there is none yet.
 
     It lies in the folder's journal, or under the folder's name in the database `url`: ConfigError
     where that cannot be opened or does not know it.
@@ -93,7 +93,7 @@ def _storage(journal: Path, url: str | None) -> BaseStorage:
 
 
 def _database(url: str) -> BaseStorage:
-    """ConfigError where it cannot be opened. The URL may hold a password, so it is not said again."""
+    """The storage at the URL; ConfigError, without the URL (passwords), if it does not open."""
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, ValueError) as error:
@@ -104,7 +104,7 @@ def _database(url: str) -> BaseStorage:
 
 
 def _cut_torn_line(journal: Path) -> None:
-    """Remove half a line at the end, left by a process that was killed while it wrote: Optuna reads none after it."""
+    """Remove an incomplete last line, left by a kill: Optuna reads nothing after it."""
     try:
         with journal.open("rb+") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
@@ -135,7 +135,7 @@ def check_sampler(make: Any) -> None:
 
 
 def check_pruner(pruner: Any) -> None:
-    """Raise a ConfigError unless it can judge a trial: Optuna's pruners read some of their settings only then."""
+    """ConfigError unless the pruner can judge a trial: Optuna reads some settings only then."""
     if not isinstance(pruner, BasePruner):
         raise ConfigError(f"search.pruner={pruner!r} must be null or a pruner of Optuna, e.g. search=hyperband")
     try:
@@ -156,14 +156,14 @@ def _try(study: Study) -> None:
 
 
 def seeded(make: MakeSampler, seed: int, study: Study) -> BaseSampler:
-    """A sampler for the next trial. Its draws depend on the seed and the trial's number: a resumed search repeats none."""
+    """A sampler seeded by seed and trial number, so that a resumed search repeats no draw."""
     number = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
     draw = random.Random(f"{seed} {number}").getrandbits(32)
     return make(seed=draw)
 
 
 def open_trials(study: Study) -> list[optuna.Trial]:
-    """The trials that an earlier process asked for and never told, as live ones: they propose what they proposed."""
+    """Unfinished trials of earlier processes as live trials: their proposals are kept."""
     frozen = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [optuna.Trial(study, trial._trial_id) for trial in frozen]
 

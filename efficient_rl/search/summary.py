@@ -1,4 +1,4 @@
-"""Summarizes a search: its best run or its front, and what was spent, as a table and as `search.json`."""
+"""Summarizes a search: best run or front, and its cost, as a table and `search.json`."""
 
 import json
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from rich.table import Table
 
 from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
-from efficient_rl.search.loop import trial_label
 from efficient_rl.search.trials import HASH, INFEASIBLE, REPEAT
+from efficient_rl.sweep.labels import label_params
 
 SHOWN = 20
 FEWEST_TRIALS = 4  # to say which parameters mattered
@@ -35,7 +35,7 @@ def spent(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
-    """The trials with their states, values and runs, the front (or the best), and the cost of all runs together."""
+    """The trials with states, values and runs, the front (or the best), and the total cost."""
     rows, folders = [], set()
     counts = dict.fromkeys([state.name.lower() for state in TrialState], 0) | {"repeats": 0, "unfit": 0}
     for trial in study.get_trials(deepcopy=False):
@@ -55,15 +55,14 @@ def summarize(study: optuna.Study, runs: Path) -> dict[str, Any]:
 
 
 def front(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that no other one dominates, of those that keep the constraints; with one objective the best."""
+    """The feasible trials that no other dominates; the best one with a single objective."""
     return [trial for trial in study.best_trials if REPEAT not in trial.user_attrs]
 
 
 def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     """For each objective the share of its variance that each parameter explains, the largest first.
 
-    By fANOVA (Hutter et al. 2014), over the parameters that all trials have; no entry for an
-    objective that did not vary.
+    By fANOVA (Hutter et al. 2014), over parameters common to all trials, for objectives that vary.
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
@@ -104,7 +103,7 @@ def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console)
         for column in ("trial", "run", "what", *names):
             table.add_column(column, justify="right" if column in ("trial", *names) else "left")
         for trial in found[:SHOWN]:
-            what = trial.user_attrs[HASH][:8], trial_label(trial.params)
+            what = trial.user_attrs[HASH][:8], label_params(trial.params)
             table.add_row(str(trial.number), *what, *map(_text, trial.values))
         console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in summary["counts"].items() if count)

@@ -1,4 +1,4 @@
-"""The ledger of a search: which trials wait for which run, and what the study was told of those that ended."""
+"""The ledger of a search: which trials wait for which run, and what the study received."""
 
 import time
 from collections.abc import Collection
@@ -37,14 +37,14 @@ class Trials:
         return len(self._told.keys() | self.open.keys())
 
     def restore(self, trial: FrozenTrial) -> None:
-        """Take in a trial that an earlier process told."""
+        """Load a trial that an earlier process reported."""
         self._told.setdefault(trial.user_attrs[HASH], trial.number)
         self._count(REPEAT in trial.user_attrs)
 
     def add(self, trial: optuna.Trial, key: str) -> bool:
         """Note which run a trial proposes; whether the run is new.
 
-        A repeat waits with the first trial of its run, or is told what that was told.
+        A repeat waits with the first trial of its run, or gets the same values.
         """
         trial.set_user_attr(HASH, key)
         if key not in self.open and key not in self._told:
@@ -80,7 +80,7 @@ class Trials:
         self._close(key)
 
     def suspend(self, key: str) -> None:
-        """Wait no longer for a run that was stopped; its trials stay RUNNING for the next process."""
+        """Stop waiting for a stopped run; its trials stay RUNNING for the next process."""
         del self.open[key]
 
     def _close(self, key: str) -> None:

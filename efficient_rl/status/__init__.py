@@ -1,1 +1,1 @@
-"""Reports what the runs of a sweep are doing."""
+"""Reports the states of a sweep's runs."""

@@ -1,9 +1,9 @@
-"""Shows how the runs of a sweep are doing; prints logs, cancels runs, retries what failed.
+"""Shows the states of a sweep's runs; prints logs, cancels runs, retries failed ones.
 
-python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep of the folder, or the one named
+python -m efficient_rl.status [SWEEP] [output=outputs]   the newest sweep, or the one named
 python -m efficient_rl.status [SWEEP] --watch            refresh until no run is active
-python -m efficient_rl.status [SWEEP] --logs RUN         the end of a run's logs; RUN is the beginning of its hash
-python -m efficient_rl.status [SWEEP] --cancel [RUN]     stop the sweep, or one run; finished work is kept
+python -m efficient_rl.status [SWEEP] --logs RUN         the end of its logs; RUN: a hash prefix
+python -m efficient_rl.status [SWEEP] --cancel [RUN]     stop all or one; finished work stays
 python -m efficient_rl.status [SWEEP] --retry            run the sweep's command again
 python -m efficient_rl.status [SWEEP] --json
 """
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.cancel is not None:
         found = read_status(outputs, manifest)
         done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
-        console.print("\n".join(done or ["nothing goes on"]), soft_wrap=True, highlight=False, markup=False)
+        console.print("\n".join(done or ["nothing is running"]), soft_wrap=True, highlight=False, markup=False)
         return DONE
     if given.retry:
         return retry(read_status(outputs, manifest), outputs, console)

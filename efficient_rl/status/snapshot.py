@@ -1,4 +1,4 @@
-"""Reads how the runs of a sweep are doing, from their directories and by one question to Slurm."""
+"""Reads the states of a sweep's runs, from their directories and one query to Slurm."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -77,7 +77,6 @@ class Observer:
         )
 
     def refresh(self) -> Status:
-        """The status now."""
         ledger = Ledger(self._outputs)
         unfinished = {row.key for row in self._rows if RunDirectory(row.folder).result() is None}
         lost = _reconcile(ledger, unfinished)

@@ -68,7 +68,7 @@ class LisaSchedule(Switching):
 class BAdam(Strategy):
     """BAdam (arXiv:2404.02827): one block trains at a time, the next after `interval` steps.
 
-    A random order is drawn anew for every round through all blocks; the published code goes
+    A new random order is drawn for every round through all blocks; the published code goes
     descending unless told. Embeddings, final norm and head never train. In a run of fewer than
     blocks x interval steps some blocks never train.
     """

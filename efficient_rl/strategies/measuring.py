@@ -71,7 +71,6 @@ class MeasuringSchedule(Switching):
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Start a new measurement."""
         self.measured = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Strategy(Protocol):
         ...
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> Schedule | None:
-        """What decides which parameters train now, in so many `steps`; None where all always do."""
+        """The schedule of trained parameters over `steps`; None where all always train."""
         return None
 
     def optimizer(self, model: "PreTrainedModel", settings: AdamSettings) -> "Optimizer | None":

@@ -23,7 +23,6 @@ class Switching(Schedule):
 
     @property
     def active(self) -> Collection[str]:
-        """The parameters that this step updates."""
         return self._active
 
     def switch(self, names: Collection[str]) -> None:

@@ -18,7 +18,7 @@ from efficient_rl.config.options import config_folder, group_options, option_nam
 
 @command_line()
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit status is 0, 1 (a run failed), 2 (bad request) or 130 (stopped)."""
+    """Run the command line; exit status 0, 1 (a run failed), 2 (bad request), 130 (stopped)."""
     known, overrides = split_overrides(_parser(), arguments)
     # Imported here and not for --help, which is to answer at once.
     from efficient_rl.config.compose import expand

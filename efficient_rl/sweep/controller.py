@@ -1,4 +1,4 @@
-"""Controls the runs of one command: launches them, polls them until they end, updates the table, reports stalls."""
+"""Controls the runs of one command: launches and polls them, updates the table, reports stalls."""
 
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,7 +30,7 @@ class _StopError(Exception):
 
 
 class Controller:
-    """The runs of one command. `rows` are what its table shows, by hash; more may be added at any time."""
+    """The runs of one command. `rows`: those of its table, by hash; more may be added."""
 
     def __init__(self, request: Request, launcher: Launcher, console: Console) -> None:
         self.launcher = launcher
@@ -50,11 +50,10 @@ class Controller:
         return bool(self._handles or self._elsewhere)
 
     def add_row(self, row: Row) -> None:
-        """Show one more run."""
         self.rows[row.folder.name] = row
 
     def start(self, runs: Sequence[RunConfig], active: Collection[str] = ()) -> None:
-        """Take over what an earlier command launched, wait for `active` ones that are another's, launch the rest."""
+        """Attach to earlier jobs, wait for `active` runs of other commands, launch the rest."""
         self._version = self._version or snapshot(self._request.outputs)
         version = self._version
         jobs = {run.config_hash: self._job(run, version) for run in runs}
@@ -66,13 +65,13 @@ class Controller:
         self._handles |= attached | {handle.job.key: handle for handle in self.launcher.launch(fresh)}
 
     def cancel(self, key: str) -> bool:
-        """End one run after a checkpoint; poll reports its end. False where another command runs it."""
+        """Stop one run after a checkpoint; poll reports it. False if it is another command's."""
         if key in self._handles:
             self.launcher.cancel(self._handles[key])
         return key in self._handles
 
     def run(self, begin: Callable[[], None], proceed: Callable[[list[str]], bool]) -> Outcome:
-        """Poll the launcher until `proceed`, called with the hashes of the runs that ended since, is false.
+        """Poll the launcher until `proceed`, given the hashes of newly ended runs, is false.
 
         `begin` is called first. Ctrl-C and SIGTERM stop the runs, or leave them to their cluster.
         """

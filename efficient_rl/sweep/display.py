@@ -55,7 +55,6 @@ class Row:
 
     @property
     def key(self) -> str:
-        """The hash of the run."""
         return self.folder.name
 
     @property
@@ -144,7 +143,7 @@ class Display:
             self._say_changes()
 
     def table(self) -> Table:
-        """The most telling rows: what runs and what failed first, then the rest up to a screenful."""
+        """The most important rows: running and failed ones first, up to a screenful."""
         return run_table([*self._rows], max(3, self._console.height - FRAME_LINES))
 
     def _say_changes(self) -> None:

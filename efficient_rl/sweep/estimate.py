@@ -1,4 +1,4 @@
-"""Estimates the time, memory and GPU hours of runs before a launch: from finished runs like them, else from arithmetic."""
+"""Estimates time, memory and GPU hours of runs, from similar finished runs or arithmetic."""
 
 import json
 import sys
@@ -57,7 +57,7 @@ def finished_results(request: Request, runs: Sequence[RunConfig]) -> Known:
 
 
 def estimate(run: RunConfig, known: Known, gpu: bool = False) -> Estimate:
-    """The estimate of one run: the median of finished runs with the same model and strategy, scaled to its work.
+    """The median of finished runs with the same model and strategy, scaled to the run's work.
 
     Without such runs it is arithmetic, for a core or for a GPU.
     """
@@ -81,20 +81,20 @@ def estimate(run: RunConfig, known: Known, gpu: bool = False) -> Estimate:
 
 
 def make_budget(runs: Sequence[RunConfig], known: Known, gpus_per_run: float) -> Budget:
-    """The budget of `runs`, from finished runs like them, else from the model's size and the steps."""
+    """The budget of `runs`, from similar finished runs, else from model size and steps."""
     seconds = [estimate(run, known, gpu=gpus_per_run > 0).seconds for run in runs]
     hours = sum(filter(None, seconds)) / 3600
     return Budget(hours * gpus_per_run, hours, len(runs), seconds.count(None))
 
 
 def approve(budget: Budget, max_gpu_hours: float | None, console: Console) -> None:
-    """Return if the budget is within the bound or the user agrees; ConfigError otherwise, and always without a terminal."""
+    """ConfigError if the budget exceeds the bound, unless a user at a terminal agrees."""
     if max_gpu_hours is None or budget.gpu_hours <= max_gpu_hours:
         return
     bound = f"watch.max_gpu_hours={max_gpu_hours:g}"
     if not sys.stdin.isatty():
         raise ConfigError(f"{budget}: above {bound}; raise it, or ask for less. Nothing was started")
-    answer = console.input(f"{budget}: above {bound}. Go on? [y/N] ")
+    answer = console.input(f"{budget}: above {bound}. Continue? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError("nothing was started")
 
@@ -112,7 +112,7 @@ def _work(run: RunConfig) -> float:
 
 
 def _parameters(run: RunConfig) -> int | None:
-    """Parameters of the model: as its option says, or from the shape of a model in a local folder."""
+    """Parameters of the model: from its option, or the shape of a model in a local folder."""
     folder = run.model.folder
     if run.model.parameters is not None:
         return run.model.parameters

@@ -1,4 +1,4 @@
-"""Executes a plan: launches what is pending, sends its metrics to the tracking store, prints the outcome."""
+"""Executes a plan: launches pending runs, tracks their metrics, prints the outcome."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from efficient_rl.tracking.sync import synced
 
 
 def execute_plan(request: Request, plan: Plan, console: Console) -> int:
-    """Launch what is pending and wait for it; the exit status is 0, 1 where a run failed, or 130 where it was stopped.
+    """Launch pending runs and wait; exit status 0, 1 (a run failed) or 130 (stopped).
 
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
@@ -58,7 +58,7 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
 def run_with_tracking(
     request: Request, tracked: Sequence[TrackedRun], controller: Controller, console: Console, run: Callable[[], Outcome]
 ) -> int:
-    """Call `run` while the metrics of `tracked` are sent to the store, then print the outcome; the exit status.
+    """Call `run` while metrics of `tracked` are sent, then print the outcome; the exit status.
 
     `tracked` may grow meanwhile.
     """
@@ -99,9 +99,9 @@ def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, 
         if request.settings["output"] != "outputs":
             words.append(f"output={request.settings['output']}")
         shown = shlex.join(["python", "-m", "efficient_rl.status", *words])
-        _print(console, f"the jobs go on without this command; {shown} shows them")
+        _print(console, f"the jobs continue without this command; {shown} shows them")
     if outcome != "ended" or failed:
-        _print(console, f"to go on: {request.command}")
+        _print(console, f"to resume: {request.command}")
     if finished:
         _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
 

@@ -1,4 +1,4 @@
-"""Labels runs and groups of runs by what sets them apart: the strategy, then what varies within it."""
+"""Labels runs and groups of runs by their differences: the strategy, then what varies."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ Params = Mapping[str, Any]
 
 
 def label_runs(runs: Iterable[RunConfig]) -> dict[str, str]:
-    """A label for every run by its hash: that of its configuration, and the seed where it has several."""
+    """A label for every run, by hash: its configuration's, and the seed if it has several."""
     members: dict[str, list[tuple[str, Any]]] = {}
     configurations: dict[str, Params] = {}
     for run in runs:
@@ -34,7 +34,7 @@ def label_runs(runs: Iterable[RunConfig]) -> dict[str, str]:
 
 
 def make_labels(groups: Sequence[Params], apart: tuple[str, ...] = ()) -> list[str]:
-    """A label for every group of flat parameters: its strategy, then what varies between groups of one strategy.
+    """A label for every group of flat parameters: its strategy, then what varies within it.
 
     A value that follows from the strategy, or from other shown options, is left out: `first_k k=2`,
     `lora rank=8`. So are the parameters under the prefixes `apart` and what follows from them:
@@ -49,13 +49,22 @@ def make_labels(groups: Sequence[Params], apart: tuple[str, ...] = ()) -> list[s
 
 
 def make_setting_labels(groups: Sequence[Params], prefixes: tuple[str, ...]) -> list[str]:
-    """For every group, what varies among its parameters under `prefixes`; "" throughout where nothing does."""
+    """For every group, its varying parameters under `prefixes`; "" throughout if none varies."""
     plain = _plain(groups, prefixes)
     return [*map(" ".join, _terms(plain, _telling_keys(plain, [])))]
 
 
+def label_params(params: Params) -> str:
+    """A trial of a search by its parameters, with short keys and numbers."""
+    terms = []
+    for key, value in params.items():
+        text = f"{value:.3g}" if isinstance(value, float) else value
+        terms.append(f"{key.rpartition('.')[2]}={text}")
+    return " ".join(terms) or "the only point"
+
+
 def _plain(groups: Sequence[Params], prefixes: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
-    """The parameters under the prefixes without the seed, the reward's terms as one `reward`, numbers shortened."""
+    """The parameters under the prefixes: no seed, one `reward` for its terms, short numbers."""
     plain = []
     for group in groups:
         kept, terms = {}, []
@@ -126,7 +135,7 @@ def _place(key: str) -> int:
 
 
 def _terms(groups: Sequence[Params], keys: Sequence[str]) -> list[list[str]]:
-    """The `name=value` of every key that a group has; the name is short where that is unambiguous."""
+    """The `name=value` of every key that a group has, with short names where unambiguous."""
     names = dict(zip(keys, map(_short, keys), strict=True))
     uses = Counter(names.values())
     terms = []
@@ -140,7 +149,7 @@ def _terms(groups: Sequence[Params], keys: Sequence[str]) -> list[list[str]]:
 
 
 def _short(key: str) -> str:
-    """The key without its group; the option of a group goes by the group's name (`model.name`: `model`)."""
+    """The key without its group; a group's option has the group's name (`model.name`: `model`)."""
     group, _, rest = key.partition(".")
     return rest if rest and rest != "name" else group
 

@@ -13,7 +13,7 @@ from efficient_rl.rundir.process import Owner, this_process
 
 @dataclass(frozen=True)
 class ActiveController:
-    """A sweep command. `here`: a live process of this machine; whether one of another machine lives is unknown."""
+    """A sweep command. `here`: alive on this machine; liveness elsewhere is unknown."""
 
     path: Path
     host: str
@@ -24,7 +24,7 @@ class ActiveController:
         return f"process {self.pid} on {self.host}"
 
     def stop(self, seconds: float) -> bool:
-        """Stop it as Ctrl-C does; whether it has left the sweep within so many seconds."""
+        """Stop it as Ctrl-C does; whether it has left the sweep within `seconds`."""
         try:
             os.kill(self.pid, signal.SIGTERM)
         except (ProcessLookupError, PermissionError):
@@ -49,7 +49,7 @@ def registered(folder: Path) -> Iterator[None]:
 
 
 def active_controllers(folder: Path) -> tuple[ActiveController, ...]:
-    """The commands that control the sweep; entries of killed commands of this machine are removed."""
+    """The commands that control the sweep; dead ones of this machine are removed."""
     found = []
     for path in sorted(folder.glob("watchers/*.json")):
         try:

@@ -1,4 +1,4 @@
-"""Reads, writes and validates `sweep.json`, the list of runs that answer the question of a sweep."""
+"""Owns `sweep.json`, the list of a sweep's runs: reads, writes and validates it."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ class ListedRun:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The runs of a sweep, each once; `created` is in Unix seconds, `detaches` says that a cluster runs its jobs."""
+    """The distinct runs of a sweep; `created`: Unix seconds, `detaches`: on a cluster."""
 
     name: str
     command: str
@@ -65,7 +65,7 @@ def read_manifest(outputs: Path, name: str) -> Manifest | None:
 
 
 def find_manifest(outputs: Path, name: str | None) -> Manifest:
-    """The manifest of a sweep, of the newest without a name; ConfigError lists the sweeps that there are."""
+    """The manifest of the named or the newest sweep; ConfigError lists the sweeps."""
     names = sweep_names(outputs)
     if not names:
         raise ConfigError(f"there is no sweep in {outputs / 'sweeps'}; make one with: {EXAMPLE}")
@@ -75,7 +75,7 @@ def find_manifest(outputs: Path, name: str | None) -> Manifest:
     found = list(filter(None, map(partial(read_manifest, outputs), wanted)))
     if not found:
         files = ", ".join(str(outputs / "sweeps" / each / FILE) for each in wanted)
-        raise ConfigError(f"damaged: {files}; the command that made a sweep writes its file anew")
+        raise ConfigError(f"damaged: {files}; the command that made a sweep rewrites its file")
     return max(found, key=attrgetter("created", "name"))
 
 

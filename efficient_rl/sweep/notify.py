@@ -20,7 +20,7 @@ ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError,
 
 @dataclass(frozen=True)
 class Notifier:
-    """Sends the events of one sweep to `target`: a URL, a shell command, or None for nobody."""
+    """Sends the events of one sweep to `target`: a URL, a shell command, or None."""
 
     target: str | None
     sweep: str
@@ -31,7 +31,7 @@ class Notifier:
         self._send("run_failed", run=row.folder.name, what=row.label, error=error, log=row.log)
 
     def run_stalled(self, row: Row, seconds: float) -> None:
-        """A run has had no new step for so many seconds."""
+        """Report a run without a new step for `seconds`."""
         self._send("stalled", run=row.folder.name, what=row.label, quiet_seconds=round(seconds))
 
     def sweep_ended(self, rows: Iterable[Row]) -> None:
@@ -45,9 +45,9 @@ class Notifier:
 
 
 def notify(target: str, message: Mapping[str, Any]) -> None:
-    """POST the message as JSON to a URL, or run the shell command `target` with the JSON as its input.
+    """POST the message as JSON to a URL, or pass it on stdin to the shell command `target`.
 
-    Errors are logged: the sweep goes on.
+    Errors are logged; the sweep continues.
     """
     text = json.dumps(message).encode()
     try:

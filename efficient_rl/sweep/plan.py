@@ -1,4 +1,4 @@
-"""Decides what is left to do: requested minus duplicates, finished and active. Pure, and free of torch."""
+"""Decides what is left to run: requested minus duplicate, finished and active. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from efficient_rl.sweep.request import Request
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct runs of a request by what is to be done about them; `duplicates` counts points named before."""
+    """The distinct runs of a request by state; `duplicates` counts repeated points."""
 
     pending: tuple[RunConfig, ...]
     active: tuple[RunConfig, ...]
@@ -20,12 +20,11 @@ class Plan:
 
     @property
     def runs(self) -> tuple[RunConfig, ...]:
-        """Every distinct run."""
         return (*self.finished, *self.active, *self.pending)
 
 
 def make_plan(requested: Iterable[RunConfig], states: Mapping[str, RunState], force: bool = False) -> Plan:
-    """Sort the requested runs by their state (missing means waiting). `force` makes finished ones pending."""
+    """Sort runs by their state (missing: waiting); `force` makes finished ones pending."""
     distinct: dict[str, RunConfig] = {}
     total = 0
     for run in requested:

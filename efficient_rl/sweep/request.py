@@ -1,4 +1,4 @@
-"""Turns a command line, and the sweep file that it names, into a request: the runs and the settings around them."""
+"""Turns a command line and its sweep file into a request: runs and settings."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ from efficient_rl.config.schema import Component
 from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.sweep.manifest import ListedRun, Manifest
-from efficient_rl.sweep.sweep_file import find_sweep_file
+from efficient_rl.sweep.sweep_yaml import find_sweep_file
 from efficient_rl.sweep.watch import Watch, split_launcher
 
 SHARED_KEYS = (
@@ -33,7 +33,7 @@ MAX_DERIVED_NAME = 80  # characters
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The parsed overrides of a command and of its sweep file. `rules` are the filters, `name` that of the sweep."""
+    """The parsed overrides of a command and its sweep file, its filters (`rules`) and `name`."""
 
     overrides: tuple[Override, ...]
     rules: tuple[str, ...]
@@ -89,11 +89,9 @@ class Request:
         return self.outputs / "sweeps" / self.name
 
     def folder(self, run: RunConfig) -> Path:
-        """The directory of one run."""
         return self.outputs / "runs" / run.config_hash
 
     def write_manifest(self, runs: Iterable[RunConfig], labels: Mapping[str, str], detaches: bool) -> None:
-        """Write `sweep.json`, which lists these runs."""
         listed = [ListedRun(run.config_hash, labels[run.config_hash], run.flat()) for run in runs]
         Manifest(self.name, self.command, self.question, detaches, tuple(listed)).write(self.outputs)
 
@@ -106,7 +104,7 @@ class Search(Protocol):
 
 
 def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> CommandLine:
-    """The overrides parsed and put in order; ConfigError where several values are given for what takes one."""
+    """The overrides, parsed and in order; ConfigError for a swept key that takes one value."""
     # Filters are not in Hydra's grammar: filter=strategy.k < 3.
     filters, others = list[str](), list[str]()
     for text in texts:
@@ -136,7 +134,7 @@ def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | 
 
 
 def read_request(texts: Sequence[str], multirun: bool, extra_folder: str | None = None) -> Request:
-    """The request for every run that the overrides name, checked; ConfigError says what is wrong with them."""
+    """The checked request for every run that the overrides name; ConfigError if invalid."""
     return plan_request(read_command_line(texts, multirun, extra_folder))
 
 
@@ -183,8 +181,8 @@ def apply_filters(runs: Sequence[RunConfig], rules: Sequence[str]) -> list[RunCo
 
 
 def _sweep_name(given: Sequence[Override], filters: Sequence[str], file_name: str | None) -> str:
-    """A name for files and reports, from the sweep file and the overrides of runs; a long one ends in a digest."""
-    # search=tpe is part of the name, search.trials is not: a search with more trials is the same search.
+    """The sweep's name, from its file and the overrides of runs; a long one ends in a digest."""
+    # search=tpe is part of the name, search.trials is not: more trials are the same search.
     words = [file_name] if file_name else []
     for override in given:
         if override.key == "search" or override.group not in SHARED_KEYS:

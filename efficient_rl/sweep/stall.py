@@ -18,7 +18,7 @@ class StallMonitor:
         self._reported: dict[str, float] = {}  # by hash: the heartbeat at which a stall was last found
 
     def check(self, running: Mapping[str, Path]) -> dict[str, float]:
-        """The runs, by hash, that have stalled since the last check; seconds since their last heartbeat."""
+        """Newly stalled runs by hash, each with the seconds since its last heartbeat."""
         if self._minutes is None or time.monotonic() - self._checked < CHECK_SECONDS:
             return {}
         self._checked = time.monotonic()

@@ -29,7 +29,7 @@ class Table:
     the first that a row has is read.
 
     The answer is the whole answer column, or the first group of the last match of `answer_pattern`
-    in it, or with `boxed` what its last \boxed{} holds. `check` judges it: exact `number`, `math`
+    in it, or with `boxed` what its last \boxed{} holds. `check` verifies it: exact `number`, `math`
     (an expression), or `choice` (the letter of one of `options`). `difficulty` is a number, a
     column, or the fields of `parsing.Difficulty`. `where` maps columns to the value, or the list of
     values, that a row must have. `source` falls back to `label`.

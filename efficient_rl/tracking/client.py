@@ -1,4 +1,4 @@
-"""The tracking store itself: its URI, MLflow's client on it, and whether it can take runs."""
+"""The tracking store: its URI, MLflow's client, and whether it accepts runs."""
 
 import logging
 import os

@@ -81,12 +81,10 @@ class DatabaseStore:
     connection: Connection
 
     def sweeps(self) -> list[StoredSweep]:
-        """All that were tracked."""
         rows = self.connection.execute(text(SWEEPS))
         return [StoredSweep(a, b, c, start / 1000, command) for a, b, c, start, command in rows]
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
-        """The runs under a sweep's parent."""
         runs = {row[0]: StoredRun(*row) for row in self._select(sweep, "run_uuid, status", "runs")}
         for table in ("tags", "params", "latest_metrics"):
             for run_id, key, value in self._select(sweep, "run_uuid, key, value", table):
@@ -94,7 +92,6 @@ class DatabaseStore:
         return list(runs.values())
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
         lists: list[Any] = [bindparam(name, expanding=True) for name in ("runs", "keys")]
         query = text(HISTORIES).bindparams(*lists)
         streamed = self.connection.execution_options(stream_results=True)

@@ -47,7 +47,7 @@ class Experiment:
         return self._find_run(self._identity(run)) or self._new_child(run)
 
     def has_run(self, run_id: str) -> bool:
-        """Whether the store still knows the run; it is asked once."""
+        """Whether the store still has the run; queried once."""
         if run_id not in self._known:
             from mlflow.exceptions import MlflowException
 

@@ -19,7 +19,6 @@ class ServerStore:
         self._client = open_client(uri)
 
     def sweeps(self) -> list[StoredSweep]:
-        """All that were tracked."""
         found = []
         for experiment in self._experiments():
             for run in self._search(experiment, "tags.sweep_parent != ''"):
@@ -29,7 +28,6 @@ class ServerStore:
         return found
 
     def runs(self, sweep: StoredSweep) -> list[StoredRun]:
-        """The runs under a sweep's parent."""
         condition = f"tags.`mlflow.parentRunId` = '{sweep.run_id}'"
         found = []
         for run in self._search(sweep.experiment, condition):
@@ -38,7 +36,6 @@ class ServerStore:
         return found
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
-        """Every point of these metrics of these runs: run, metric, step, value."""
         for start in range(0, len(run_ids), RUNS_A_REQUEST):
             for key in keys:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)

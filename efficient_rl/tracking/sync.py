@@ -1,4 +1,4 @@
-"""Keeps the tracking store up to date while a sweep runs: a thread, and a last sync at the end."""
+"""Syncs the tracking store during a sweep: a thread, and a last sync at the end."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.5
 
 @dataclass
 class LastSync:
-    """Whether the sweep is complete (None: it goes on), and why the store lacks something."""
+    """Whether the sweep is complete (None: running), and why the store lacks something."""
 
     complete: bool | None = None
     error: str | None = None
@@ -65,7 +65,7 @@ def sync_until(
             if complete is not None:
                 collector.close(complete)
             return None
-        except Exception as error:  # noqa: BLE001 the store may fail in any way, training goes on
+        except Exception as error:  # noqa: BLE001 the store may fail in any way, training continues
             if time.monotonic() > deadline:
                 return first_line(error)
             time.sleep(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What people open of a tracked sweep: its charts, MLflow's UI and the attached report."""
+"""The views of a tracked sweep: its charts, MLflow's UI and the attached report."""
 
 import sys
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The trainer and what it is made of."""
+"""The trainer, as short overrides of TRL's GRPOTrainer, and its parts."""

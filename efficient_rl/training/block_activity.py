@@ -1,4 +1,4 @@
-"""Notes which transformer blocks a schedule trains, in the steps where that changes."""
+"""Records which transformer blocks a schedule trains, in the steps where that changes."""
 
 from collections import Counter
 from typing import TYPE_CHECKING

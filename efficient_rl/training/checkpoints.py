@@ -1,4 +1,4 @@
-"""What is saved: models that the Auto classes load, and checkpoints that resume exactly."""
+"""Saves models that the Auto classes load, and checkpoints that resume exactly."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ class CheckpointedTrainer(GRPOTrainer):
         return self.optimizer
 
     def whole_weights(self) -> AbstractContextManager[None]:
-        """Inside, every process has all weights, to sample or to save; for all to enter together."""
+        """Inside, every process has all weights, to sample or to save; a collective."""
         return self._shards.whole()
 
     def save_by(self, write: Callable[[], None]) -> None:
@@ -53,7 +53,7 @@ class CheckpointedTrainer(GRPOTrainer):
                 write()
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train from the start or from a checkpoint; one of the last step only gives its weights."""
+        """Train from the start or a checkpoint; one of the last step only loads its weights."""
         if checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= self.args.max_steps:
             self._load_from_checkpoint(str(checkpoint))  # the Trainer itself would do one more step
         else:
@@ -107,7 +107,7 @@ class CheckpointedTrainer(GRPOTrainer):
                 super()._load_best_model()
 
     def _load_trained_tensors(self, checkpoint: Path) -> bool:
-        """Load what trains, bit by bit; False where the checkpoint holds it only in the model's form."""
+        """Load what trains, bit by bit; False if the checkpoint only has the model's form."""
         if not has_own(self.strategy, "save"):
             return False
         if not (checkpoint / TRAINED_FILE).is_file():
@@ -147,7 +147,7 @@ class CheckpointedTrainer(GRPOTrainer):
             self._problems.curriculum.load_state_dict(json.loads((Path(checkpoint) / CURRICULUM_FILE).read_text()))
 
     def _from_stock(self, checkpoint: Path, saved: dict[str, Any]) -> dict[str, Any]:
-        """The optimizer's state of TRL's own trainer, by name; ValueError where it cannot go on here."""
+        """The state of TRL's own optimizer, by name; ValueError if it does not fit here."""
         try:
             if self.parameters.schedule is not None or has_own(self.strategy, "optimizer"):
                 raise ValueError(f"it knows nothing of {type(self.strategy).__name__}")
@@ -157,13 +157,13 @@ class CheckpointedTrainer(GRPOTrainer):
         except ValueError as reason:
             raise ValueError(
                 f"{checkpoint} is one of trl.GRPOTrainer, and {reason}; resume it with the model and the peft_config "
-                "of its script and strategy=None, or begin anew from its weights"
+                "of its script and strategy=None, or start from its weights"
             ) from reason
 
     def _load_optimizer(self, checkpoint: Path) -> None:
-        """What TRL's method loads, by name, and the schedule; nothing where a checkpoint holds only the model."""
+        """What TRL's method loads, by name, and the schedule; nothing if only a model is there."""
         if not (checkpoint / OPTIMIZER_FILE).is_file():
-            logger.warning("%s holds no optimizer: its averages and the schedule start anew", checkpoint)
+            logger.warning("%s holds no optimizer: its averages and the schedule start from zero", checkpoint)
             return
         device = self.args.device
         where = device if device.type != "cpu" else "cpu"  # of several processes it has a number, which torch.load refuses

@@ -1,4 +1,4 @@
-"""Makes batches of the problems that a curriculum draws, and tells it what rewards they earned."""
+"""Makes batches of the problems that a curriculum draws, and reports their rewards to it."""
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -72,7 +72,7 @@ class CurriculumSampler:
         return batch
 
     def _observed(self, scored: Score, rows: int, step: int) -> tuple[dict[str, Any], list[int]]:
-        """`rows` completions of new problems, and their indices; the curriculum sees the rewards."""
+        """`rows` completions of new problems, with indices; the curriculum gets the rewards."""
         drawn = self.curriculum.draw(rows * self._processes // self._size, step)
         copies = [dict(self._rows[index]) for index in drawn for _ in range(self._size)]
         batch, rewards = scored(copies[self._process * rows :][:rows])

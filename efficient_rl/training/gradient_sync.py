@@ -60,7 +60,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Gradients of one type and of at most so many bytes together; a larger one alone."""
+    """Gradients of one type in buckets of bounded bytes; a larger one alone."""
     bucket: list[torch.Tensor] = []
     held = 0
     for gradient in gradients:

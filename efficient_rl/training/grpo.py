@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer in which training less costs less; the loss stays TRL's own."""
+"""TRL's GRPOTrainer with cheaper partial training; the loss is TRL's."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -184,7 +184,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             return completions, logps
 
     def _samples_itself(self) -> bool:
-        """Whether our sampler stands for `generate`; a model that somebody taught another way is asked itself."""
+        """Whether our sampler replaces `generate`; not if the model's own was overridden."""
         if self.optimizations.own_sampler and (reason := own_generation(self._bare)):
             logger.warning("own_sampler steps aside for generate(): %s", reason)
             self.optimizations = replace(self.optimizations, own_sampler=False)
@@ -262,7 +262,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The learning rate's scheduler, and the strategy's, which needs the number of steps too."""
+        """The scheduler of the learning rate, and the strategy's, which needs the steps too."""
         if self._problems is not None and self.lr_scheduler is None:
             self._problems.begin(self.args.seed, num_training_steps)
         if self.strategy is not None and self.parameters.schedule is None:

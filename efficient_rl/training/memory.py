@@ -1,4 +1,4 @@
-"""Measures seconds and bytes of every phase of training: all tensors, exactly, on a CPU; the allocator's peak on a GPU."""
+"""Measures seconds and bytes of training by phase: tensors on a CPU, allocator peaks on a GPU."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,13 +42,11 @@ class PhaseMeter:
             self.end()
 
     def begin(self, name: str) -> None:
-        """Enter a phase."""
         self._close()
         self._stack.append(name)
         self._mark()
 
     def end(self) -> None:
-        """Leave the innermost phase."""
         self._close()
         self._stack.pop()
         self._mark()
@@ -59,7 +57,7 @@ class PhaseMeter:
         return taken
 
     def start_step(self, step: int, held_bytes: Callable[[], int]) -> None:
-        """A step begins; `held_bytes` says what tensors hold before it (weights, optimizer state, copies)."""
+        """Begin a step; `held_bytes`: held before it (weights, optimizer state, copies)."""
         self.abandon_step()
         self._step_bytes = {}
         if self._count_bytes and torch.cuda.is_available():
@@ -85,7 +83,7 @@ class PhaseMeter:
         return self._probe is not None
 
     def note(self, name: str, count: Callable[[], int]) -> None:
-        """Record bytes that the caller counts himself (gradients, optimizer state ...), if this step is measured."""
+        """Record bytes that the caller counts (gradients, ...), if this step is measured."""
         if self.measuring:
             self._step_bytes[name] = count()
 
@@ -106,7 +104,7 @@ class PhaseMeter:
 
 
 class _CpuProbe:
-    """Counts every allocation on the CPU by torch's profiler, and which phase it fell into by marks between the events."""
+    """Counts every CPU allocation by torch's profiler, and its phase by marks between events."""
 
     def __init__(self, held_bytes: int) -> None:
         self._held_bytes = held_bytes
@@ -131,7 +129,7 @@ class _CpuProbe:
 
 
 def _peaks(events: Iterable[tuple[int, str, int]], held_bytes: int) -> dict[str, int]:
-    """Peak bytes by phase from (nanoseconds, name, bytes); also `activations`: what grew during the forward phases."""
+    """Peak bytes by phase from (nanoseconds, name, bytes); `activations`: growth in forward."""
     peaks: dict[str, int] = {}
     now, phase, activations, at_start = held_bytes, "", 0, 0
     for _, name, size in sorted((e for e in events if e[1] == "[memory]" or e[1].startswith(MARK)), key=lambda e: e[0]):

@@ -1,4 +1,4 @@
-"""Merges adapters into the weights while a model only generates, and puts the very same weights back."""
+"""Merges adapters into the weights for generation, and restores the same weights after it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from torch import nn
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """The model with the active adapters inside its weights, which makes a pass as cheap as the base model's.
+    """The model with merged adapters: a pass costs as much as the base model's.
 
     On exit every parameter is the same object with the same storage as before. Does nothing for a
     model without adapters of PEFT, and leaves out layers that cannot be merged (quantized ones, for
-    example): these go on with their adapter beside. Only for passes without gradients.
+    example): these keep their separate adapter. Only for passes without gradients.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -62,7 +62,7 @@ class _Kept:
 
 
 def _instances(module: nn.Module, kind: type) -> Iterator[Any]:
-    """The outermost modules of that kind; does not look inside them, which takes most of the time."""
+    """The outermost modules of that kind; skips their submodules, which take most time."""
     for child in module.children():
         if isinstance(child, kind):
             yield child

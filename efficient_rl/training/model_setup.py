@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Optimizations:
-    """What makes partial training cheap; none of it changes the loss. All on, except in comparisons.
+    """The optimizations of partial training; none changes the loss. By default all are on.
 
     `respect_freezing`: gradient checkpointing keeps the frozen part out of the backward pass.
     `overlay_reference`: with beta > 0 the reference is copies of what can train, instead of a
@@ -122,7 +122,7 @@ def default_arguments(model: Any) -> GRPOConfig:
 
 
 def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
-    """Disable the hook that makes embeddings require gradients: only reentrant checkpointing needs it.
+    """Disable the hook that makes embeddings require gradients (reentrant checkpointing only).
 
     With it, every block takes part in the backward pass; TRL and transformers install it again and
     again, and leak it.

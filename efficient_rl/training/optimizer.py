@@ -1,4 +1,4 @@
-"""An optimizer for parameters that train at times: one owner of all that may ever train, its state by name."""
+"""An optimizer for parameters that train at times: owns all of them, with state by name."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def one_group_a_tensor(optimizer: Optimizer) -> None:
 
 
 def scale_learning_rates(optimizer: Optimizer, names: Names, factors: Mapping[str, float]) -> None:
-    """Multiply the learning rate of this step; the scheduler sets it anew for the next."""
+    """Multiply the learning rate of this step; the scheduler resets it for the next."""
     if factors:
         for group in optimizer.param_groups:
             group["lr"] *= factors.get(names[group["params"][0]], 1.0)
@@ -72,7 +72,7 @@ def named(optimizer: Optimizer, names: Names, packed: Mapping[str, Any]) -> dict
 
 
 def _by_name(packed: Mapping[str, Any], names: Any) -> dict[str, Any]:
-    """An optimizer's `state_dict`, whose tensors are numbers, with the names that stand for these."""
+    """An optimizer's `state_dict`, which numbers its tensors, with their names."""
     groups = []
     for group in packed["param_groups"]:
         groups.append({**group, "params": [names[index] for index in group["params"]]})

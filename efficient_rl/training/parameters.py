@@ -1,4 +1,4 @@
-"""Which parameters train, by name: those that ever may, those that do now, and whether they move."""
+"""Which parameters train, by name: those that ever may, those that do now, and their movement."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -11,7 +11,7 @@ from efficient_rl.strategies.protocol import Schedule
 from efficient_rl.training.optimizer import drop_frozen, scale_learning_rates
 from efficient_rl.training.sharding import local
 
-STILL_STEPS = 3  # so many steps with a gradient and a learning rate may leave every weight as it was
+STILL_STEPS = 3  # with a gradient and a learning rate after which some weight must have moved
 
 
 class TrainedParameters:
@@ -91,7 +91,7 @@ class TrainedParameters:
             self._before = _fingerprint(self._watched)
 
     def after_update(self, learning_rate: float, skipped: bool) -> None:
-        """After the optimizer, with the gradients still there. Raises RuntimeError where nothing moves.
+        """Call after the optimizer, before gradients are freed; RuntimeError if nothing moves.
 
         `skipped`: the gradient scaler of float16 left this update out.
         """

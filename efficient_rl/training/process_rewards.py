@@ -1,4 +1,4 @@
-"""Process supervision: rewards of a completion's steps become advantages of its tokens (DeepSeekMath, arXiv:2402.03300)."""
+"""Process supervision (DeepSeekMath, arXiv:2402.03300): step rewards become token advantages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from efficient_rl.rewards.process import step_advantages, token_ends
 
 
 class ProcessRewards:
-    """The reward functions that judge steps, with their weights; the trainer's sum of whole rewards leaves them out.
+    """Reward functions of steps, with their weights; the sum of whole rewards excludes them.
 
     Such a function has `steps(completion, check, gold, place)`: the ends of the steps in
     characters, and their rewards. `whole` and `earned`, shape (rows,), are what all processes'

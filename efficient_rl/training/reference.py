@@ -1,4 +1,4 @@
-"""The model before training, for the KL term, without a second model: only what can train is kept as it was."""
+"""The model before training, for the KL term: copies of what can train, no second model."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -15,7 +15,7 @@ PROBE_TOKENS = 8
 
 
 class OverlayReference:
-    """Initial copies of the trainable tensors; while `restored`, the model computes as it did before training.
+    """Initial copies of the trainable tensors; `restored` puts them in place for a pass.
 
     Adapters that start as the identity (LoRA's B = 0) need no copies: the reference is the model
     without them. So it is with `new_adapter`, whatever it starts as: TRL's reference for an adapter
@@ -72,7 +72,7 @@ def _holding(parameter: nn.Parameter, values: torch.Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def _starts_as_base(model: PeftModel) -> bool:
-    """Whether the untrained adapters change nothing, so that switching them off gives the model before training."""
+    """Whether the untrained adapters are the identity: disabling them gives the reference."""
     inputs: dict[str, Any] = {"input_ids": torch.arange(PROBE_TOKENS, device=model.device)[None]}
     with evaluating(model):
         adapted = model(**inputs).logits

@@ -1,4 +1,4 @@
-"""Writes what the trainer logs into the run directory, seals checkpoints, and stops when asked."""
+"""Writes the trainer's metrics into the run directory, seals checkpoints, stops on request."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -99,7 +99,7 @@ class RunLogger(TrainerCallback):
 
 
 class EvaluateEvery(TrainerCallback):
-    """Calls `evaluate` with the step after every so many steps, except the last; 0 is never."""
+    """Calls `evaluate` with the step at regular steps, except the last; 0 is never."""
 
     def __init__(self, steps: int, evaluate: Callable[[int], Any]) -> None:
         self._steps, self._evaluate = steps, evaluate

@@ -1,4 +1,4 @@
-"""Samples completions with a key-value cache: one prefill a group, and finished rows leave the batch."""
+"""Samples completions with a key-value cache: one prefill a group, finished rows leave."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
-DROP_SHARE = 0.85  # finished rows leave the batch when no more than this share of it goes on
+DROP_SHARE = 0.85  # finished rows leave the batch when at most this share of it is unfinished
 
 GENERATIONS_A_STEP = 10_000  # no step has as many
 
@@ -41,7 +41,7 @@ def has_trained_prompt(model: PreTrainedModel) -> bool:
 
 
 def can_sample(model: PreTrainedModel) -> bool:
-    """Whether finished rows can leave the model's cache; not where layers carry a state (Mamba, LFM2)."""
+    """Whether finished rows can leave the cache; not if layers carry a state (Mamba, LFM2)."""
     if getattr(model, "_is_stateful", False) or has_trained_prompt(model):
         return False
     layers = DynamicCache(config=model.config).layers
@@ -49,7 +49,7 @@ def can_sample(model: PreTrainedModel) -> bool:
 
 
 def own_generation(model: PreTrainedModel) -> str | None:
-    """What a model does differently when it generates, which only its `generate` follows; None for most."""
+    """What our sampler cannot follow in the model's own generation; None for most models."""
     parts: list[Any] = [model]
     if isinstance(model, PeftModel):
         parts += [model.base_model, model.get_base_model()]
@@ -74,7 +74,7 @@ def draws(seed: Sequence[int], rows: int, tokens: int, first_row: int = 0) -> to
 
 
 class Draws:
-    """The random numbers of a training; they follow from seed, step, its generation, and process or row."""
+    """The random numbers of training, from seed, step, generation, and process or row."""
 
     def __init__(self, seed: int, process: int = 0, processes: int = 1) -> None:
         self._seed, self._process, self._processes = seed, process, processes
@@ -105,7 +105,7 @@ def sample(
     pad_id: int,
     uniform: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """One completion for every prompt (token ids), with its stop token; equal neighbours share a prefill.
+    """One completion for every prompt (token ids), with its stop token; equals share a prefill.
 
     `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
     at temperature 0.
@@ -127,7 +127,7 @@ def sample(
             if active == 0 or step + 1 == settings.max_new_tokens:
                 break
             if active <= DROP_SHARE * len(done):
-                # Finished rows cost a whole row until they leave; cache and tensors shrink together.
+                # Finished rows cost a row until they leave; cache and tensors shrink together.
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
@@ -173,7 +173,7 @@ def _last_logits(
 
 
 def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
-    """Tokens, (rows,), of logits (rows, vocabulary): where `uniform`, (rows,), falls in the probabilities."""
+    """Tokens, (rows,), of logits (rows, vocabulary), by inverse sampling: `uniform`, (rows,)."""
     if settings.temperature == 0:
         return logits.argmax(-1)
     if uniform is None:

@@ -1,4 +1,4 @@
-"""Scores completions under policy, old policy and reference, without what a pass does not need."""
+"""Scores completions under policy, old policy and reference, without redundant computation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -71,7 +71,7 @@ class Scorer:
         self._skipped = False
 
     def begin_batch(self, rows: int) -> None:
-        """A batch of so many rows is about to be generated; its passes may share a trunk."""
+        """Begin a batch of `rows`, before its generation; its passes may share a trunk."""
         shares = self._model.training and self._optimizations.trunk_cache_bytes > 0
         self._trunk.begin(self._frozen_now() if shares else 0, rows)
 
@@ -127,7 +127,7 @@ class Scorer:
             return (*self._fixed(compute, tokens, most_rows, is_reference), None)
 
     def _fixed(self, compute: Compute, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
-        """Scores of all rows without gradients; keeps the trunk, or starts from it if it is the policy's."""
+        """Scores of all rows without gradients; caches the trunk, or starts from a valid one."""
         same_blocks = len(self._parameters.names)  # all
         if is_reference:
             same_blocks = self._never_trained if self._reference is not None else 0
@@ -139,7 +139,7 @@ class Scorer:
         return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
 
     def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
-        """Scores with gradients, (rows, width), of the rows that can move the weights; others are constant."""
+        """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
 
         def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
@@ -158,9 +158,9 @@ class Scorer:
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
 
     def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Entropies of all rows, (rows, width), from those of `rows`; the others get the mean of these.
+        """Entropies of all rows, (rows, width), from those of `rows`; others get their mean.
 
-        It is taken over all processes and only enters the metric. NaN where no row has an advantage.
+        The mean is over all processes, for the metric only; NaN if no row has an advantage.
         """
         mask, moving = batch["completion_mask"], _have_advantage(batch["advantages"])[rows]
         rows, entropies = rows[moving], entropies[moving]

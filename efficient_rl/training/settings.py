@@ -1,4 +1,4 @@
-"""Between our configuration and TRL: its arguments from ours, our metric names from its."""
+"""Maps our configuration to TRL's arguments, and TRL's metric names to ours."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -42,7 +42,7 @@ DROPPED = (
 def grpo_arguments(
     config: RunConfig, folder: Path, checkpoint_steps: int, processes: int = 1, micro_batches: int = 1
 ) -> GRPOConfig:
-    """TRL's configuration of a run; checkpoints fall on whole generation periods, where a resume is exact.
+    """TRL's configuration of a run; checkpoints fall between generation periods.
 
     The run's batch is the same whatever the number of processes that share it and of parts that
     each of them cuts it into.
@@ -81,7 +81,7 @@ def sampling_settings(grpo: GRPOSettings) -> SamplingSettings:
 
 
 def split_batch(grpo: GRPOSettings, processes: int, micro_batches: int) -> dict[str, int]:
-    """TRL's batch settings for one of several processes, each of which cuts its passes into so many parts.
+    """TRL's batch settings for one of several processes, with each pass cut into micro-batches.
 
     ConfigError where the batch cannot be split so, or the loss would be another one.
     """

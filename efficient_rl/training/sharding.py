@@ -1,7 +1,7 @@
-"""FSDP: every process keeps a part of weights, gradients and optimizer state, and sees a block whole while it computes.
+"""FSDP: each process keeps a shard of weights, gradients and state; blocks are gathered in turn.
 
-By torch's `fully_shard` (FSDP2), not by accelerate's plugin, which knows no CPUs and so could not
-be tested where there is no GPU.
+By torch's `fully_shard` (FSDP2), not by accelerate's plugin, which does not support CPUs
+and could not be tested without a GPU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ class Shards:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """All weights in every process, inside: processes may compute a different number of passes, as sampling does."""
+        """Inside, every process has all weights; the numbers of passes may differ (sampling)."""
         for part in self._parts:
             part.set_reshard_after_forward(False, recurse=False)
             part.unshard()
@@ -71,13 +71,13 @@ class Shards:
             self.reshard()
 
     def reshard(self) -> None:
-        """Keep only the own part; the root's weights stay whole after a pass without gradients otherwise."""
+        """Keep only the own shard; else the root stays whole after a pass without gradients."""
         for part in self._parts:
             part.reshard()
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Inside, `state_dict` of the model in process 0 gives whole tensors on the CPU; it is gathered on entry, by all."""
+        """Inside, process 0's `state_dict` has whole CPU tensors, gathered by all on entry."""
         own = dict(self._model.named_parameters(remove_duplicate=False))
         whole: dict[int, torch.Tensor] = {}
         state: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class Shards:
 
     @contextmanager
     def spreading(self) -> Iterator[None]:
-        """Inside, `load_state_dict` of the model takes whole tensors and keeps this process's part of each."""
+        """Inside, the model's `load_state_dict` takes whole tensors and keeps the local shards."""
 
         def load(state: Mapping[str, torch.Tensor], strict: bool = True, assign: bool = False) -> Any:
             own = dict(self._model.named_parameters(remove_duplicate=False)) | dict(self._model.named_buffers())
@@ -122,7 +122,7 @@ def whole_tensor(value: Any) -> Any:
 
 
 def part_like(value: Any, parameter: torch.Tensor) -> Any:
-    """A whole tensor of a sharded parameter's shape, cut as the parameter is, by all processes; anything else as it is."""
+    """A whole tensor sharded like the parameter (collective); anything else unchanged."""
     fits = isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape
     if not fits or isinstance(value, DTensor):
         return value
@@ -131,7 +131,7 @@ def part_like(value: Any, parameter: torch.Tensor) -> Any:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds, sharing its memory; the tensor itself where it is not sharded."""
+    """This process's shard of a tensor, with shared memory; an unsharded tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

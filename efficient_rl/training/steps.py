@@ -1,4 +1,4 @@
-"""What happens around every update: the schedule chooses what trains, the meter counts bytes."""
+"""Callback around every update: the schedule sets what trains, the meter counts bytes."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -34,7 +34,7 @@ class StepCallback(TrainerCallback):
         trainer, batches = self._trainer, self._trainer._buffered_inputs or []
         self._meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
         self._meter.begin("optimizer")
-        # Optimizers draw the same in all processes, and leave everybody else's random numbers alone.
+        # Optimizers draw the same in all processes, from a fork of the generators.
         device = trainer.args.device
         generators = torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type)
         self._own_draws.enter_context(generators)

@@ -25,7 +25,7 @@ COPIES = 2  # TRL shuffles a batch into a copy of itself
 
 
 def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
-    """How many leading blocks are frozen together with all that lies before them: 0 to the number of blocks."""
+    """How many leading blocks are frozen with everything before them: 0 to all."""
     blocks = _blocks(model)
     owner: dict[int, int] = {}
     for position, block in enumerate(blocks):
@@ -46,7 +46,7 @@ def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
 
 
 class TrunkCache:
-    """Keeps and serves the trunk of one batch at a time; steps aside where it would need more than `limit_bytes`."""
+    """Caches the trunk of one batch at a time; does not if it would exceed `limit_bytes`."""
 
     def __init__(self, model: PreTrainedModel, limit_bytes: int) -> None:
         self._blocks = _blocks(model)
@@ -58,7 +58,7 @@ class TrunkCache:
         self._warned = False
 
     def begin(self, depth: int, rows: int) -> None:
-        """A new batch of so many rows, whose first `depth` blocks are frozen; 0 keeps nothing."""
+        """Begin a batch of `rows` whose first `depth` blocks are frozen; 0 keeps nothing."""
         self._depth = 0 if self._random else depth
         self._rows, self._filled, self._hidden = rows, 0, None
 
@@ -104,7 +104,7 @@ class TrunkCache:
 
     @contextmanager
     def serving(self, hidden: torch.Tensor, depth: int) -> Iterator[None]:
-        """A pass that starts behind block `depth` from the kept trunk of its rows, shape (rows, tokens, hidden)."""
+        """A pass behind block `depth`, from the cached trunk, shape (rows, tokens, hidden)."""
 
         def serve(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
             return self._formed(hidden)
@@ -149,7 +149,7 @@ def _blocks(model: PreTrainedModel) -> Sequence[nn.Module]:
 
 
 def _has_dropout(model: PreTrainedModel) -> bool:
-    """Whether two passes over the same tokens may differ: dropout modules, and what configurations call it."""
+    """Whether two passes may differ over the same tokens, by dropout modules or settings."""
     if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
         return True
     settings = model.config.get_text_config().to_dict()

@@ -1,4 +1,4 @@
-"""Sends vLLM only the weights that can have changed since it last got them; TRL sends every one, frozen ones too."""
+"""Sends vLLM only the weights that may have changed since the last time; TRL sends all."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from efficient_rl.training.merging import merged
 
 
 class ChangedWeightsOnly:
-    """Wraps TRL's `VLLMGeneration`: the first exchange sends all weights, later ones what was noted as updated in between.
+    """Wraps TRL's `VLLMGeneration`: the first exchange sends all weights, later ones the updated.
 
     Adapters are merged by copies, so that the frozen weights keep every bit (TRL adds and subtracts
     them in place).
@@ -32,7 +32,7 @@ class ChangedWeightsOnly:
             self._updated |= set(active)
 
     def _sync(self) -> None:
-        self._generation._weight_metadata = None  # which a server is told first: it is about this exchange
+        self._generation._weight_metadata = None  # sent to a server first; it describes this exchange
         self._exchange()
         self._updated = set()
 
@@ -48,7 +48,7 @@ class ChangedWeightsOnly:
                     yield name, tensor
 
     def _pointers(self, names: set[str]) -> set[int]:
-        """Where the weights lie that the named parameters change: themselves, and what their adapter is merged into."""
+        """Where the named parameters change weights: in place, or where their adapter merges."""
         pointers = {p.data_ptr() for name, p in self._model.named_parameters() if name in names}
         for path, module in self._model.named_modules():
             if isinstance(module, BaseTunerLayer) and any(name.startswith(f"{path}.") for name in names):

@@ -38,7 +38,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_finds_them(
     assert sweep.process is not None
     sweep.process.send_signal(signal.SIGINT)
     assert sweep.end(20) == 0
-    assert "the jobs go on without this command" in sweep.output()
+    assert "the jobs continue without this command" in sweep.output()
     assert running(job)
     assert sweep.start().end() == 0, sweep.output()
     assert_same_run(sweep, undisturbed, attempts=1)
@@ -50,7 +50,7 @@ def test_detach_returns_at_once_and_a_lost_terminal_is_no_loss(
 ) -> None:
     sweep = Sweep(tmp_path, *LONG, OFTEN).start("launcher.detach=true")
     assert sweep.end(30) == 0
-    assert "the jobs go on without this command" in sweep.output()
+    assert "the jobs continue without this command" in sweep.output()
     sweep.start()
     sweep.wait_steps(5)
     assert sweep.process is not None

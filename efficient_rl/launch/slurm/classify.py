@@ -1,4 +1,4 @@
-"""Decides how a run is doing, from its directory and from what Slurm says of its job."""
+"""Classifies the state of a run, from its directory and its job in Slurm."""
 
 import time
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ class RunView:
 
     @classmethod
     def read(cls, directory: RunDirectory) -> Self:
-        """The view now."""
         state, heartbeat = directory.state(), directory.last_heartbeat()
         failure = directory.failure() if state is RunState.FAILED else None
         quiet = 0.0 if heartbeat is None else time.time() - heartbeat
@@ -96,7 +95,7 @@ def classify(run: RunView, job: JobView | None = None) -> Verdict:
 
 
 def _ended(run: RunView, job: JobView, state: JobState, started: bool) -> Verdict:
-    """The verdict where the job has ended and nobody has recorded how."""
+    """The verdict of a job that ended without a recorded cause."""
     cause, words = ending(state, started, job.error_text, job.timeout_min)
     log = job.error_log if job.error_log and not started else run.log
     failure = Failure(run.attempt, words, log, cause)
@@ -109,4 +108,4 @@ def _quiet(run: RunView) -> str:
     """How long a run that should be running has written nothing, where that is suspicious."""
     if run.quiet_seconds <= HEARTBEAT_SECONDS:
         return ""
-    return f", no sign for {run.quiet_seconds / 60:.0f} min"
+    return f", no heartbeat for {run.quiet_seconds / 60:.0f} min"

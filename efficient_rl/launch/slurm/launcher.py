@@ -1,4 +1,4 @@
-"""Runs jobs on a Slurm cluster: submits, watches, finds again, retries what the cluster ended."""
+"""Launches runs on a Slurm cluster: submits, polls, reattaches, retries after cluster failures."""
 
 import logging
 import time
@@ -79,7 +79,7 @@ class SlurmLauncher(SlurmRequest):
         return attached
 
     def poll(self, timeout: float = 0) -> list[Handle]:
-        """Submit waiting runs, read run directories, sometimes ask Slurm; the handles that ended."""
+        """Submit waiting runs, read directories, query Slurm if due; the handles that ended."""
         self._live.extend(self._queue.submit_waiting())
         time.sleep(timeout)
         now = time.monotonic()
@@ -92,7 +92,7 @@ class SlurmLauncher(SlurmRequest):
         return ended
 
     def requeue(self, handle: Handle, why: str) -> bool:
-        """Have Slurm restart the job of a stalled run, at most `Job.retries` times; then fail it."""
+        """Requeue the job of a stalled run, at most `Job.retries` times; then fail it."""
         assert isinstance(handle, SlurmHandle)
         assert handle.job_id is not None
         ledger, again = handle.ledger, len(handle.assignment.tries) < handle.job.retries

@@ -1,4 +1,4 @@
-"""Records which cluster job does which run, so that a command that was killed finds its jobs again.
+"""Records which cluster job does which run, so that a killed command finds its jobs again.
 
 Before an array is submitted, its tasks are recorded under a unique job name
 (`outputs/jobs/<batch>/batch.json`), and every run names its batch in
@@ -84,7 +84,6 @@ class Batch:
         return (self.folder / "batch.json").stat().st_mtime
 
     def save(self) -> None:
-        """Write batch.json."""
         values = {"tasks": self.tasks, "job": self.job, "gone": self.rejected}
         write_atomic(self.folder / "batch.json", json.dumps(values))
 

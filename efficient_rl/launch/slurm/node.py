@@ -1,4 +1,4 @@
-"""What runs on a node: the runs of one job, each forked from one warm process."""
+"""The entry point of a cluster job: its runs, each forked from one warm process."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a job asks of Slurm: conf/launcher/slurm.yaml, checked, and as submitit takes it."""
+"""Checks conf/launcher/slurm.yaml and translates it into submitit's parameters."""
 
 import os
 import shlex
@@ -78,7 +78,6 @@ class SlurmRequest:
 
     @property
     def gpus_per_run(self) -> float:
-        """GPUs that one run occupies."""
         return self.gpus_per_node * self.nodes / min(self.at_once, self.runs_per_job)
 
     def sbatch_parameters(self, name: str) -> dict[str, Any]:
@@ -103,7 +102,7 @@ class SlurmRequest:
     def check_python(self, outputs: Path) -> None:
         """Raise ConfigError if `launcher.python` names a missing or non-executable file.
 
-        Only a file on the file system of `outputs`, which the nodes share, can be checked from here.
+        Only a file on the shared file system of `outputs` can be checked from here.
         """
         try:
             path = Path(shlex.split(self.python or "")[0]).expanduser()

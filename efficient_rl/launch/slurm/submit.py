@@ -41,7 +41,6 @@ class SlurmHandle(Handle):
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of the run's output folder."""
         return Ledger(self.job.folder.parents[1])
 
     def queue(self, batch: Batch, assignment: Assignment) -> None:
@@ -215,14 +214,14 @@ def find(batch: Batch) -> bool:
     elif time.time() - batch.saved_at() < SETTLE_SECONDS:
         raise SchedulerError(f"sbatch did not answer whether Slurm has the jobs {batch.name}")
     else:
-        # No answer can be on its way any more, so nobody will ever run this batch.
+        # No answer can arrive any more, so this batch will never run.
         batch.rejected = True
     batch.save()
     return not batch.rejected
 
 
 def find_locked(ledger: Ledger, batch: Batch, seconds: float = -1) -> bool:
-    """`find` under the lock; SchedulerError if another holds it for so many seconds (-1: ever)."""
+    """`find` under the lock; SchedulerError if another holds it for `seconds` (-1: ever)."""
     if batch.settled:
         return not batch.rejected
     try:
@@ -233,7 +232,7 @@ def find_locked(ledger: Ledger, batch: Batch, seconds: float = -1) -> bool:
 
 
 def _hand_over(batch: Batch) -> None:
-    """Put what each task is to do where it looks for it, as submitit does once it knows the id."""
+    """Write each task's input to the path that it reads, as submitit does with a known id."""
     from submitit.core.utils import DelayedSubmission, JobPaths
 
     for path in batch.folder.glob("*.pkl"):

@@ -1,4 +1,4 @@
-"""Reads the file of a sweep that `sweep=` names: its overrides, its filters and its question."""
+"""Reads a sweep's YAML file (sweeps/NAME.yaml): its overrides, filters and question."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class SweepFile:
 
 
 def find_sweep_file(given: Sequence[Override]) -> SweepFile:
-    """The file that the overrides name, of the working directory or one of ours; ConfigError where it is wrong."""
+    """The file that `sweep=` names, in the working directory or ours; ConfigError if invalid."""
     name = None
     for override in given:
         if override.key == "sweep" and not override.swept:

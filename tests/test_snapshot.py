@@ -184,7 +184,7 @@ def test_the_newest_whole_manifest_is_taken_where_none_is_named(tmp_path: Path) 
     (tmp_path / "sweeps" / "torn" / "sweep.json").write_text('{"name": "torn", "runs"')
     assert find_manifest(tmp_path, None).name == "second"
     assert find_manifest(tmp_path, "first").name == "first"
-    with pytest.raises(ConfigError, match=r"damaged: .*torn/sweep.json; the command that made a sweep writes its file anew"):
+    with pytest.raises(ConfigError, match=r"damaged: .*torn/sweep.json; the command that made a sweep rewrites its file"):
         find_manifest(tmp_path, "torn")
     with pytest.raises(ConfigError, match=r"unknown sweep 'fist'; did you mean 'first'"):
         find_manifest(tmp_path, "fist")
