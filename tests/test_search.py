@@ -26,6 +26,7 @@ from efficient_rl.errors import ConfigError
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.objectives import parse_constraints, parse_objectives
 from efficient_rl.search.space import InfeasibleError, Space
+from efficient_rl.search.summary import importances
 from efficient_rl.sweep.__main__ import main
 from tests.conftest import ROOT, environment, tiny_run
 from tests.fake_launcher import OPTION, fake_arguments, result
@@ -494,6 +495,23 @@ def test_a_database_that_cannot_be_opened_is_refused_without_its_password(
     assert "search.storage cannot be opened: " in said
     assert "secret" not in said
     assert not Path("launches.jsonl").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert search("search=random", RATE, "search.trials=1", "output=file") == 2
+    assert "choose an output you may write" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_objectives_that_differ_by_rounding_only_have_no_importances() -> None:
+    told = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    told.set_metric_names(["accuracy"])
+    for value in (0.5, 0.5, 0.5, 0.5 + 1e-15):
+        trial = told.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        told.tell(trial, value)
+    assert importances(told) == {}
 
 
 # The command

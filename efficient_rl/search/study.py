@@ -39,7 +39,10 @@ def opened(
     another one, or where another process works on it.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; choose an output you may write") from error
     try:
         with FileLock(folder / "search.lock", timeout=0), _quiet():
             study = optuna.create_study(

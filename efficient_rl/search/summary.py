@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -61,7 +62,7 @@ def front(study: optuna.Study) -> list[FrozenTrial]:
 def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     """For each objective the share of its variance that each parameter explains, the largest first.
 
-    By fANOVA (Hutter et al. 2014), over parameters common to all trials; {} if none varied.
+    By fANOVA (Hutter et al. 2014), over parameters common to all trials, for objectives that vary.
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
@@ -78,7 +79,8 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
         if varied and len({trial.values[index] for trial in trials}) > 1:
             forest = FanovaImportanceEvaluator(seed=0)
             target = partial(_value, index)
-            found[name] = get_param_importances(study, evaluator=forest, params=varied, target=target)
+            with suppress(RuntimeError):  # the values differ by rounding only: no variance to explain
+                found[name] = get_param_importances(study, evaluator=forest, params=varied, target=target)
     return found
 
 
