@@ -127,6 +127,8 @@ ANALYSIS = {  # room of analysis -> the rooms below it, which it may import
     "report": {"data", "stats", "figures"},
     "claims": {"data", "stats", "figures", "report"},
     "compare": {"data", "stats", "figures", "report"},
+    "load": {"data"},  # this and the next are import paths of version 0.1
+    "aggregate": {"stats"},
 }
 OF_THE_PACKAGE = {  # file of analysis -> what it may import beside the reader of run directories
     "data/search.py": {"search"},
@@ -195,3 +197,19 @@ def test_help_and_dry_runs_import_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip().endswith("heavy: []"), done.stdout + done.stderr
+
+
+def test_import_paths_of_version_0_1_still_work() -> None:
+    script = (
+        "from efficient_rl.run import train, quiet_libraries, Options\n"
+        "from efficient_rl.training.grpo import EfficientGRPOTrainer\n"
+        "from efficient_rl.strategies.static import FirstK\n"
+        "from efficient_rl.launch.slurm import SlurmLauncher\n"
+        "from analysis.load import load_sweep\n"
+        "from analysis.aggregate import summarize\n"
+        "print('all there')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout == "all there\n", done.stderr

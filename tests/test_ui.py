@@ -42,7 +42,7 @@ def test_the_command_serves_the_runs(finished: Path) -> None:
             assert b"<title>MLflow</title>" in first_answer(f"http://127.0.0.1:{port}/")
         finally:
             server.terminate()
-            server.communicate(timeout=30)
+            server.communicate(timeout=120)
 
 
 def first_answer(url: str, seconds: float = 120) -> bytes:
