@@ -1,6 +1,6 @@
 """Your own TRL script, cheaper: `EfficientGRPOTrainer(strategy=...)` replaces `GRPOTrainer(...)`.
 
-The last two blocks of the embedded model learn to close answers with a tag. Takes seconds on a CPU."""
+The last two blocks of the embedded model learn to close answers with a tag. Needs no GPU."""
 
 from importlib.resources import files
 
