@@ -59,11 +59,19 @@ class Chaos:
                 self.report.disturbances[name] = self.report.disturbances.get(name, 0) + done
                 time.sleep(self._random.uniform(0, 2 * pause_seconds))
             else:
-                self._cluster.start()  # every node back
+                self._restore()
                 time.sleep(1)
         self._sweep.end(60)
         self._measure(time.monotonic() - started)
         return self.report
+
+    def _restore(self) -> None:
+        """What an administrator does afterwards: every node back, jobs released that Slurm holds after a failed launch."""
+        self._cluster.start()
+        waiting = self._slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i|%r").splitlines()
+        for job, reason in (line.split("|", 1) for line in waiting):
+            if "held" in reason:
+                self._slurm("scontrol", "release", job)
 
     def _command(self) -> None:
         self._sweep.start()
