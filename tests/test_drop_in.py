@@ -386,6 +386,7 @@ def test_an_ordinary_model_is_sampled_by_our_sampler(adapter: Any, tmp_path: Pat
     trainer = make(EfficientGRPOTrainer, tmp_path, peft_config=adapter, max_steps=1)
     with patch.object(GRPOTrainer, "_generate_single_turn", side_effect=AssertionError):
         trainer.train()
+    assert trainer.state.global_step == 1
 
 
 # What it draws
