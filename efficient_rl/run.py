@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.rundir.totals import totals
+from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -148,6 +150,7 @@ def prepare(
     """Load model and problems, apply the strategy, and build trainer and evaluator."""
     import torch
 
+    from efficient_rl.fit import Bounds, check_fit
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
     from efficient_rl.training.memory import PhaseMeter
@@ -157,13 +160,19 @@ def prepare(
     tokenizer = load_tokenizer(config.model)
     problems = load_splits(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
+
+    def encode(problem: Problem) -> list[int]:
+        return prompts.encode(prompts.write(problem))
+
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         model = load_model(config.model)
-        stop_ids = prompts.stop_ids(model)
         rows = [prompts.row(problem) for problem in problems.train]
+        stop_ids = prompts.stop_ids(model)
+        asked = [row["prompt_ids"] for row in rows] + list(map(encode, chain(*problems.eval_sets.values())))
+        check_fit(Bounds.of(model, config.model.path), tokenizer, asked, stop_ids, config.grpo.max_completion_length)
         trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
-        trainer.eos_token_ids = stop_ids
+        trainer.stop_at(stop_ids)
 
     def between_batches() -> None:
         if group.is_main:
@@ -172,12 +181,13 @@ def prepare(
 
     evaluator = Evaluator(
         tokenizer=tokenizer,
-        encode=lambda problem: prompts.encode(prompts.write(problem)),
+        encode=encode,
         stop_ids=stop_ids,
         sampling=sampling_settings(config.grpo),
         samples=config.eval.samples,
         place=config.prompt.place,
-        prefill=config.prompt.prefill,
+        prefill=prompts.prefill,
+        decode=trainer.decoder,
         between=between_batches,
         group=group,
     )

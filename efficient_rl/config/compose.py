@@ -25,10 +25,14 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Point:
-    """One composed configuration without open references, and the option chosen in each group."""
+    """One composed configuration without open references, and the option chosen in each group.
+
+    `options` are the values of these options before overrides.
+    """
 
     config: Tree
     choices: Mapping[str, str]
+    options: Tree
 
 
 class Composer:
@@ -75,7 +79,7 @@ class Composer:
                 _set(config, axis.key, value)
             elif not axis.composed:
                 unused.add(axis.key)
-        return Point(_resolved(config), choices), unused
+        return Point(_resolved(config), choices, tree), unused
 
     def points(self, overrides: Iterable[Override]) -> list[Point]:
         """Every combination of the overrides' values; the last varies fastest, as in Hydra."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig
 
 from efficient_rl.curricula.protocol import Curriculum
+from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
@@ -79,6 +80,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self.beta = args.beta
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
+        self.decoder = CompletionDecoder(self._tokenizer, self.eos_token_ids, code_of(self.reward_funcs))
         self._rewards = ProcessRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
         self._problems = self._sampler_of(problems, curriculum)
         self._share_weights(sharded)
@@ -164,6 +166,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             width = batch["completion_ids"].shape[1]
             batch["advantages"] = added_to(batch["advantages"], self._token_advantages, width)
         return batch, self._rewards.earned.view(-1, self.num_generations)
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """TRL's, with completions decoded to what rewards read."""
+        with self.decoder.replacing(self.processing_class):
+            return super()._generate(prompts)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         if self._problems is None or not self.model.training:

@@ -15,6 +15,10 @@ class RunTrainer(EfficientGRPOTrainer):
         super().__init__(*arguments, **keywords)
         self.remove_callback(PrinterCallback)
 
+    def stop_at(self, stop_ids: list[int]) -> None:
+        """Let these tokens end completions, whoever generates them."""
+        self.eos_token_ids = self.generation_config.eos_token_id = stop_ids
+
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card beside every checkpoint."""
 
