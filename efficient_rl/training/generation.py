@@ -10,9 +10,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from efficient_rl.training.sampler import (
     SamplingSettings,
-    can_sample,
+    carries_state,
     choose,
     evaluating,
+    has_trained_prompt,
     own_generation,
     sample,
     until_stop,
@@ -30,11 +31,16 @@ def complete(
     uniform: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """What `sample` gives, by `generate` where our sampler cannot follow the model."""
-    reason = "its layers carry a state" if not can_sample(model) else own_generation(model)
-    if reason is None:
+    if (reason := _obstacle(model)) is None:
         return sample(model, prompts, settings, stop_ids, pad_id, uniform)
     _note(type(model).__name__, reason)
     return generate(model, prompts, settings, stop_ids, pad_id, uniform)
+
+
+def _obstacle(model: PreTrainedModel) -> str | None:
+    if carries_state(model):
+        return "its layers carry a state"
+    return "trained tokens stand before the prompt" if has_trained_prompt(model) else own_generation(model)
 
 
 @cache

@@ -16,6 +16,7 @@ from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
+from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
 from efficient_rl.training.memory import PhaseMeter, tensor_bytes
 from efficient_rl.training.merging import merged
@@ -33,7 +34,7 @@ from efficient_rl.training.optimizer import members, one_group_a_tensor
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation, sample
+from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation
 from efficient_rl.training.scoring import Scorer, Tokens, TrlScores
 from efficient_rl.training.sharding import NoShards, Shards, whole_tensor
 from efficient_rl.training.steps import StepCallback
@@ -203,7 +204,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         with self.whole_weights(), merged(self._bare):
-            return sample(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
+            return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[list[int]]

@@ -17,7 +17,7 @@ from trl import GRPOConfig
 from trl.trainer.utils import get_config_model_id
 
 from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.training.sampler import can_sample, has_trained_prompt
+from efficient_rl.training.sampler import carries_state, has_trained_prompt
 from efficient_rl.training.sharding import check_sharding
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ class Optimizations:
     of similar length pass through the model together, without the padding of the longest.
     `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words,
     only what is needed. `own_sampler`: the key-value-cache sampler with merged adapters in place of
-    `generate`, unless `args` name vLLM or continuous batching.
+    `generate`, unless `args` name vLLM or continuous batching; models that carry a state use
+    `generate` with its draws.
     """
 
     respect_freezing: bool = True
@@ -61,7 +62,7 @@ class Optimizations:
             trunk_cache_bytes=self.trunk_cache_bytes * shares_trunk,
             skip_zero_variance=self.skip_zero_variance and not all_rows_move,
             length_buckets=self.length_buckets and not shards,
-            own_sampler=self.own_sampler and can_sample_itself(args) and can_sample(model),
+            own_sampler=self.own_sampler and can_sample_itself(args) and not has_trained_prompt(model),
         )
 
 
@@ -162,7 +163,7 @@ def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
     several = args.num_iterations > 1 or args.beta != 0 or old_pass
     shares_keys = getattr(model.config.get_text_config(), "num_kv_shared_layers", 0)
     reentrant = args.gradient_checkpointing and _is_reentrant(args)
-    return several and not (reentrant or shares_keys or has_trained_prompt(model))
+    return several and not (reentrant or shares_keys or has_trained_prompt(model) or carries_state(model))
 
 
 def _is_reentrant(args: GRPOConfig) -> bool:

@@ -14,6 +14,7 @@ from efficient_rl.training.memory import PhaseMeter
 from efficient_rl.training.model_setup import Optimizations, lean_head
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.reference import OverlayReference
+from efficient_rl.training.sampler import carries_state
 from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
@@ -34,10 +35,14 @@ class Tokens(NamedTuple):
     mask: torch.Tensor  # (rows, tokens)
     width: int
 
-    def cut(self, rows: torch.Tensor, width: int) -> "Tokens":
-        """Some rows, and of their completions the first `width` tokens."""
+    def cut(self, rows: torch.Tensor, width: int, start: int = 0) -> "Tokens":
+        """Some rows from column `start` on, and of their completions the first `width` tokens."""
         tokens = self.ids.shape[1] - self.width + width
-        return Tokens(self.ids[rows, :tokens], self.mask[rows, :tokens], width)
+        return Tokens(self.ids[rows, start:tokens], self.mask[rows, start:tokens], width)
+
+    def padding(self, rows: torch.Tensor) -> torch.Tensor:
+        """The columns before each prompt; shape (len(rows),)."""
+        return self.mask[rows].argmax(1)
 
     def lengths(self, rows: torch.Tensor) -> torch.Tensor:
         """Tokens up to the last one of these rows' completions, at least 1; shape (len(rows),)."""
@@ -67,6 +72,7 @@ class Scorer:
         self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
         self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
         self._never_trained = frozen_depth(model, parameters.trainable)
+        self._unpadded = carries_state(model) and not lockstep  # padding may enter a state, whatever the mask says
         self._micro_batch: Mapping[str, Any] | None = None
         self._skipped = False
 
@@ -136,7 +142,7 @@ class Scorer:
             return self._trunk.passing(rows, length, tokens.ids.shape[1], same_blocks)
 
         rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
-        return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
+        return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk, self._unpadded)
 
     def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
         """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
@@ -152,7 +158,7 @@ class Scorer:
         if len(rows) == 0:
             self._skipped = True
             return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
-        found, entropies = score(compute, tokens, rows, self._buckets(tokens, rows, None), trunk)
+        found, entropies = score(compute, tokens, rows, self._buckets(tokens, rows, None), trunk, self._unpadded)
         if self._needs_all_rows or entropies is None:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
@@ -182,11 +188,18 @@ class Scorer:
         return not (self._optimizations.skip_zero_variance and self._model.training)
 
     def _buckets(self, tokens: Tokens, rows: torch.Tensor, most_rows: int | None) -> list[list[int]] | None:
+        lengths = [tokens.width] * len(rows)
         if self._optimizations.length_buckets:
-            return length_buckets(tokens.lengths(rows).tolist(), most_rows)
-        if most_rows is None:
+            lengths = tokens.lengths(rows).tolist()
+        elif most_rows is None and not self._unpadded:
             return None
-        return length_buckets([tokens.width] * len(rows), most_rows)
+        paddings = tokens.padding(rows).tolist() if self._unpadded else [0] * len(rows)
+        buckets: list[list[int]] = []
+        for padding in sorted(set(paddings)):
+            alike = [position for position, columns in enumerate(paddings) if columns == padding]
+            found = length_buckets([lengths[position] for position in alike], most_rows)
+            buckets += [[alike[index] for index in bucket] for bucket in found]
+        return buckets
 
     def _frozen_now(self) -> int:
         return frozen_depth(self._model, self._parameters.with_gradients)
@@ -209,20 +222,27 @@ def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    compute: Compute, tokens: Tokens, rows: torch.Tensor, buckets: Sequence[Sequence[int]] | None, around: Around
+    compute: Compute,
+    tokens: Tokens,
+    rows: torch.Tensor,
+    buckets: Sequence[Sequence[int]] | None,
+    around: Around,
+    unpadded: bool = False,
 ) -> Scores:
     """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 
     `buckets` are positions in `rows` that go through the model together, cut to their longest
     completion; None: all at once, uncut. `around` is entered around each pass with its rows and
-    their number of tokens.
+    their number of tokens. `unpadded`: the prompts of each bucket are of one length, and go without
+    their padding.
     """
     lengths = tokens.lengths(rows)
+    starts = tokens.padding(rows) * unpadded
     order, logps, entropies = [], [], []
     for bucket in buckets or [range(len(rows))]:
         positions = torch.tensor(sorted(bucket), device=rows.device)
         width = int(lengths[positions].max()) if buckets else tokens.width
-        part = tokens.cut(rows[positions], width)
+        part = tokens.cut(rows[positions], width, int(starts[positions[0]]))
         with around(rows[positions], part.ids.shape[1]):
             found, spread, _ = compute(part)
         order.append(positions)
