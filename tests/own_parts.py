@@ -14,3 +14,8 @@ class OwnStrategy(FirstK):
 def in_verdict_tags(completions: list[Any], **_: Any) -> list[float]:
     """1 where the model says yes in tags of the user's own."""
     return [float(VERDICT in str(completion)) for completion in completions]
+
+
+def letters(completions: list[str], **_: Any) -> list[float]:
+    """How many different characters a completion has: random models earn differently."""
+    return [float(len(set(completion))) for completion in completions]

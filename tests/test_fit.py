@@ -55,14 +55,14 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     ),
     "tokens beyond the embedding": (
         lambda folder: cut(folder, 4), (),
-        r"token 25\d \('<\|\w+\|>'\) of the tokenizer of .* has no row in the model's embedding, which has 256 for 260 tokens",
+        r"token 25\d \('<\|\w+\|>'\) of the tokenizer of .* has no row in the model's embedding, which has 256 for 260 ",
     ),
     "a pad token beyond the embedding": (pad_beyond, (), r"token 259 \('\[PAD\]'\) .*, which has 259 for 260 tokens"),
     "neither end nor padding": (
-        lambda folder: without(folder, end=None, pad=None), (), r"no token ends a completion of .*; set one of them, or give",
+        lambda folder: without(folder, end=None, pad=None), (), r"no token ends a completion of .*; set one of them, or",
     ),
-    "no end": (lambda folder: without(folder, end=None), (), r"no token ends a completion of .* no eos_token .*prompt\.stop"),
-    "no chat template": (lambda folder: without(folder, template=None), (), r"has no chat template.*use model\.prompt=plain"),
+    "no end": (lambda folder: without(folder, end=None), (), r"no token ends a completion .* no eos_token .*prompt\.stop"),
+    "no chat template": (lambda folder: without(folder, template=None), (), r"no chat template.*use model\.prompt=plain"),
 }  # fmt: skip
 
 
@@ -118,8 +118,8 @@ def test_an_end_that_only_the_model_names_ends_completions(tmp_path: Path) -> No
         (GPT2Config(n_positions=128), 128),
         (Qwen2Config(max_position_embeddings=512, rope_parameters={"rope_type": "yarn", "factor": 4.0,
             "original_max_position_embeddings": 512, "rope_theta": 1e4}), 2048),
-        (LlamaConfig(max_position_embeddings=2048, rope_parameters={"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1,
-            "high_freq_factor": 4, "original_max_position_embeddings": 512, "rope_theta": 1e4}), 2048),
+        (LlamaConfig(max_position_embeddings=2048, rope_parameters={"rope_type": "llama3", "factor": 4.0,
+            "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 512, "rope_theta": 1e4}), 2048),
     ],
 )  # fmt: skip
 def test_positions_are_those_of_the_configuration_with_their_scaling(config: object, expected: int) -> None:
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_told_in_one_line_and_the_doctor_goes_on(
     folder = random_model(tmp_path / "model", byte_tokenizer(plain=TAGS))
     (folder / damage).write_bytes((folder / damage).read_bytes()[:40])
     run = ("model=local", f"model.path={folder}", "task=arithmetic")
-    with pytest.raises(ConfigError, match="cannot load model.path") as refused:
+    with pytest.raises(ConfigError, match=r"cannot load model\.path") as refused:
         execute_tiny(tmp_path / "runs", *run)
     assert "\n" not in str(refused.value)
     code = main(["--no-probe", *run, *TINY])

@@ -35,7 +35,9 @@ def test_names_and_sizes_of_other_paths() -> None:
     assert (nano.name, nano.parameters) == ("nano", 323_776)
 
 
-def test_a_path_with_another_ending_or_of_a_gguf_file_names_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_with_another_ending_or_of_a_gguf_file_names_its_last_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = random_model(tmp_path / "my-own", byte_tokenizer())
     monkeypatch.chdir(folder)
     for path in (f"{folder}/", "../my-own", ".", f"{folder}/./"):
@@ -56,7 +58,13 @@ def test_the_hash_is_the_same_whatever_the_model_is_called(tmp_path: Path) -> No
 
 def test_the_record_of_a_run_names_what_was_loaded(tmp_path: Path) -> None:
     folder = random_model(tmp_path / "my-own", byte_tokenizer())
-    run = ("model=qwen2.5_0.5b", f"model.path={folder}", "task=arithmetic", "grpo.max_steps=1", "grpo.max_completion_length=4")
+    run = (
+        "model=qwen2.5_0.5b",
+        f"model.path={folder}",
+        "task=arithmetic",
+        "grpo.max_steps=1",
+        "grpo.max_completion_length=4",
+    )
     result, record = execute_tiny(tmp_path / "runs", *run)
     config = from_dict(yaml.safe_load((record.folder / "config.yaml").read_text()))
     assert (result.model, config.model.name) == ("my-own", "my-own")

@@ -13,14 +13,22 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")  # as PEFT names them
+READ_BY_KERNELS = ("out_proj", "conv1d")  # whose weights these models read past an adapter; PEFT refuses them
+
 
 def find_targets(
     model: "PreTrainedModel", target_modules: str | Sequence[str], layers: Layers | None = None
 ) -> "dict[str, nn.Module]":
-    """The linear modules to adapt, by name; ValueError lists the names where none is selected."""
+    """The linear modules to adapt, by name; ValueError lists the names where none is selected.
+
+    Those of Mamba models that take no adapter count as none.
+    """
     from torch import nn
 
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
+    if model.config.model_type in MAMBA:
+        linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] not in READ_BY_KERNELS}
 
     def refusal(reason: str) -> ValueError:
         endings = dict.fromkeys(name.rpartition(".")[2] for name in linear)

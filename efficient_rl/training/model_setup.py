@@ -139,6 +139,14 @@ def _do_nothing() -> None:
     """In place of `enable_input_require_grads`."""
 
 
+def has_experts(model: Any) -> bool:
+    """Whether TRL finds the experts whose load it would balance.
+
+    It looks under one name, and for some families that have a router only in some of their sizes.
+    """
+    return bool(getattr(model.config.get_text_config(), "num_experts", 0))
+
+
 def can_overlay(args: GRPOConfig) -> bool:
     """Whether there is a reference, it stays as it is, and every process holds all its weights."""
     reasons = {"FSDP": args.fsdp, "DeepSpeed": args.deepspeed, "sync_ref_model": args.sync_ref_model}
