@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -222,20 +223,19 @@ def test_the_log_follows_the_umask(tmp_path: Path, mask: int, mode: int) -> None
     assert (tmp_path / "log.txt").stat().st_mode & 0o777 == mode
 
 
-def test_the_log_of_a_colleague_is_continued_in_a_copy(tmp_path: Path) -> None:
+def test_the_log_of_a_colleague_is_continued_in_a_copy() -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom efficient_rl.launch.worker import _open_log\n"
         "if os.getuid() == 0:\n    os.setuid(65534)  # an ordinary user, whom rights stop\n"
         "os.write(_open_log(Path(sys.argv[1])), b'more\\n')\n"
     )
-    log = tmp_path / "log.txt"
-    log.write_text("so far\n")
-    log.chmod(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o777)
-    subprocess.run([sys.executable, "-c", script, str(log)], env=environment(), check=True, timeout=60)
-    assert log.read_text() == "so far\nmore\n"
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are private
+        Path(name).chmod(0o777)
+        log = Path(name) / "log.txt"
+        log.write_text("so far\n")
+        log.chmod(0o444)
+        subprocess.run([sys.executable, "-c", script, str(log)], env=environment(), check=True, timeout=60)
+        assert log.read_text() == "so far\nmore\n"
 
 
 def hang(job: Job, environment: object) -> None:

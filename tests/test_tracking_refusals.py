@@ -3,8 +3,11 @@
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,29 @@ NAMES = (  # of sources, levels of difficulty and evaluation sets
     *("tab\t", "line\n", "数学", "é", "😀", "\udce9", "a\\b", "a|b", "a;b", "a*?", "~", "#1", "$", "@me", "^"),
     *("`", "<", ">", "!", "a" * 300, "a" * 300 + "b"),
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take it seconds to make."""
+    path = tmp_path_factory.mktemp("empty") / "m.db"
+    assert MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture
+def store(empty: Path, tmp_path: Path) -> str:
+    """The URI of a database of one's own."""
+    shutil.copy(empty, tmp_path / "m.db")
+    return uri_of(tmp_path)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that every user may write; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
 
 
 def uri_of(tmp_path: Path) -> str:
@@ -113,18 +139,18 @@ def all_names() -> dict[str, float]:
     return {f"eval/accuracy_source_{name}": random.random() for name in NAMES if name != "\udce9"}
 
 
-def test_points_of_every_name_arrive_and_the_report_reads_them_by_their_names(tmp_path: Path) -> None:
+def test_points_of_every_name_arrive_and_the_report_reads_them_by_their_names(tmp_path: Path, store: str) -> None:
     sent = all_names() | {"eval/accuracy_difficulty_1e+06": 0.25}
     run = a_run(tmp_path, metrics=sent)
     ours = collector(tmp_path)
     assert sync_until(ours, [run], seconds=0, complete=True) is None
     assert ours.refused == []
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     assert is_whole(client)
     (child,) = children(client)
     assert {read_name(key, child.data.tags): value for key, value in child.data.metrics.items()}.items() >= sent.items()
     Manifest("s", "c", None, False, (ListedRun(run.folder.name, "r", run.params),)).write(tmp_path / "outputs")
-    (here,), (there,) = load_sweep(tmp_path / "outputs", "s").runs, load_stored(uri_of(tmp_path), "s").runs
+    (here,), (there,) = load_sweep(tmp_path / "outputs", "s").runs, load_stored(store, "s").runs
     assert there.params == here.params
     assert there.series == here.series
     assert there.result is not None
@@ -172,7 +198,9 @@ BAD: dict[str, Any] = {
 }
 
 
-def test_no_single_bad_point_parameter_or_tag_keeps_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_single_bad_point_parameter_or_tag_keeps_the_others_back(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "efficient_rl.tracking.sender.stored_name", lambda name: name
     )  # so that there is something to refuse
@@ -189,9 +217,9 @@ def test_no_single_bad_point_parameter_or_tag_keeps_the_others_back(tmp_path: Pa
     }
     run = TrackedRun(run.folder, "a label " * 50, params)
     RunDirectory(run.folder).record_failure(Failure(1, "\udce9\0" + "e" * 9000, "log.txt"))
-    ours = Collector(uri_of(tmp_path), "s", "python " + "x=1 " * 5000, tmp_path / "outputs")
+    ours = Collector(store, "s", "python " + "x=1 " * 5000, tmp_path / "outputs")
     assert sync_until(ours, [run, good], seconds=0, complete=True) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     assert is_whole(client, 2)
     refused = {text.split(" of run ")[0] for text in ours.refused}
     assert refused == {"huge", "metric train/(a)", f"metric train/{'b' * 300}", "param bad(key)", f"param {'k' * 300}"}
@@ -201,15 +229,15 @@ def test_no_single_bad_point_parameter_or_tag_keeps_the_others_back(tmp_path: Pa
     assert child.data.params["seed"] == "0"
 
 
-def test_a_run_that_cannot_be_sent_keeps_no_other_run_back(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_sent_keeps_no_other_run_back(tmp_path: Path, store: str) -> None:
     runs = [a_run(tmp_path, seed=seed) for seed in range(3)]
     (runs[0].folder / "tracking").write_text("no folder")
     ours = collector(tmp_path)
     assert sync_until(ours, runs, seconds=0, complete=True) is not None
-    assert is_whole(MlflowClient(uri_of(tmp_path)), 2)
+    assert is_whole(MlflowClient(store), 2)
     (runs[0].folder / "tracking").unlink()
     assert sync_until(ours, runs, seconds=0, complete=True) is None
-    assert is_whole(MlflowClient(uri_of(tmp_path)), 3)
+    assert is_whole(MlflowClient(store), 3)
 
 
 def gone(client: MlflowClient, what: str) -> None:
@@ -234,10 +262,10 @@ DELETED = (
 
 
 @pytest.mark.parametrize("what", DELETED)
-def test_what_was_deleted_in_the_store_is_there_again_after_the_same_command(tmp_path: Path, what: str) -> None:
+def test_what_was_deleted_in_the_store_is_there_again_after_the_same_command(tmp_path: Path, store: str, what: str) -> None:
     runs = [a_run(tmp_path, seed=seed) for seed in range(2)]
     assert sync_until(collector(tmp_path), runs, seconds=0, complete=True) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     gone(client, what)
     assert sync_until(collector(tmp_path), runs, seconds=0, complete=True) is None
     assert is_whole(client, 2)
@@ -248,11 +276,11 @@ def test_what_was_deleted_in_the_store_is_there_again_after_the_same_command(tmp
 
 
 @pytest.mark.parametrize("what", DELETED)
-def test_what_is_deleted_while_a_sweep_runs_is_there_again_at_its_end(tmp_path: Path, what: str) -> None:
+def test_what_is_deleted_while_a_sweep_runs_is_there_again_at_its_end(tmp_path: Path, store: str, what: str) -> None:
     runs = [a_run(tmp_path, seed=seed, finish=seed == 0) for seed in range(2)]
     ours = collector(tmp_path)
     assert sync_until(ours, runs, seconds=0) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     gone(client, what)
     runs[1] = a_run(tmp_path, seed=1)
     sync_until(ours, runs, seconds=0)
@@ -262,10 +290,10 @@ def test_what_is_deleted_while_a_sweep_runs_is_there_again_at_its_end(tmp_path: 
     assert parent(client).info.status == "FINISHED"
 
 
-def test_the_parent_runs_while_a_stopped_sweep_goes_on_and_then_is_finished(tmp_path: Path) -> None:
+def test_the_parent_runs_while_a_stopped_sweep_goes_on_and_then_is_finished(tmp_path: Path, store: str) -> None:
     first, second = a_run(tmp_path, seed=0), a_run(tmp_path, seed=1, finish=False)
     assert sync_until(collector(tmp_path), [first, second], seconds=0, complete=False) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     assert parent(client).info.status == "KILLED"
     attempt = RunDirectory(second.folder).claim(tiny_run("seed=1"))
     again, stopped = collector(tmp_path), collector(tmp_path)
@@ -286,11 +314,11 @@ def test_the_parent_runs_while_a_stopped_sweep_goes_on_and_then_is_finished(tmp_
     assert {child.info.status for child in children(client)} == {"FINISHED"}
 
 
-def test_a_parent_that_was_left_killed_is_finished_where_all_had_been_sent(tmp_path: Path) -> None:
+def test_a_parent_that_was_left_killed_is_finished_where_all_had_been_sent(tmp_path: Path, store: str) -> None:
     run = a_run(tmp_path)
     assert sync_until(collector(tmp_path), [run], seconds=0, complete=False) is None
     assert sync_until(collector(tmp_path), [run], seconds=0, complete=True) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     assert parent(client).info.status == "FINISHED"
     (note,) = (tmp_path / "outputs" / "sweeps" / "s" / "tracking").iterdir()
     note.unlink()  # a sweep that version 0.1 has sent
@@ -299,24 +327,24 @@ def test_a_parent_that_was_left_killed_is_finished_where_all_had_been_sent(tmp_p
     assert parent(client).info.status == "FINISHED"
 
 
-def test_a_child_that_a_crash_left_without_parameters_gets_them(tmp_path: Path) -> None:
+def test_a_child_that_a_crash_left_without_parameters_gets_them(tmp_path: Path, store: str) -> None:
     run = a_run(tmp_path)
     bare = TrackedRun(run.folder, run.name, {"seed": 0})
     assert sync_until(collector(tmp_path), [bare], seconds=0) is None
     next((run.folder / "tracking").glob("*.json")).unlink()
     assert sync_until(collector(tmp_path), [run], seconds=0) is None
-    (child,) = children(MlflowClient(uri_of(tmp_path)))
+    (child,) = children(MlflowClient(store))
     assert len(child.data.params) == len(run.params)
 
 
-def test_completions_are_there_once_however_often_a_run_ends(tmp_path: Path) -> None:
+def test_completions_are_there_once_however_often_a_run_ends(tmp_path: Path, store: str) -> None:
     run = a_run(tmp_path, finish=False)
     (run.folder / "completions.jsonl").write_text('{"step": 1, "completion": "a"}\n{"step": 2, "completion": "b"}\n')
     RunDirectory(run.folder).record_failure(Failure(1, "no letters", "log.txt"))
     assert sync_until(collector(tmp_path), [run], seconds=0) is None
     a_run(tmp_path)
     assert sync_until(collector(tmp_path), [run], seconds=0) is None
-    client = MlflowClient(uri_of(tmp_path))
+    client = MlflowClient(store)
     (child,) = children(client)
     text = Path(client.download_artifacts(child.info.run_id, "completions.json", str(tmp_path))).read_text()
     assert text.count('"a"') == 1
@@ -335,24 +363,20 @@ def test_the_database_follows_the_umask(tmp_path: Path, mask: int, mode: int) ->
     assert (tmp_path / "m.db").stat().st_mode & 0o777 == mode
 
 
-def test_a_database_of_somebody_else_is_one_line(tmp_path: Path) -> None:
-    run = a_run(tmp_path)
-    assert sync_until(collector(tmp_path), [run], seconds=0) is None
-    run.folder.joinpath("tracking").rename(tmp_path / "kept")  # so that there is something to send
-    for path in (tmp_path, *tmp_path.rglob("*")):
+def test_a_database_of_somebody_else_is_one_line(empty: Path, shared: Path) -> None:
+    run, uri = a_run(shared), f"sqlite:///{shared}/m.db"
+    shutil.copy(empty, shared / "m.db")
+    for path in shared.rglob("*"):
         path.chmod(0o777 if path.is_dir() else 0o666)
-    (tmp_path / "m.db").chmod(0o444)
+    (shared / "m.db").chmod(0o444)
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.test_tracking_refusals import *\n"
         "if os.getuid() == 0:\n    os.setuid(65534)  # an ordinary user, whom rights stop\n"
-        "folder = Path(sys.argv[1])\n"
-        "(run,) = (folder / 'outputs' / 'runs').iterdir()\n"
-        "print(store_trouble(uri_of(folder)))\n"
-        "print(sync_until(collector(folder), [TrackedRun(run, 'r', {})], seconds=1))\n"
+        "print(store_trouble(sys.argv[1]))\n"
+        "run = TrackedRun(Path(sys.argv[2]), 'r', {})\n"
+        "print(sync_until(collector(Path(sys.argv[3]), sys.argv[1]), [run], seconds=1))\n"
     )
-    line = [sys.executable, "-c", script, str(tmp_path)]
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    line = [sys.executable, "-c", script, uri, str(run.folder), str(shared)]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == ""
     doctor, sync = done.stdout.splitlines()
