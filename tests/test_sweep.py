@@ -131,8 +131,10 @@ def test_a_single_run_needs_no_flag_and_several_values_do(sweep_fake: Sweep, tmp
 
 
 @pytest.mark.slow
-def test_a_single_run_trains(sweep: Sweep, tmp_path: Path) -> None:
-    single = sweep("strategy=last_k", "grpo.max_steps=1", "tracking=none")
+def test_a_single_run_trains_whatever_process_group_its_shell_has(sweep: Sweep, tmp_path: Path) -> None:
+    torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "29500"}
+    mpirun = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "2", "PMI_RANK": "1"}
+    single = sweep("strategy=last_k", "grpo.max_steps=1", "tracking=none", timeout=120, **torchrun, **mpirun)
     assert single.returncode == 0, single.stdout + single.stderr
     assert states(tmp_path) == ["finished"]
 

@@ -76,7 +76,9 @@ def test_a_run_in_a_low_partition_makes_room_and_goes_on(
     sweep.wait_steps(15)
     request = ("-p", "main", "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
     preemptor = cluster.slurm("sbatch", "--parsable", *request).strip()
-    wait_until(lambda: "COMPLETED" in cluster.slurm("sacct", "-X", "-n", "-j", preemptor, "-o", "State"), 120, "the preemptor")
+    wait_until(
+        lambda: "COMPLETED" in cluster.slurm("sacct", "-X", "-n", "-j", preemptor, "-o", "State"), 120, "the preemptor"
+    )
     assert sweep.records[0].result() is None  # it is the preemptor that has made the run wait
     assert sweep.end() == 0, sweep.output()
     assert_same_run(sweep, undisturbed_slow, attempts=2)
