@@ -261,6 +261,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_named(sweep: Sweep, tmp_pa
     assert states(tmp_path) == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
     overrides = ["-m", "strategy=last_k,lora", "grpo.max_steps=30", "checkpoint_steps=5", "tracking=none"]
     whole = start(tmp_path, *overrides)
@@ -295,10 +296,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [pytest.param("launcher", marks=pytest.mark.slow), pytest.param("worker", marks=pytest.mark.slow), "everything"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["launcher", "worker", "everything"])
 def test_sigkill_at_any_moment_loses_nothing_and_ends_in_the_same_weights(
     tmp_path: Path, victim: str, undisturbed: Path
 ) -> None:
