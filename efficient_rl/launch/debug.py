@@ -12,7 +12,7 @@ from types import FrameType
 
 from efficient_rl.launch.base import Handle, settle
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, LOG_FORMAT, Job, do
-from efficient_rl.libraries import quiet_libraries
+from efficient_rl.libraries import forget_process_group, quiet_libraries
 from efficient_rl.rundir.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class DebugLauncher:
         if self._waiting and self._waiting[0].state is RunState.RUNNING:
             handle = self._waiting.popleft()
             quiet_libraries()
+            forget_process_group()
             importlib.import_module("efficient_rl.run")  # takes seconds, in which nobody would hear a signal
             with _passed_on(), _logged(handle.job.folder / "log.txt"):
                 try:

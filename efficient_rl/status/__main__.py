@@ -182,6 +182,7 @@ def _view(status: Status, lines: int, room: int | None) -> Text:
     if status.trouble:
         trouble = f"Slurm does not answer ({status.trouble}); this is what the run directories say"
         parts.append(Text(trouble, style="yellow"))
+    parts += [Text(warning, style="yellow") for warning in status.warnings]
     if status.rows_in(RunState.FAILED, RunState.WAITING) and not status.may_change:
         parts.append(Text("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details"))
     return Text("\n", no_wrap=True, overflow="crop").join(parts)
