@@ -205,7 +205,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     A row without a step of its own takes as long as the others.
     """
     paces = [row.pace for row in rows if row.pace is not None]
-    active, waiting = [], []
+    active, waiting = list[float](), list[float]()
     for row in rows:
         if row.state in (*ACTIVE, "queued", "waiting") and paces:
             pace = statistics.median(paces) if row.pace is None else row.pace
