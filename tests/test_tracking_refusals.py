@@ -365,16 +365,19 @@ def test_the_database_follows_the_umask(tmp_path: Path, mask: int, mode: int) ->
 
 def test_a_database_of_somebody_else_is_one_line(empty: Path, shared: Path) -> None:
     run, uri = a_run(shared), f"sqlite:///{shared}/m.db"
-    shutil.copy(empty, shared / "m.db")
+    for name in ("m.db", "other.db"):
+        shutil.copy(empty, shared / name)
     for path in shared.rglob("*"):
         path.chmod(0o777 if path.is_dir() else 0o666)
     (shared / "m.db").chmod(0o444)
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.test_tracking_refusals import *\n"
+        "folder, run = Path(sys.argv[3]), TrackedRun(Path(sys.argv[2]), 'r', {})\n"
+        "os.umask(0)\n"
+        "assert sync_until(collector(folder, f'sqlite:///{folder}/other.db'), [run], seconds=0) is None  # imports all\n"
         "if os.getuid() == 0:\n    os.setuid(65534)  # an ordinary user, whom rights stop\n"
         "print(store_trouble(sys.argv[1]))\n"
-        "run = TrackedRun(Path(sys.argv[2]), 'r', {})\n"
-        "print(sync_until(collector(Path(sys.argv[3]), sys.argv[1]), [run], seconds=1))\n"
+        "print(sync_until(collector(folder, sys.argv[1]), [run], seconds=1))\n"
     )
     line = [sys.executable, "-c", script, uri, str(run.folder), str(shared)]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120, check=False)
