@@ -13,7 +13,18 @@ from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.judge_server import PAIR_SECONDS
 from efficient_rl.rewards.latex import depth_of, is_enclosed, sides, split_items, split_outside, unwrap
 from efficient_rl.rewards.names import is_name, is_pure_name, unknowns
-from efficient_rl.rewards.notation import MAX_DEPTH, apart, compact, has_words, in_latex, is_word, judgeable, plain, split_unit, spoken
+from efficient_rl.rewards.notation import (
+    MAX_DEPTH,
+    apart,
+    compact,
+    has_words,
+    in_latex,
+    is_word,
+    judgeable,
+    plain,
+    split_unit,
+    spoken,
+)
 from efficient_rl.rewards.numerals import answers, read_quantity
 from efficient_rl.rewards.units import same_unit
 

@@ -21,7 +21,10 @@ REPLACED = (
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])"), ""),
     (re.compile(r"~=|=~"), r"\\approx "),
     (re.compile(r":=|={2,3}"), "="),
-    (re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{GROUP_MARK}\d{{3}})+(?!\d)", re.ASCII), lambda found: re.sub(r"\D", "", found[0])),
+    (
+        re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{GROUP_MARK}\d{{3}})+(?!\d)", re.ASCII),
+        lambda found: re.sub(r"\D", "", found[0]),
+    ),
     (re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits)(?![A-Za-z])|~"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"=>"), r"\\Rightarrow "),

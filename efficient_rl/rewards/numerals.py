@@ -121,10 +121,10 @@ def answers(text: str, wanted: Quantity) -> bool:
     """Whether a text in plain notation gives exactly the wanted number, also as an equation.
 
     Of the sides of an equation those that only name something (see `is_name`) do not count; all
-    others must be the wanted number: `x + y = 3 + 4 = 7`, `7 = x`. 50% is 0.5 and, as questions that
-    ask for a percentage have bare answers, also 50 (not 0.5% for 0.5); a bare 50 is 50%. Units that
-    contradict each other are wrong, and so is a division left undone (84/2) where a whole number is
-    wanted.
+    others must be the wanted number: `x + y = 3 + 4 = 7`, `7 = x`. 50% is 0.5 and, as questions
+    that ask for a percentage have bare answers, also 50 (not 0.5% for 0.5); a bare 50 is 50%. Units
+    that contradict each other are wrong, and so is a division left undone (84/2) where a whole
+    number is wanted.
     """
     if len(text) > MAX_CHARACTERS:
         return False

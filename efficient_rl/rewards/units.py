@@ -21,23 +21,82 @@ MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 
 OF_MONEY = {"k": 10**3, "m": 10**6, "mm": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "t": 10**12, "tn": 10**12}
 MAGNITUDE = re.compile(rf"({'|'.join(MAGNITUDES)})s?(?![A-Za-z])", re.IGNORECASE)
 MONEY_MAGNITUDE = re.compile(rf"({'|'.join(sorted(OF_MONEY, key=len, reverse=True))})(?![A-Za-z])", re.IGNORECASE)
-_SYMBOLS = """
-    m meter, cm centimeter, mm millimeter, km kilometer, nm nanometer, dm decimeter, CM centimeter, KM kilometer, Km kilometer,
-    g gram, kg kilogram, mg milligram, KG kilogram, Kg kilogram, lb lb, lbs lb, oz ounce, l liter, L liter, ml milliliter,
-    mL milliliter, cl centiliter, cL centiliter, dl deciliter, dL deciliter, ft foot, in inch, yd yard, mi mile, h hour, hr hour,
-    hrs hour, min minute, s second, sec second, ms millisecond, rs rupee, Rs rupee, am am, AM am, pm pm, PM pm, mph mile/hour,
-    MPH mile/hour, kph kilometer/hour, kmh kilometer/hour, KPH kilometer/hour, w watt, W watt, kw kilowatt, kW kilowatt, v volt,
-    V volt, hz hertz, Hz hertz, kb kilobyte, KB kilobyte, kB kilobyte, mb megabyte, MB megabyte, gb gigabyte, GB gigabyte,
-    sq square, cu cubic
-"""
-SYMBOLS = dict(pair.split() for pair in _SYMBOLS.split(","))  # as they are written: 5 m are meters, 5 M are not
-ALIASES = {
-    "usd": "dollar", "buck": "dollar", "eur": "euro", "gbp": "sterling", "inr": "rupee", "percentage": PERCENT, "pct": PERCENT,
-    "deg": "degree", "metre": "meter", "centimetre": "centimeter", "millimetre": "millimeter", "kilometre": "kilometer",
-    "inches": "inch", "feet": "foot", "litre": "liter", "people": "person", "children": "child", "men": "man", "women": "woman",
-    "sqm": "meter^2", "sqft": "foot^2", "kmph": "kilometer/hour", "sec": "second", "min": "minute", "hrs": "hour", "hr": "hour",
-    "lbs": "lb",
-}  # fmt: skip
+
+
+def _spellings(lines: str) -> dict[str, str]:
+    """What each line names first, by all the spellings that follow it."""
+    found = {}
+    for line in lines.strip().splitlines():
+        unit, *spellings = line.split()
+        found |= dict.fromkeys(spellings, unit)
+    return found
+
+
+SYMBOLS = _spellings("""
+    meter m
+    centimeter cm CM
+    millimeter mm
+    nanometer nm
+    decimeter dm
+    kilometer km Km KM
+    gram g
+    kilogram kg Kg KG
+    milligram mg
+    lb lb lbs
+    ounce oz
+    liter l L
+    milliliter ml mL
+    centiliter cl cL
+    deciliter dl dL
+    foot ft
+    inch in
+    yard yd
+    mile mi
+    hour h hr hrs
+    minute min
+    second s sec
+    millisecond ms
+    rupee rs Rs
+    am am AM
+    pm pm PM
+    mile/hour mph MPH
+    kilometer/hour kph KPH kmh
+    watt w W
+    kilowatt kw kW
+    volt v V
+    hertz hz Hz
+    kilobyte kb kB KB
+    megabyte mb MB
+    gigabyte gb GB
+    square sq
+    cubic cu
+""")  # in exactly these spellings: 5 mm is a length, 5 MM is not
+ALIASES = _spellings("""
+    dollar usd buck
+    euro eur
+    sterling gbp
+    rupee inr
+    percent percentage pct
+    degree deg
+    meter metre
+    centimeter centimetre
+    millimeter millimetre
+    kilometer kilometre
+    liter litre
+    inch inches
+    foot feet
+    second sec
+    minute min
+    hour hr hrs
+    lb lbs
+    meter^2 sqm
+    foot^2 sqft
+    kilometer/hour kmph
+    person people
+    child children
+    man men
+    woman women
+""")  # in lower case, in the singular where they have one
 PHRASES = {
     "degree celsius": "celsius", "degree c": "celsius", "degree fahrenheit": "fahrenheit", "degree f": "fahrenheit",
     "pound sterling": "sterling",
@@ -48,25 +107,29 @@ ARTICLES = ("of", "a", "an", "the")
 PER_CENT = re.compile(r"\bper cent\b", re.IGNORECASE)
 PER = re.compile(r"\s*(?:/|\bper\b|(?<!\bof )\b(?:an?|each|every)\b(?=\s+\w))\s*", re.IGNORECASE)
 PLURAL = re.compile(r"(?<=ss)es$|(?<=x)es$|(?<=ch)es$|(?<=sh)es$|(?<=[a-z]{2}[^su])s$")
-_NOT_UNITS = """
-    or and maybe perhaps possibly probably either not no nor but minus plus times over divided squared cubed
-    hundred hundreds thousand thousands million millions billion billions trillion trillions half halves dozen
-    dozens mil mill mln mio bil thou grand fold ish third thirds fourth fourths fifth fifths tenth tenths pi to between through if unless except wrong about
-    approximately around almost nearly roughly mod zero one two three four five six seven eight nine ten eleven
-    twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy
-    eighty ninety then instead sixth sixths seventh sevenths eighth eighths ninth ninths twelfth twelfths quarter
-    quarters hundredth hundredths thousandth thousandths ten tens lakh lakhs crore crores gross score scores factorial
-    inverse negative sin cos tan cot csc log exp sqrt
-"""
-NOT_UNITS = frozenset(re.findall(r"\w+", _NOT_UNITS))
+NOT_UNITS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        or and maybe perhaps possibly probably either not no nor but minus plus times over divided squared cubed
+        hundred hundreds thousand thousands million millions billion billions trillion trillions half halves dozen
+        dozens mil mill mln mio bil thou grand fold ish third thirds fourth fourths fifth fifths tenth tenths pi to
+        between through if unless except wrong about approximately around almost nearly roughly mod zero one two
+        three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+        nineteen twenty thirty forty fifty sixty seventy eighty ninety then instead sixth sixths seventh sevenths
+        eighth eighths ninth ninths twelfth twelfths quarter quarters hundredth hundredths thousandth thousandths
+        tens lakh lakhs crore crores gross score scores factorial inverse negative sin cos tan cot csc log exp sqrt
+        """,
+    )
+)
 
 
 def read_unit(text: str, attached: bool, currency: str = "") -> tuple[int, str] | None:
     """The factor and the unit after a number, in a common form; None for text that is neither.
 
-    `7 million km` has the factor 1,000,000 and the unit `kilometer`, without either (1, ""). `currency`
-    stands in front of the number; with one, `M` is a million. `attached` says that no space parts
-    the text from the number: `7cm` and `7apples` carry a unit, `7x` and `7ab` do not.
+    `7 million km` has the factor 1,000,000 and the unit `kilometer`, without either (1, "").
+    `currency` stands in front of the number; with one, `M` is a million. `attached` says that no
+    space parts the text from the number: `7cm` and `7apples` carry a unit, `7x` and `7ab` do not.
     """
     text = SPACING.sub(" ", text).strip()
     if text in ("%", "\\%"):
