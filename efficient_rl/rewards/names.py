@@ -93,8 +93,8 @@ def _is_one_term(text: str) -> bool:
 def is_pure_name(text: str) -> bool:
     """Whether a side of a gold equation is only a name, so that its value may stand alone.
 
-    A variable, a tuple of variables, a function of variables or of a number, a probability, capitals
-    as of a line AB, or words; not `x + y` nor `xy`: `xy = 6` is a curve.
+    A variable, a tuple of variables, a function of variables or of a number, a probability,
+    capitals as of a line AB, or words; not `x + y` nor `xy`: `xy = 6` is a curve.
     """
     spelled = SPELLED.sub(r" \1 ", text).strip()
     return is_name(text) and any(pattern.fullmatch(spelled) for pattern in PURE)
