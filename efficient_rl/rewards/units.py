@@ -25,7 +25,7 @@ MONEY_MAGNITUDE = re.compile(rf"({'|'.join(sorted(OF_MONEY, key=len, reverse=Tru
 
 def _spellings(lines: str) -> dict[str, str]:
     """What each line names first, by all the spellings that follow it."""
-    found = {}
+    found: dict[str, str] = {}
     for line in lines.strip().splitlines():
         unit, *spellings = line.split()
         found |= dict.fromkeys(spellings, unit)
