@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from efficient_rl.rewards.columns import Column, Texts, verdicts
+from efficient_rl.rewards.columns import Column, Texts, verdicts, whole_texts
 from efficient_rl.rewards.verify import extract_answer
 
 
@@ -26,6 +26,6 @@ class AnswerFormat:
 
     __name__ = "format"
 
-    def __call__(self, completions: list[str], **_: Any) -> list[float]:
-        """One value a completion."""
-        return [float(extract_answer(completion, "tags") is not None) for completion in completions]
+    def __call__(self, completions: list[str], prefill: Column = None, **_: Any) -> list[float]:
+        """One value a completion; `prefill` is a column."""
+        return [float(extract_answer(text, "tags") is not None) for text in whole_texts(completions, prefill)]
