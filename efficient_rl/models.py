@@ -9,7 +9,7 @@ from efficient_rl.errors import ConfigError, first_line
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CAUSAL_TOLERANCE = 1e-2  # of the largest logit; in bfloat16 the same row of another batch may differ so
+CAUSAL_TOLERANCES = {4: 1e-5, 2: 3e-2}  # by the bytes of a number, relative to the largest logit
 
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
@@ -98,7 +98,8 @@ def _check_causal(model: "PreTrainedModel", path: str) -> None:
     ids[1, -1] = rows - 1
     with torch.no_grad():
         one, other = model(input_ids=ids).logits[:, :-1].float()
-    if float((one - other).abs().max()) > CAUSAL_TOLERANCE * float(one.abs().max()):
+    tolerance = CAUSAL_TOLERANCES[model.dtype.itemsize]
+    if float((one - other).abs().max()) > tolerance * float(one.abs().max()):
         raise ConfigError(
             f"model.path={path} is no causal language model: in {type(model).__name__} a token changes what the model says "
             "before it; use a model that reads from left to right"

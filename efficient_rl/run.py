@@ -158,6 +158,7 @@ def prepare(
     from efficient_rl.fit import Bounds, check_fit
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
+    from efficient_rl.training.generation import check_generates
     from efficient_rl.training.memory import PhaseMeter
     from efficient_rl.training.settings import sampling_settings
 
@@ -176,6 +177,7 @@ def prepare(
         stop_ids = prompts.stop_ids(model)
         asked = [row["prompt_ids"] for row in rows] + list(map(encode, chain(*problems.eval_sets.values())))
         check_fit(Bounds.of(model, config.model.path), tokenizer, asked, stop_ids, config.grpo.max_completion_length)
+        check_generates(model, stop_ids, tokenizer.pad_token_id)
         trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
         trainer.stop_at(stop_ids)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config, T5Config
+from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config, T5Config, XLNetConfig, xLSTMConfig
 
 from efficient_rl.doctor import prompt
 from efficient_rl.doctor.__main__ import main
@@ -131,6 +131,8 @@ def test_positions_are_those_of_the_configuration_with_their_scaling(config: obj
     [
         (BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
          r"is no causal language model: in BertLMHeadModel a token changes what the model says before it"),
+        (XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=32), r"is no causal language model: in XLNetLMHeadModel"),
+        (xLSTMConfig(hidden_size=32, num_hidden_layers=2, num_heads=4), r"^xLSTMForCausalLM of .* writes no completions with"),
         (T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), r"is an encoder with a decoder \(t5\)"),
     ],
 )  # fmt: skip

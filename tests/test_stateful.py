@@ -1,5 +1,6 @@
 """Models whose layers carry a state train and are evaluated like others, on what they say without padding."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from efficient_rl.doctor.__main__ import main
 from efficient_rl.strategies.adapter_targets import find_targets
 from efficient_rl.training.generation import complete, generate
 from efficient_rl.training.sampler import SamplingSettings, carries_state, draws, sample
@@ -106,3 +108,12 @@ def test_adapters_leave_out_what_mamba_reads_past_them(name: str) -> None:
         ValueError, match=r"lora\.target_modules=\['out_proj'\]: 'out_proj' names no linear module; use all-"
     ):
         find_targets(model, ["out_proj"])
+
+
+def test_the_doctor_says_what_it_cannot_estimate_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = byte_tokenizer(plain=TAGS)
+    folder = random_model(tmp_path / "model", tokenizer, MODELS["mamba"](vocab_size=len(tokenizer)))
+    code = main(["--no-probe", "--json", "model=local", f"model.path={folder}", *STEP[:-1]])
+    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert (code, found["memory"]["level"], found["reward"]["level"]) == (0, "warning", "ok")
+    assert "could not be estimated" in found["memory"]["what"]

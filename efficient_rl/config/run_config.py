@@ -138,7 +138,8 @@ def _model(option: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) 
     size = None if folder is None else count_parameters(folder, known["fingerprint"])
     if size is not None:
         known["parameters"] = size
-    return _section(ModelConfig, "model", {**values, **known})
+    model: ModelConfig = _section(ModelConfig, "model", {**values, **known})
+    return model
 
 
 def _term(name: str, values: Any) -> RewardTerm:

@@ -172,7 +172,7 @@ def _made(run: RunConfig) -> PreTrainedModel:
     source = str(run.model.folder or run.model.path)
     config = AutoConfig.from_pretrained(source, **extra)
     dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
-    attention = "eager" if run.model.attn_implementation == "eager" else "sdpa"
+    attention = "eager" if run.model.attn_implementation == "eager" else None  # what the model has
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     return model
 

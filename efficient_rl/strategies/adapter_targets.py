@@ -26,7 +26,7 @@ def find_targets(
     """
     from torch import nn
 
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
+    linear = {name: module for name, module in model.named_modules() if is_linear(module)}
     if model.config.model_type in MAMBA:
         linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] not in READ_BY_KERNELS}
 
@@ -68,6 +68,14 @@ def name_matches(pattern: str, name: str) -> bool:
         raise ValueError(
             f"lora.target_modules={pattern!r} is no regular expression ({error}); or use a list of names"
         ) from error
+
+
+def is_linear(module: "nn.Module") -> bool:
+    """Whether it computes a linear map, which a model's own kind of `Linear` may not (routers)."""
+    from torch import nn
+
+    own = type(module).__module__.startswith("transformers.models.")
+    return is_conv1d(module) or (isinstance(module, nn.Linear) and not own)
 
 
 def is_conv1d(module: "nn.Module") -> bool:

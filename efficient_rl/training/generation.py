@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.training.sampler import (
     SamplingSettings,
     carries_state,
@@ -43,6 +44,19 @@ def _obstacle(model: PreTrainedModel) -> str | None:
     return "trained tokens stand before the prompt" if has_trained_prompt(model) else own_generation(model)
 
 
+def check_generates(model: PreTrainedModel, stop_ids: Sequence[int], pad_id: int) -> None:
+    """ConfigError where a model that our sampler cannot follow fails to write two tokens."""
+    if _obstacle(model) is None:
+        return
+    try:
+        generate(model, [[pad_id] * 3] * 2, SamplingSettings(2, temperature=0.0), stop_ids, pad_id)
+    except Exception as error:
+        raise ConfigError(
+            f"{type(model).__name__} of {model.config.name_or_path} writes no completions with this version of "
+            f"transformers: {type(error).__name__}: {first_line(error)}; use another model"
+        ) from error
+
+
 @cache
 def _note(model: str, reason: str) -> None:
     logger.warning("completions of %s come from generate(): %s", model, reason)
@@ -76,11 +90,11 @@ def generate(
     )
     with evaluating(model):
         for length, rows in by_length.items():
-            ids = torch.tensor([prompts[row] for row in rows], device=model.device)
+            asked = torch.tensor([prompts[row] for row in rows], device=model.device)
             drawn = None if uniform is None else uniform[rows].to(model.device)
             written = model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
+                asked,
+                attention_mask=torch.ones_like(asked),
                 generation_config=arguments,
                 logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length)]),
             )

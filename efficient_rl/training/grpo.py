@@ -80,7 +80,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         with hidden_beta(args, overlay), prepared(model, strategy, args, wanted.respect_freezing) as ready:
             super().__init__(ready, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
-        self.aux_loss_enabled = self.aux_loss_enabled and has_experts(self.model)
+        self.aux_loss_enabled: bool = self.aux_loss_enabled and has_experts(self.model)
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
         self.decoder = CompletionDecoder(self._tokenizer, self.eos_token_ids, code_of(self.reward_funcs))
