@@ -24,9 +24,8 @@ class CompletionDecoder:
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", end_ids: Iterable[int], code: str = "") -> None:
-        added = tokenizer.added_tokens_decoder
-        special = set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
-        control = {*_named_ids(tokenizer), *end_ids}
+        special = special_ids(tokenizer)
+        control = {*_named_ids(tokenizer), *filter(None.__ne__, end_ids)}
         written = _bare(code)
         kept = set[int]()
         for index in special | control:
@@ -72,6 +71,12 @@ def _source(function: Any) -> str:
         return inspect.getsource(inspect.getmodule(owner) or owner)
     except (OSError, TypeError):  # typed in at a prompt
         return repr(getattr(getattr(function, "__code__", None), "co_consts", ""))
+
+
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tokens that stand for no text."""
+    added = tokenizer.added_tokens_decoder
+    return set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
 
 
 def _named_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:

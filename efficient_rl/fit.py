@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from efficient_rl.decoding import special_ids
 from efficient_rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,10 +88,9 @@ def complete_tokenizer(tokenizer: "PreTrainedTokenizerBase", path: str, stop_ids
     if tokenizer.eos_token_id is None and end_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(min(end_ids))
     if tokenizer.pad_token_id is None:
-        silent = [tokenizer.eos_token, *tokenizer.all_special_tokens]
-        named = [token for token in silent if token]
-        if not named:
+        silent = {tokenizer.eos_token_id} - {None} or special_ids(tokenizer)
+        if not silent:
             raise ConfigError(
                 f"the tokenizer of {path} has no pad_token, and no other special token to pad with; set its pad_token"
             )
-        tokenizer.pad_token = named[0]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(silent))

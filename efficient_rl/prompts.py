@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from efficient_rl.chat import ChatTemplate
 from efficient_rl.config.schema import ModelConfig, PromptSettings
 from efficient_rl.errors import ConfigError
-from efficient_rl.fit import complete_tokenizer
+from efficient_rl.fit import Bounds, check_fit, complete_tokenizer
 from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class Prompts:
             )
         return ids
 
+    def encoded(self, problem: Problem) -> list[int]:
+        """Token ids of one problem's prompt."""
+        return self.encode(self.write(problem))
+
     def row(self, problem: Problem) -> dict[str, Any]:
         """One row of training data: what the trainer, the curriculum and the rewards read."""
         text = self.write(problem)
@@ -117,6 +121,12 @@ class Prompts:
             ids |= ends
         complete_tokenizer(self._tokenizer, self._model.path, sorted(ids), end_ids(model, self._tokenizer))
         return sorted(ids)
+
+    def fitting_stop_ids(self, model: "PreTrainedModel", encoded: Sequence[list[int]], completion: int) -> list[int]:
+        """As `stop_ids`; ConfigError where encoded prompts with completions exceed the model."""
+        stop_ids = self.stop_ids(model)
+        check_fit(Bounds.of(model, self._model.path), self._tokenizer, encoded, stop_ids, completion)
+        return stop_ids
 
 
 def own_form(problem: Problem) -> str:

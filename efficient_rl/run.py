@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,6 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.rundir.totals import totals
-from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -155,10 +155,8 @@ def prepare(
     """Load model and problems, apply the strategy, and build trainer and evaluator."""
     import torch
 
-    from efficient_rl.fit import Bounds, check_fit
     from efficient_rl.models import load_model, load_tokenizer
     from efficient_rl.prompts import Prompts
-    from efficient_rl.training.generation import check_generates
     from efficient_rl.training.memory import PhaseMeter
     from efficient_rl.training.settings import sampling_settings
 
@@ -166,39 +164,33 @@ def prepare(
     tokenizer = load_tokenizer(config.model)
     problems = load_splits(config)
     prompts = Prompts(config.model, config.prompt, tokenizer, problems.examples)
-
-    def encode(problem: Problem) -> list[int]:
-        return prompts.encode(prompts.write(problem))
-
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         model = load_model(config.model)
         rows = [prompts.row(problem) for problem in problems.train]
-        stop_ids = prompts.stop_ids(model)
-        asked = [row["prompt_ids"] for row in rows] + list(map(encode, chain(*problems.eval_sets.values())))
-        check_fit(Bounds.of(model, config.model.path), tokenizer, asked, stop_ids, config.grpo.max_completion_length)
-        check_generates(model, stop_ids, tokenizer.pad_token_id)
+        asked = [row["prompt_ids"] for row in rows] + list(map(prompts.encoded, chain(*problems.eval_sets.values())))
+        stop_ids = prompts.fitting_stop_ids(model, asked, config.grpo.max_completion_length)
         trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
         trainer.stop_at(stop_ids)
-
-    def between_batches() -> None:
-        if group.is_main:
-            attempt.heartbeat()
-        stop.check(group)
-
     evaluator = Evaluator(
         tokenizer=tokenizer,
-        encode=encode,
+        encode=prompts.encoded,
         stop_ids=stop_ids,
         sampling=sampling_settings(config.grpo),
         samples=config.eval.samples,
         place=config.prompt.place,
         prefill=prompts.prefill,
         decode=trainer.decoder,
-        between=between_batches,
+        between=partial(_between_batches, attempt, stop, group),
         group=group,
     )
     return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator)
+
+
+def _between_batches(attempt: Attempt, stop: Stop, group: ProcessGroup) -> None:
+    if group.is_main:
+        attempt.heartbeat()
+    stop.check(group)
 
 
 def _make_trainer(

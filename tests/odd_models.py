@@ -31,6 +31,7 @@ def byte_tokenizer(
     inner = Tokenizer(models.BPE(vocab=bytes_, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(word, special=True) for word in (end, pad) if word])
     inner.add_tokens([AddedToken(word, normalized=False) for word in plain])
     inner.add_special_tokens([AddedToken(word, special=True) for word in (*ROLES, *special)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=end, pad_token=pad)

@@ -1,10 +1,20 @@
 """A model, a tokenizer and prompts that do not fit together are told in one line, with the numbers, before the run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config, T5Config, XLNetConfig, xLSTMConfig
+from transformers import (
+    BertConfig,
+    GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+    T5Config,
+    XLNetConfig,
+    xLSTMConfig,
+)
 
 from efficient_rl.doctor import prompt
 from efficient_rl.doctor.__main__ import main
@@ -42,9 +52,9 @@ def pad_beyond(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "prompt and completion beyond the positions": (
-        gpt2, ("grpo.max_completion_length=24",),
-        r"the longest prompt has 2\d\d tokens; with grpo\.max_completion_length=24 that is more than the 256 positions of "
-        r".*; use grpo\.max_completion_length<=\d+, shorter prompts or another model",
+        gpt2, ("grpo.max_completion_length=128",),
+        r"the longest prompt has 1\d\d tokens; with grpo\.max_completion_length=128 that is more than the 256 positions of "
+        r".*; use grpo\.max_completion_length<=8\d, shorter prompts or another model",
     ),
     "a prompt alone beyond the positions": (
         gpt2, ("prompt=r1_zero", "model.prompt=plain"),
@@ -54,8 +64,8 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
         gpt2, ("prompt=few_shot", "prompt.shots=8"), r"the longest prompt has [345]\d\d tokens; .*use shorter prompts",
     ),
     "tokens beyond the embedding": (
-        lambda folder: cut(folder, 4), (),
-        r"token 25\d \('<\|\w+\|>'\) of the tokenizer of .* has no row in the model's embedding, which has 256 for 260 ",
+        lambda folder: cut(folder, 2), (),
+        r"token 25\d \('<\|\w+\|>'\) of the tokenizer of .* has no row in the model's embedding, which has 258 for 260 ",
     ),
     "a pad token beyond the embedding": (pad_beyond, (), r"token 259 \('\[PAD\]'\) .*, which has 259 for 260 tokens"),
     "neither end nor padding": (
@@ -86,7 +96,7 @@ WORKING: dict[str, tuple[Make, tuple[str, ...]]] = {
     "more rows than tokens": (lambda folder: cut(folder, -60), ()),
     "fewer rows than tokens, of which no prompt uses the last": (
         lambda folder: random_model(
-            folder, byte_tokenizer(plain=[f"<{n}>" for n in range(9)], template=None), llama(265)
+            folder, byte_tokenizer(plain=[f"<{n}>" for n in range(9)], template=None), llama(260)
         ),
         ("model.prompt=plain",),
     ),
@@ -105,8 +115,10 @@ def test_what_fits_takes_its_step(case: str, tmp_path: Path) -> None:
 
 
 def test_an_end_that_only_the_model_names_ends_completions(tmp_path: Path) -> None:
-    folder = random_model(tmp_path / "model", byte_tokenizer())
-    byte_tokenizer(end=None, pad=None).save_pretrained(folder)
+    tokenizer = byte_tokenizer(plain=["<stop>"], end=None, pad=None)
+    folder = random_model(tmp_path / "model", tokenizer)
+    ends = GenerationConfig(eos_token_id=[tokenizer.convert_tokens_to_ids("<stop>")])
+    ends.save_pretrained(folder)
     run = ("model=local", f"model.path={folder}", "task=arithmetic", "grpo.max_steps=1", "grpo.max_completion_length=4")
     assert execute_tiny(tmp_path / "runs", *run)[0].steps == 1
 
@@ -132,7 +144,7 @@ def test_positions_are_those_of_the_configuration_with_their_scaling(config: obj
         (BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
          r"is no causal language model: in BertLMHeadModel a token changes what the model says before it"),
         (XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=32), r"is no causal language model: in XLNetLMHeadModel"),
-        (xLSTMConfig(hidden_size=32, num_hidden_layers=2, num_heads=4), r"^xLSTMForCausalLM of .* writes no completions with"),
+        (xLSTMConfig(hidden_size=32, num_hidden_layers=2, num_heads=4), r"^xLSTMForCausalLM of .* writes no completions"),
         (T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), r"is an encoder with a decoder \(t5\)"),
     ],
 )  # fmt: skip
@@ -177,3 +189,11 @@ def test_a_damaged_file_is_told_in_one_line_and_the_doctor_goes_on(
     assert "FAILURE" in printed or damage == "model.safetensors"
     assert (code, "Traceback" in printed) == (int(damage != "model.safetensors"), False)
     assert " reward" in printed  # checks after the one that failed
+
+
+def test_a_padding_token_that_the_configuration_has_beyond_its_words_is_told(tmp_path: Path) -> None:
+    folder = random_model(tmp_path / "model", byte_tokenizer())
+    config = json.loads((folder / "config.json").read_text()) | {"pad_token_id": 32000}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"pad_token_id=32000 in .* is beyond its vocab_size=260; set it to a token"):
+        execute_tiny(tmp_path / "runs", "model=local", f"model.path={folder}", "task=arithmetic")

@@ -17,7 +17,7 @@ from tests.odd_models import TAGS, byte_tokenizer, llama, random_model
 from tests.stateful_models import MODELS
 
 QUICK = ("qwen3_5", "mamba2", "lfm2", "recurrent_gemma")
-PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3], [5, 6, 7], [11], [3, 1, 4, 1, 5, 9, 2, 6]]
+PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3], [5, 6, 7], [11, 2], [3, 1, 4, 1, 5, 9, 2, 6]]
 STEP = (
     "task=arithmetic", "reward=trl_think_format", "reward.think_format.path=tests.own_parts.letters",
     "reward.think_format.messages=false", "grpo.max_steps=1", "grpo.per_device_train_batch_size=8",

@@ -74,7 +74,10 @@ class ModelConfig:
         """How many transformer blocks the model has, where a local folder says so."""
         if self.folder is None or not (self.folder / "config.json").is_file():
             return None
-        blocks: int | None = json.loads((self.folder / "config.json").read_text()).get("num_hidden_layers")
+        try:
+            blocks: int | None = json.loads((self.folder / "config.json").read_text()).get("num_hidden_layers")
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"cannot load model.path={self.path}: its config.json is damaged ({error})") from error
         return blocks
 
 

@@ -47,7 +47,7 @@ def form_of(run: RunConfig) -> Form:
     few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))
     problems = load_splits(few)
     prompts = Prompts(run.model, run.prompt, tokenizer, problems.examples)
-    encoded = [prompts.encode(prompts.write(problem)) for problem in problems.train]
+    encoded = list(map(prompts.encoded, problems.train))
     bounds = Bounds(run.model.path, config.vocab_size, positions(config))
     check_fit(bounds, tokenizer, encoded, prompts.stop_ids(model), run.grpo.max_completion_length)
     code = code_of([term.function.build() for term in run.reward])

@@ -26,9 +26,7 @@ def find_targets(
     """
     from torch import nn
 
-    linear = {name: module for name, module in model.named_modules() if is_linear(module)}
-    if model.config.model_type in MAMBA:
-        linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] not in READ_BY_KERNELS}
+    linear = _adaptable(model)
 
     def refusal(reason: str) -> ValueError:
         endings = dict.fromkeys(name.rpartition(".")[2] for name in linear)
@@ -58,6 +56,16 @@ def find_targets(
         if not chosen:
             raise refusal(f"names no linear module within layers={layers!r}")
     return {name: module for name, module in linear.items() if name in chosen}
+
+
+def _adaptable(model: "PreTrainedModel") -> "dict[str, nn.Module]":
+    """The linear modules that work with an adapter."""
+    passed = READ_BY_KERNELS if model.config.model_type in MAMBA else ()
+    found = {}
+    for name, module in model.named_modules():
+        if is_linear(module) and name.rpartition(".")[2] not in passed:
+            found[name] = module
+    return found
 
 
 def name_matches(pattern: str, name: str) -> bool:

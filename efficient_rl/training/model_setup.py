@@ -97,6 +97,7 @@ def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, respect_fr
     """
 
     def prepare(loaded: Any) -> Any:
+        name_soft_cap(loaded)
         adapted = loaded if strategy is None else strategy.apply(loaded)
         if respect_freezing and args.gradient_checkpointing:
             keep_checkpointing_off_the_frozen(adapted, args)
@@ -114,6 +115,13 @@ def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, respect_fr
 
     with patch.object(trl.trainer.grpo_trainer, "create_model_from_path", load_prepared):
         yield model
+
+
+def name_soft_cap(model: Any) -> None:
+    """Give RecurrentGemma's bound of its logits the name that other models and TRL have for it."""
+    config = model.config.get_text_config()
+    if cap := getattr(config, "logits_soft_cap", None):
+        config.final_logit_softcapping = cap
 
 
 def default_arguments(model: Any) -> GRPOConfig:
