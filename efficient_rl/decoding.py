@@ -25,7 +25,7 @@ class CompletionDecoder:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", end_ids: Iterable[int], code: str = "") -> None:
         special = special_ids(tokenizer)
-        control = {*_named_ids(tokenizer), *filter(None.__ne__, end_ids)}
+        control = {*_named_ids(tokenizer), *end_ids}
         written = _bare(code)
         kept = set[int]()
         for index in special | control:

@@ -83,7 +83,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self.aux_loss_enabled: bool = self.aux_loss_enabled and has_experts(self.model)
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
-        self.decoder = CompletionDecoder(self._tokenizer, self.eos_token_ids, code_of(self.reward_funcs))
+        ends = [index for index in self.eos_token_ids if index is not None]
+        self.decoder = CompletionDecoder(self._tokenizer, ends, code_of(self.reward_funcs))
         self._rewards = ProcessRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
         self._problems = self._sampler_of(problems, curriculum)
         self._share_weights(sharded)
