@@ -29,7 +29,7 @@ STRATEGIES: dict[str, Strategy] = {
 }  # fmt: skip
 NONE = Optimizations(
     respect_freezing=False, overlay_reference=False, trunk_cache_bytes=0, skip_zero_variance=False, own_sampler=False,
-    lean_head=False, length_buckets=False,
+    lean_head=False, length_buckets=False, shared_prefixes=False,
 )  # fmt: skip
 
 
