@@ -25,7 +25,7 @@ from trl import GRPOConfig
 
 from efficient_rl.models import load_model
 from efficient_rl.training.model_setup import Optimizations
-from efficient_rl.training.prefixes import SharedPrefixes, plan_of
+from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.trunk import TrunkCache
 from tests.conftest import tiny_run
 
@@ -61,11 +61,12 @@ def batch(padding: tuple[int, ...] = (0,) * GROUPS) -> tuple[torch.Tensor, torch
     """Three prompts that begin alike, each with four completions of different lengths."""
     random = torch.Generator().manual_seed(1)
     prompts = torch.randint(3, 60, (GROUPS, COLUMNS), generator=random)
-    prompts[:, :COMMON] = prompts[0, :COMMON]
-    prompts[:, COMMON] = torch.tensor([3, 4, 5])
     mask = torch.ones_like(prompts)
     for row, pads in enumerate(padding):
         mask[row, :pads] = 0
+        prompts[row, :pads] = 0
+        prompts[row, pads : pads + COMMON] = torch.arange(10, 10 + COMMON)
+        prompts[row, pads + COMMON] = row + 3
     group = torch.arange(GROUPS).repeat_interleave(SIZE)
     completions = torch.randint(3, 60, (GROUPS * SIZE, WIDTH), generator=random)
     width = torch.randint(1, WIDTH + 1, (GROUPS * SIZE, 1), generator=random)
@@ -74,9 +75,9 @@ def batch(padding: tuple[int, ...] = (0,) * GROUPS) -> tuple[torch.Tensor, torch
 
 
 def shared_of(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor) -> SharedPrefixes:
-    plan = plan_of(ids, mask, rows, COLUMNS, pass_cost=1)
+    plan = plan_of(ids[:, :COLUMNS], mask[:, :COLUMNS], rows, 1, moves_freely(model.config))
     assert plan is not None
-    return SharedPrefixes(model, plan, ids, mask, TrunkCache(model, 0))
+    return SharedPrefixes(model, plan, TrunkCache(model, 0))
 
 
 def needed(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -107,6 +108,15 @@ def test_hidden_states_and_gradients_are_those_of_whole_rows(kind: str, padding:
     assert torch.allclose(gradients(model, found), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(("kind", "together"), [("rotary", COMMON), ("sliding window", 0), ("learned positions", 0)])
+def test_padding_keeps_prompts_apart_only_where_the_model_sees_places(kind: str, together: int) -> None:
+    config = CONFIGS[kind]()
+    ids, mask = batch((0, 4, 2))
+    plan = plan_of(ids[:, :COLUMNS], mask[:, :COLUMNS], torch.arange(len(ids)), 1, moves_freely(config))
+    assert plan is not None
+    assert plan.common == together
+
+
 def test_adapters_and_some_rows_in_two_passes_share_one_prompt_pass() -> None:
     bare = model_of(CONFIGS["rotary"]())
     model: Any = get_peft_model(bare, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
@@ -133,7 +143,7 @@ def test_a_plan_groups_equal_prompts_and_never_costs_more(data: st.DataObject) -
         data.draw(st.lists(st.lists(st.integers(0, 1), min_size=columns, max_size=columns), min_size=rows, max_size=rows))
     )
     kept = torch.tensor(sorted(data.draw(st.sets(st.integers(0, rows - 1), min_size=1))))
-    plan = plan_of(ids, torch.ones_like(ids), kept, columns, cost)
+    plan = plan_of(ids, torch.ones_like(ids), kept, cost)
     prompts = {tuple(row) for row in ids[kept].tolist()}
     plain = len(kept) * columns
     if plan is None:

@@ -22,17 +22,38 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from efficient_rl.training.trunk import Part, TrunkCache
 
 KeysValues = dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer: (rows, heads, columns, head)
+PLAIN_TYPES = ("default", "linear", "llama3")  # rotations that do not depend on the longest sequence
+PLAIN_ROTATION = {
+    "rope_type", "rope_theta", "factor", "partial_rotary_factor", "low_freq_factor", "high_freq_factor",
+    "original_max_position_embeddings",
+}  # fmt: skip
+SEES_PLACES = ("sliding_window", "attention_chunk_size", "attn_temperature_tuning")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which prompt each row has, and how many leading columns are the same in all of them."""
+    """How the prompts of a batch are computed: what all begin with, then the rest of each once."""
 
-    group: torch.Tensor  # of each row of the batch, (batch,); of rows that take no part, 0
-    first_rows: torch.Tensor  # a row of each group, (groups,)
-    rows: torch.Tensor  # those that take part, (rows,)
-    common: int
-    columns: int
+    ids: torch.Tensor  # (batch, columns), with what all begin with in the first columns
+    mask: torch.Tensor
+    columns: torch.Tensor | None  # where these stand in the batch, (batch, columns); None: as they are
+    common: int  # how many are the same in all rows that take part
+    rows: torch.Tensor  # that take part, (rows,)
+    group: torch.Tensor  # which prompt each row of the batch has; 0 for those that take no part
+    first_rows: torch.Tensor  # one of each group, (groups,)
+
+    @property
+    def width(self) -> int:
+        return self.ids.shape[1]
+
+    def positions(self, rows: torch.Tensor, start: int, end: int) -> dict[str, torch.Tensor]:
+        """The argument that says where columns stand, if padding is no longer before them."""
+        if self.columns is None:
+            return {}
+        mask = self.mask[rows]
+        completions = mask.new_ones(len(rows), max(0, end - self.width))
+        counted = torch.cat((mask, completions), 1).cumsum(1) - 1
+        return {"position_ids": counted.clamp(min=0)[:, start:end]}
 
 
 class EarlierColumns(DynamicCache):
@@ -70,10 +91,10 @@ class EarlierColumns(DynamicCache):
 class SharedPrefixes:
     """Passes over rows of a batch whose prompts go through the model once."""
 
-    def __init__(self, model: nn.Module, plan: Plan, ids: torch.Tensor, mask: torch.Tensor, trunk: TrunkCache) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, trunk: TrunkCache) -> None:
         self._backbone = _backbone(model)
         self._whole = self._backbone.forward
-        self._plan, self._ids, self._mask, self._trunk = plan, ids, mask, trunk
+        self._plan, self._trunk = plan, trunk
         self._prompts: tuple[KeysValues, torch.Tensor] | None = None
 
     @contextmanager
@@ -96,70 +117,104 @@ class SharedPrefixes:
         if self._prompts is None:
             self._prompts = self._compute_prompts(keywords)
         keys_values, last = self._prompts
-        columns, end = self._plan.columns, ids.shape[1]
+        start, end = self._plan.width, ids.shape[1]
         group = self._plan.group[rows]
         hidden = last.new_zeros(len(rows), end, last.shape[-1])
-        pieces = [hidden[:, : columns - 1], last[group]]
-        if end - 1 > columns:
-            cache = EarlierColumns(columns, keys_values, group, keeps=False)
-            part = Part(rows, columns, end - 1, rows, None)
-            pieces.append(self._compute(ids[:, columns:-1], mask[:, :-1], cache, part, keywords))
+        pieces = [hidden[:, : start - 1], last[group]]
+        if end - 1 > start:
+            cache = EarlierColumns(start, keys_values, group, keeps=False)
+            seen = torch.cat((self._plan.mask[rows], mask[:, start:-1]), 1)
+            pieces.append(self._compute(ids[:, start:-1], seen, cache, Part(rows, start, end - 1, rows), keywords))
         pieces.append(hidden[:, -1:])
         return BaseModelOutputWithPast(last_hidden_state=torch.cat(pieces, 1))
 
     def _compute_prompts(self, keywords: dict[str, Any]) -> tuple[KeysValues, torch.Tensor]:
         """Keys and values of all prompts, and the hidden states of their last column."""
         plan = self._plan
-        rows, group = plan.rows, plan.group[plan.rows]
+        group = plan.group[plan.rows]
         kept: KeysValues = {}
         copies: torch.Tensor | None = None
         if plan.common:
-            first, none = plan.first_rows[:1], torch.zeros_like(group)
             cache = EarlierColumns(0, {}, None, keeps=True)
-            part = Part(first, 0, plan.common, rows, none)
-            self._compute(self._ids[first, : plan.common], self._mask[first, : plan.common], cache, part, keywords)
+            part = Part(plan.first_rows[:1], 0, plan.common, plan.rows, torch.zeros_like(group), plan.columns)
+            self._compute_prompt(part, cache, keywords)
             kept, copies = cache.kept, torch.zeros_like(plan.first_rows)
-        every = plan.first_rows
         cache = EarlierColumns(plan.common, kept, copies, keeps=True)
-        part = Part(every, plan.common, plan.columns, rows, group)
-        own = self._ids[every, plan.common : plan.columns]
-        hidden = self._compute(own, self._mask[every, : plan.columns], cache, part, keywords)
+        part = Part(plan.first_rows, plan.common, plan.width, plan.rows, group, plan.columns)
+        hidden = self._compute_prompt(part, cache, keywords)
         return cache.kept, hidden[:, -1:]
+
+    def _compute_prompt(self, part: Part, cache: EarlierColumns, keywords: dict[str, Any]) -> torch.Tensor:
+        ids, mask = self._plan.ids[part.rows], self._plan.mask[part.rows]
+        return self._compute(ids[:, part.start : part.end], mask[:, : part.end], cache, part, keywords)
 
     def _compute(
         self, ids: torch.Tensor, mask: torch.Tensor, cache: EarlierColumns, part: Part, keywords: dict[str, Any]
     ) -> torch.Tensor:
-        given = keywords | {"past_key_values": cache, "use_cache": True}
+        given = keywords | self._plan.positions(part.rows, part.start, part.end)
+        given |= {"past_key_values": cache, "use_cache": True}
         with self._trunk.computing(part):
             hidden: torch.Tensor = self._whole(input_ids=ids, attention_mask=mask, **given).last_hidden_state
         return hidden
 
 
-def plan_of(ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, columns: int, pass_cost: int) -> Plan | None:
-    """How to share the first `columns` of some rows; None where that costs more than it saves.
+def plan_of(ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, pass_cost: int, movable: bool = False) -> Plan | None:
+    """How to share the prompts `ids` of some rows; None where that costs more than it saves.
 
-    One more pass costs as much as `pass_cost` tokens.
+    `ids` and `mask` have shape (batch, columns), padded on the left. One more pass costs as much as
+    `pass_cost` tokens. `movable`: the model sees distances only, so that padding may stand between
+    what all begin with and the rest.
     """
-    if columns == 0 or len(rows) < 2:
+    width = ids.shape[1]
+    if width == 0 or len(rows) < 2:
         return None
-    seen = torch.cat((ids[rows, :columns], mask[rows, :columns]), 1)
-    unique, group_of_row = torch.unique(seen, dim=0, return_inverse=True)
-    groups = len(unique)
-    shared = groups * columns + pass_cost
-    differs = (unique != unique[:1]).any(0)
-    differs = differs[:columns] | differs[columns:]
-    common = int(differs.int().argmax()) if groups > 1 else 0
-    if pass_cost + common >= groups * common:
-        common = 0
-    shared -= (groups - 1) * common - pass_cost * (common > 0)
-    if shared >= len(rows) * columns:
+    columns = None
+    padding = width - mask.sum(1)
+    if movable and len(padding[rows].unique()) > 1:
+        begins = padding[:, None] + torch.arange(width, device=ids.device)
+        aligned = ids.gather(1, begins.clamp(max=width - 1))
+        common = min(_common(aligned[rows]), int((width - padding[rows]).min()) - 1)
+        if common > pass_cost / len(rows):
+            columns = _padding_behind(padding, common, width)
+            ids, mask = ids.gather(1, columns), mask.gather(1, columns)
+    prompts, group_of_row = torch.unique(torch.cat((ids[rows], mask[rows]), 1), dim=0, return_inverse=True)
+    groups = len(prompts)
+    common = min(_common(prompts[:, :width]), _common(prompts[:, width:]), width - 1)
+    saved = (groups - 1) * common
+    if saved <= pass_cost:
+        common = saved = 0
+    cost = groups * width - saved + pass_cost * (1 + (common > 0))
+    if cost >= len(rows) * width:
         return None
     group = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     group[rows] = group_of_row
-    first = torch.full((groups,), len(rows), device=ids.device)
     order = torch.arange(len(rows), device=ids.device)
-    first = first.scatter_reduce(0, group_of_row, order, "amin")
-    return Plan(group, rows[first], rows, common, columns)
+    first = torch.zeros(groups, dtype=torch.long, device=ids.device)
+    first = first.scatter_reduce(0, group_of_row, order, "amin", include_self=False)
+    return Plan(ids, mask, columns, common, rows, group, rows[first])
+
+
+def _common(rows: torch.Tensor) -> int:
+    """How many leading columns are the same in all rows."""
+    same = (rows == rows[:1]).all(0)
+    return int(same.int().cumprod(0).sum())
+
+
+def _padding_behind(padding: torch.Tensor, common: int, width: int) -> torch.Tensor:
+    """Columns in an order with each row's `padding` behind its first `common` tokens."""
+    place = torch.arange(width, device=padding.device).expand(len(padding), width)
+    padding = padding[:, None]
+    begins = place < common
+    pads = ~begins & (place < common + padding)
+    return place + padding * begins - common * pads
+
+
+def moves_freely(config: Any) -> bool:
+    """Whether a model of this configuration sees the distances of tokens, and nothing else."""
+    rotations = getattr(config, "rope_parameters", None) or {}
+    by_layer = rotations.values() if all(isinstance(each, dict) for each in rotations.values()) else [rotations]
+    plain = all(set(each) <= PLAIN_ROTATION and each.get("rope_type") in PLAIN_TYPES for each in by_layer)
+    return bool(rotations) and plain and not any(getattr(config, name, None) for name in SEES_PLACES)
 
 
 def _backbone(model: nn.Module) -> nn.Module:

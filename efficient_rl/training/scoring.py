@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from efficient_rl.training.memory import PhaseMeter
 from efficient_rl.training.model_setup import Optimizations, lean_head
 from efficient_rl.training.parameters import TrainedParameters
-from efficient_rl.training.prefixes import SharedPrefixes, plan_of
+from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
@@ -165,12 +165,13 @@ class Scorer:
         """`around`; inside, what the rows share is computed once, where that saves tokens."""
         if not self._optimizations.shared_prefixes:
             return around
-        columns = tokens.ids.shape[1] - tokens.width
-        plan = plan_of(tokens.ids, tokens.mask, rows, columns, PASS_COST_TOKENS)
+        width = tokens.ids.shape[1] - tokens.width
+        movable = moves_freely(self._model.config.get_text_config())
+        plan = plan_of(tokens.ids[:, :width], tokens.mask[:, :width], rows, PASS_COST_TOKENS, movable)
         if plan is None:
             return around
         bare = self._model if model is self._model else self._accelerator.unwrap_model(model)
-        shared = SharedPrefixes(bare, plan, tokens.ids, tokens.mask, self._trunk)
+        shared = SharedPrefixes(bare, plan, self._trunk)
 
         @contextmanager
         def both(rows: torch.Tensor, length: int) -> Iterator[None]:

@@ -28,14 +28,22 @@ class Part(NamedTuple):
     """What a call of the model computes: columns `start` to `end` of some rows of a batch.
 
     `readers` are the rows that they stand for, and `source` says which computed row each of these
-    reads; None: each its own.
+    reads; None: each its own. `columns`, shape (batch, width), says where the columns stand in the
+    batch; None: as they are.
     """
 
     rows: torch.Tensor
     start: int
     end: int
     readers: torch.Tensor
-    source: torch.Tensor | None
+    source: torch.Tensor | None = None
+    columns: torch.Tensor | None = None
+
+    def place(self, rows: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The index of these columns of some rows in a tensor of the whole batch."""
+        if self.columns is None:
+            return rows, slice(self.start, self.end)
+        return rows[:, None], self.columns[rows, self.start : self.end]
 
 
 def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
@@ -110,7 +118,7 @@ class TrunkCache:
 
     @contextmanager
     def _keeping(self, rows: torch.Tensor, tokens: int, width: int) -> Iterator[None]:
-        whole = Part(rows, 0, tokens, rows, None)
+        whole = Part(rows, 0, tokens, rows)
 
         def keep(block: nn.Module, inputs: Any, output: Any) -> None:
             part = self._part or whole
@@ -122,7 +130,7 @@ class TrunkCache:
             if self._hidden is not None:
                 found = hidden.detach()
                 found = found if part.source is None else found[part.source]
-                self._hidden[part.readers, part.start : part.end] = found
+                self._hidden[part.place(part.readers)] = found
 
         handle = self._blocks[self._depth - 1].register_forward_hook(keep)
         try:
@@ -135,11 +143,11 @@ class TrunkCache:
     @contextmanager
     def serving(self, hidden: torch.Tensor, depth: int, rows: torch.Tensor, tokens: int) -> Iterator[None]:
         """A pass behind block `depth`, from the batch's trunk, shape (batch, width, hidden)."""
-        whole = Part(rows, 0, tokens, rows, None)
+        whole = Part(rows, 0, tokens, rows)
 
         def serve(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
             part = self._part or whole
-            return self._formed(hidden[part.rows, part.start : part.end])
+            return self._formed(hidden[part.place(part.rows)])
 
         def skip(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
             return self._formed(arrived)
