@@ -170,7 +170,7 @@ def plan_of(ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, pass_cost
         return None
     columns = None
     padding = width - mask.sum(1)
-    if movable and len(padding[rows].unique()) > 1:
+    if movable and int(padding[rows].max()) > int(padding[rows].min()):
         begins = padding[:, None] + torch.arange(width, device=ids.device)
         aligned = ids.gather(1, begins.clamp(max=width - 1))
         common = min(_common(aligned[rows]), int((width - padding[rows]).min()) - 1)
