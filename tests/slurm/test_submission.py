@@ -87,7 +87,7 @@ def test_detach_without_a_controller_does_not_say_that_jobs_go_on(cluster: Clust
 
 
 def test_an_option_that_sbatch_does_not_know_is_refused_in_its_words(cluster: Cluster, tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, *ONE_STEP, "+launcher.additional.foo=5", "launcher.detach=true").start()
+    sweep = Sweep(tmp_path, *ONE_STEP, "launcher.additional={foo: 5}", "launcher.detach=true").start()
     assert sweep.end(60) == 2, sweep.output()
     assert "error: the cluster refused the jobs: sbatch: unrecognized option '--foo=5'; `python" in sweep.output()
     assert [batch["gone"] for batch in batches(sweep)] == [True]
@@ -117,7 +117,7 @@ def test_a_job_beyond_the_partitions_time_is_told_by_every_command(cluster: Clus
 
 
 def test_a_held_job_is_told_with_the_command_that_releases_it(cluster: Cluster, tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, *ONE_STEP, "+launcher.additional.hold=true").start()
+    sweep = Sweep(tmp_path, *ONE_STEP, "launcher.additional={hold: true}").start()
     words = r"job (\d+) will not start by itself \(JobHeldUser\): `(scontrol release \d+)` lets it start"
     wait_until(lambda: re.search(words, sweep.output()) is not None, 100, "a warning")
     found = re.search(words, sweep.output())
@@ -129,7 +129,7 @@ def test_a_held_job_is_told_with_the_command_that_releases_it(cluster: Cluster, 
 def test_a_dependency_that_has_failed_is_told(cluster: Cluster, tmp_path: Path) -> None:
     failed = cluster.slurm("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "exit 1").strip()
     wait_until(lambda: "FAILED" in cluster.slurm("sacct", "-X", "-n", "-j", failed, "-o", "State"), 60, "a failed job")
-    sweep = Sweep(tmp_path, *ONE_STEP, f"+launcher.additional.dependency='afterok:{failed}'").start()
+    sweep = Sweep(tmp_path, *ONE_STEP, f"launcher.additional={{dependency: 'afterok:{failed}'}}").start()
     words = "(DependencyNeverSatisfied): cancel it"
     wait_until(lambda: words in sweep.output(), 100, f"a warning\n{sweep.output()}")
     assert json.loads(next(tmp_path.glob("outputs/jobs/*/batch.json")).read_text())["job"] in sweep.output()

@@ -182,7 +182,7 @@ class SlurmLauncher(SlurmRequest):
         for reason in waiting.reasons(states.values()):
             if reason not in self._told:
                 self._told.add(reason)
-                logger.warning("%s", stuck.get(reason, f"jobs wait for Slurm's reason {reason}"))
+                logger.warning("%s", stuck.get(reason, f"jobs wait in Slurm's queue: {reason}"))
 
     def _look(self, handle: SlurmHandle) -> None:
         """Take over how a submitted run is doing, and retry or fail it if its job has ended."""
