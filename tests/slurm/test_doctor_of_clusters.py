@@ -40,7 +40,7 @@ def test_a_request_that_can_never_start_fails_with_slurms_reason(
         ("MaxTime=30", {"timeout_min": 60}, "launcher.timeout_min=60 exceeds the time limit 30 min of partition main"),
         ("MaxNodes=1", {"nodes": 2, "processes_per_run": 2}, "launcher.nodes=2 exceeds MaxNodes=1 of partition main"),
         ("MaxCPUsPerNode=2", {"cpus_per_task": 4}, "launcher.cpus_per_task=4 exceeds MaxCPUsPerNode=2 of partition main"),
-        ("MaxMemPerNode=2000", {}, "launcher.mem_gb=4 exceeds MaxMemPerNode=2000 of partition main"),
+        ("MaxMemPerNode=2000", {}, "launcher.mem_gb=4.0 exceeds MaxMemPerNode=2000 of partition main"),
         ("State=DOWN", {}, "the state DOWN of partition main"),
         ("MaxTime=30", {"timeout_min": 60, "partition": "low,main"}, None),  # it fits into one of them
         ("MaxTime=30", {"timeout_min": 60, "partition": "low"}, None),
@@ -49,7 +49,7 @@ def test_a_request_that_can_never_start_fails_with_slurms_reason(
 def test_a_request_beyond_a_partitions_limits_fails_with_the_bound(
     cluster: Cluster, limit: str, settings: dict[str, object], words: str | None
 ) -> None:
-    key, lifted = limit.split("=")[0], {"State": "UP"}
+    key, lifted = limit.split("=")[0], {"State": "UP", "MaxMemPerNode": "0"}
     cluster.slurm("scontrol", "update", "PartitionName=main", limit)
     try:
         (found, *_) = check_cluster(launcher(**settings))
