@@ -25,6 +25,7 @@ from efficient_rl.launch.base import Launcher, build_launcher
 from efficient_rl.launch.gpus import visible_gpus
 from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.preflight.hub import is_here
 from efficient_rl.sweep.request import Request, read_request
 
 SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "failure": "[bold red]FAILURE[/]"}
@@ -96,7 +97,7 @@ def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, out
     sizes: list[int] = []
 
     def check(run: RunConfig) -> list[Finding]:
-        if not services.is_here(run.model) and os.environ.get("HF_HUB_OFFLINE") == "1":
+        if not is_here(run.model) and os.environ.get("HF_HUB_OFFLINE") == "1":
             return []  # said already
         name = f"model={run.model.name} strategy={run.strategy.name}"
         try:
@@ -123,7 +124,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
         return
     kinds: dict[str, RunConfig] = {}
     for run in reversed(runs):
-        if services.is_here(run.model):
+        if is_here(run.model):
             kinds[repr((run.model, run.task, run.reward, run.prompt))] = run
     yield from _each(list(kinds.values())[-MOST_PROBES:], repr, lambda run: learning.check_probe(run, seconds))
     if len(kinds) > MOST_PROBES:

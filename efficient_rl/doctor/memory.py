@@ -15,7 +15,7 @@ from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.sweep.display import bytes_text
 
 if TYPE_CHECKING:
-    from efficient_rl.doctor.dry_step import Load, Step
+    from efficient_rl.preflight.dry_step import Load, Step
 
 PROMPT_TOKENS = 128  # of a model whose tokenizer is not here
 PROMPTS_ENCODED = 64
@@ -54,7 +54,7 @@ def prompt_tokens(run: RunConfig) -> int:
 
 def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
     """What each process does at a time; ConfigError where the batch cannot be shared."""
-    from efficient_rl.doctor.dry_step import Load
+    from efficient_rl.preflight.dry_step import Load
     from efficient_rl.training.settings import split_batch
 
     grpo = run.grpo
@@ -68,7 +68,7 @@ def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
 
 def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
     """The bytes of one step in each process; OSError without the model's configuration."""
-    from efficient_rl.doctor.dry_step import dry_step
+    from efficient_rl.preflight.dry_step import dry_step
 
     step = dry_step(run, load_of(run, machine, prompt), machine.half and run.model.dtype != "float32")
     if not (machine.sharded and machine.processes > 1):

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from efficient_rl.cli import DONE, FAILED, STOPPED
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row, failure_table
@@ -28,6 +29,7 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
+    refuse_model_faults(plan.pending, launcher, console)
     if plan.pending:
         budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
         if launcher.detaches:
