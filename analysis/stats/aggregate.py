@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
 
@@ -243,11 +242,11 @@ def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]
         raise ValueError(f"window={window} is below 1; use window=1 for no smoothing")
     found: list[Curve] = []
     for members in by_setting(groups).values():
-        recorded = list(chain.from_iterable(group.series(metric) for group in members))
-        if recorded:
-            limits = min(each.values.min() for each in recorded), max(each.values.max() for each in recorded)
-            drawn = (_curve(group, metric, window, limits) for group in members)
-            found += filter(None, drawn)
+        values = [each.values for group in members for each in group.series(metric)]
+        if values:
+            all_values = np.concatenate(values)
+            limits = float(all_values.min()), float(all_values.max())
+            found += filter(None, [_curve(group, metric, window, limits) for group in members])
     return found
 
 

@@ -17,6 +17,7 @@ from efficient_rl.preflight.faults import ERRORS, Check, Key
 from efficient_rl.preflight.imports import trouble_with
 
 OURS, SLOW = "efficient_rl.tasks.", "efficient_rl.tasks.gym."  # whose problems are read at planning, but for the slow one's
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGEST_BYTES = 32 << 20  # of a task's files that are read at planning
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.index.json")
 
@@ -42,7 +43,19 @@ def check_files(run: RunConfig) -> Iterator[str]:
 
 def check_problems(run: RunConfig) -> Iterable[str]:
     """The problems that the run asks for are there; not of tasks that take long to ask."""
-    return check_splits(run) if is_quick(run) and not any(check_files(run)) else ()
+    if any(check_files(run)):
+        return ()
+    return check_splits(run) if is_quick(run) else check_words(run)
+
+
+def check_words(run: RunConfig) -> Iterator[str]:
+    """A model that writes no letters is not asked to read a data set on the hub."""
+    alphabet = read_alphabet(run.model.folder)
+    if alphabet is not None and len(alphabet.unknown(LETTERS)) > len(LETTERS) / 2 and names_dataset(run.task.arguments):
+        yield (
+            f"model={run.model.name} has no tokens for words, which the data set of task={run.task.name} is in; use a task "
+            "that it reads, such as task=countdown or task=arithmetic with prompt=model, or another model"
+        )
 
 
 def is_quick(run: RunConfig) -> bool:
@@ -65,7 +78,8 @@ def check_splits(run: RunConfig) -> Iterator[str]:
     alphabet = read_alphabet(run.model.folder)
     if alphabet is None:
         return
-    in_symbols = run.prompt.template is None and run.model.prompt == "symbols"
+    template = run.prompt.template
+    in_symbols = run.model.prompt == "symbols" if template is None else "{question}" not in template
     for problem in problems.train:
         text = problem.symbols if in_symbols else problem.question
         if unknown := alphabet.unknown(text):

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,18 +26,18 @@ class Faults:
 
     def refuse(self, total: int) -> None:
         """Raise a ConfigError that lists them, unless there are none; `total`: of all runs."""
-        if self.runs:
-            raise ConfigError(fault_text({text: len(hashes) for text, hashes in self.runs.items()}, total))
+        lines = self.texts(total)
+        if len(lines) == 1:
+            raise ConfigError(lines[0])
+        if lines:
+            raise ConfigError("\n  ".join([f"{len(lines)} faults, nothing was started:", *lines]))
 
-
-def fault_text(counts: Mapping[str, int], total: int) -> str:
-    """The faults as a text: a line, or a list where there are several."""
-    lines = []
-    for text, count in counts.items():
-        lines.append(f"{text} ({_share(count, total)})" if total > 1 else text)
-    if len(lines) == 1:
-        return lines[0]
-    return "\n  ".join([f"{len(lines)} faults, nothing was started:", *lines])
+    def texts(self, total: int) -> list[str]:
+        """A line for each, with how many of `total` runs have it."""
+        lines = []
+        for text, hashes in self.runs.items():
+            lines.append(f"{text} ({_share(len(hashes), total)})" if total > 1 else text)
+        return lines
 
 
 def _share(count: int, total: int) -> str:

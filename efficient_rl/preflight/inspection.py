@@ -12,6 +12,7 @@ from rich.console import Console
 from efficient_rl.config.run_config import RunConfig, from_dict, to_dict
 from efficient_rl.launch.base import Launcher
 from efficient_rl.launch.processes import fork
+from efficient_rl.libraries import quiet_libraries
 from efficient_rl.preflight.checks import gpus_of, quick_checks
 from efficient_rl.preflight.faults import Faults, find
 
@@ -30,16 +31,19 @@ def refuse_known_faults(runs: Sequence[RunConfig], launcher: Launcher) -> None:
 def refuse_model_faults(runs: Sequence[RunConfig], launcher: Launcher, console: Console) -> None:
     """ConfigError with all that models without weights and imports say; prints what they did not.
 
-    The checks run in a process of their own, forked from the server of local runs.
+    The checks run in a process of their own, forked from the server of local runs, unless the
+    launcher trains in this one.
     """
     if not runs or not getattr(launcher, "trains", True):
         return
+    inspect = inspect_models if getattr(launcher, "in_process", False) else _inspected
     faults, unchecked = Faults(), list[str]()
-    for text, hashes in _inspected(list(runs)):
-        if hashes:
-            faults.add(text, hashes)
-        else:
-            unchecked.append(text)
+    with console.status("checking models, strategies and rewards"):
+        for text, hashes in inspect(runs):
+            if hashes:
+                faults.add(text, hashes)
+            else:
+                unchecked.append(text)
     faults.refuse(len(runs))
     for text in unchecked:
         console.print(f"not checked before the start: {text}", soft_wrap=True, highlight=False, markup=False)
@@ -89,6 +93,7 @@ def _inspect(results: Connection, configurations: Sequence[Mapping[str, Any]]) -
 
 def inspect_models(runs: Sequence[RunConfig]) -> Iterator[Found]:
     """Each fault that models' shapes, tokenizers and imports show, with the hashes of its runs."""
+    quiet_libraries()
     from efficient_rl.preflight.hub import is_here
     from efficient_rl.preflight.model_checks import model_checks
 

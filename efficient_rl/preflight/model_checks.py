@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.datasets import HELD_OUT_SEED
+from efficient_rl.errors import first_line
 from efficient_rl.models import load_tokenizer
 from efficient_rl.preflight.checks import check_splits, data_key, in_words, is_quick, names_dataset
 from efficient_rl.preflight.dry_step import shaped_model
@@ -11,6 +12,7 @@ from efficient_rl.preflight.faults import ERRORS, Check, Key
 from efficient_rl.preflight.hub import is_here
 from efficient_rl.prompts import Prompts
 from efficient_rl.rewards.external import Imported
+from efficient_rl.strategies.protocol import AdamSettings
 
 PROBLEMS = 32  # whose prompts are encoded
 
@@ -36,6 +38,9 @@ def check_strategy(run: RunConfig) -> Iterator[str]:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             yield f"{name} trains no parameter; use another strategy"
         strategy.schedule(model, run.seed, run.grpo.max_steps)
+        strategy.optimizer(model, AdamSettings(run.grpo.learning_rate))
+    except ImportError as error:
+        yield f"{name}: {first_line(error)}"
     except ValueError as error:
         yield f"{name}: {error}"
     except (OSError, RuntimeError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.config.schema import ModelConfig
+from efficient_rl.preflight.gguf import as_configuration
 from efficient_rl.strategies.extent import Linear, Shape
 
 # What a configuration of blocks of another kind than attention and one MLP names.
@@ -28,19 +29,21 @@ HEADER_BYTES = 100 << 20
 
 def read_shape(model: ModelConfig) -> Shape | None:
     """The shape of a model in a local folder; None where it is not here or of another kind."""
-    return None if model.folder is None or model.gguf_file is not None else _read(model.folder)
+    return None if model.folder is None else _read(model.folder, model.gguf_file)
 
 
 @lru_cache(maxsize=64)
-def _read(folder: Path) -> Shape | None:
+def _read(folder: Path, gguf_file: str | None) -> Shape | None:
     try:
+        if gguf_file is not None:
+            return _shape(*as_configuration(folder / gguf_file))
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return _shape(values, folder)
+        return _shape(values, sum(_sizes(folder)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 
-def _shape(values: Mapping[str, Any], folder: Path) -> Shape | None:
+def _shape(values: Mapping[str, Any], parameters: int) -> Shape | None:
     layers = set(values.get("layer_types") or ATTENTION)
     if any(values.get(key) for key in OTHER) or not layers <= set(ATTENTION):
         return None
@@ -56,7 +59,6 @@ def _shape(values: Mapping[str, Any], folder: Path) -> Shape | None:
     elif not str(values.get("model_type", "")).startswith(GATED):
         return None
     matrices = blocks * sum(inputs * outputs for _, inputs, outputs in linear)
-    parameters = sum(_sizes(folder))
     embedding = vocabulary * hidden
     tied = parameters < matrices + 2 * embedding
     vectors = max(0, parameters - matrices - (1 if tied else 2) * embedding) // blocks

@@ -27,7 +27,7 @@ from efficient_rl.search.study import MakeSampler, check_sampler, opened
 from efficient_rl.search.summary import write_summary
 from efficient_rl.search.trials import Trials
 from efficient_rl.sweep.controller import Controller
-from efficient_rl.sweep.estimate import approve, make_budget
+from efficient_rl.sweep.estimate import approve, known_runs, make_budget
 from efficient_rl.sweep.execution import execute_plan, run_with_tracking
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import make_plan, read_plan
@@ -59,7 +59,8 @@ class EqualTuning(Search):
         refuse_model_faults([arm.run for arm in arms], launcher, console)
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
-        approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
+        known = known_runs(request, {run.model.path for run in runs})
+        approve(make_budget(runs, known, launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
         kind = "grid" if self.sampler is None else "sampler"
         question = [*question_of(line), f"{kind} of {self.trials_per_arm} over {self.decades:g} decades"]

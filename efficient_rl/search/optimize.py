@@ -23,7 +23,7 @@ from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, 
 from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
 from efficient_rl.search.trials import Trials
 from efficient_rl.sweep.controller import Controller, Outcome
-from efficient_rl.sweep.estimate import Budget, approve, make_budget
+from efficient_rl.sweep.estimate import Budget, approve, known_runs, make_budget
 from efficient_rl.sweep.execution import run_with_tracking
 from efficient_rl.sweep.request import CommandLine, Request
 
@@ -68,7 +68,7 @@ class Optimize(Search):
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
         refuse_model_faults(space.corners, launcher, console)
-        approve(_budget(space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
+        approve(_budget(request, space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)
         with opened(folder, self.storage, request.name, self.objectives, question, self.pruner) as study:
@@ -134,15 +134,17 @@ class Optimize(Search):
         return space
 
 
-def _budget(example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:
+def _budget(request: Request, example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:
     """The budget of a search, from one run of its space: for its trials or its hours."""
     budgets = []
     if limits.trials is not None:
-        budgets.append(make_budget([example] * limits.trials, [], launcher.gpus_per_run))
+        budgets.append(
+            make_budget([example] * limits.trials, known_runs(request, [example.model.path]), launcher.gpus_per_run)
+        )
     if limits.hours is not None:
         hours = limits.hours * limits.parallel
-        budgets.append(Budget(hours * launcher.gpus_per_run, hours, limits.parallel, 0))
-    return min(budgets, key=lambda budget: budget.gpu_hours)
+        budgets.append(Budget(hours, launcher.gpus_per_run, limits.parallel, 0))
+    return min(budgets, key=lambda budget: (budget.unknown > 0, budget.gpu_hours))
 
 
 def _are_texts(fixed: Any) -> bool:

@@ -13,7 +13,7 @@ from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row, failure_table
-from efficient_rl.sweep.estimate import approve, finished_results, make_budget
+from efficient_rl.sweep.estimate import approve, known_runs, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
@@ -31,7 +31,8 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     launcher = build_launcher(request.settings["launcher"])
     refuse_model_faults(plan.pending, launcher, console)
     if plan.pending:
-        budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
+        known = known_runs(request, {run.model.path for run in plan.pending})
+        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
         approve(budget, request.watch.max_gpu_hours, console)
