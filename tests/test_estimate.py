@@ -1,6 +1,5 @@
 """Estimates come from finished runs where there are any, memory else from the model's shape."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,11 +127,12 @@ def test_a_shape_is_read_without_loading_the_model(tmp_path: Path, name: str) ->
 def test_blocks_of_another_kind_have_no_known_shape(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, MambaConfig
 
-    AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=50)).save_pretrained(
-        tmp_path
-    )
-    assert read_shape(tiny_run(f"model.path={tmp_path}").model) is None
-    shutil.rmtree(tmp_path)
-    tmp_path.mkdir()
-    (tmp_path / "config.json").write_text("[]")
-    assert read_shape(tiny_run(f"model.path={tmp_path}").model) is None
+    mamba, damaged = tmp_path / "mamba", tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{}")
+    model = AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=50))
+    model.save_pretrained(mamba)
+    for folder in (mamba, damaged):
+        run = tiny_run(f"model.path={folder}")
+        assert read_shape(run.model) is None
+        assert estimate(run, []).peak_bytes is None

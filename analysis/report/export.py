@@ -26,7 +26,7 @@ FORMAT = "efficient_rl report 1"  # changes when a reader of the JSON would have
 HEAD = (
     *("configuration", "trained parameters", "accuracy [95%\N{NO-BREAK SPACE}interval]"),
     *("interquartile mean", "gain (points)", "greedy accuracy", "reward at the end", "mean reward"),
-    *("peak memory (MiB)", "training ({clock}, s)", "tokens", "seeds", "Pareto front"),
+    *("peak memory (MiB)", "{clock} (s)", "tokens", "seeds", "Pareto front"),
 )
 # What Markdown would read as its own; first_k and [1%, 2%] may stay as they are.
 MARKDOWN = re.compile(r"[\\`*|<&#~]|\](?=[(\[])|(?<!\w)_|_(?!\w)")

@@ -22,7 +22,8 @@ ROWS_EVALUATED = 512
 CHARACTERS = 3.5  # a token, of large vocabularies in English
 QUESTION, INSTRUCTION, CHAT = 300, 160, 60  # characters of a question that is not read, of what stands around it
 PROBLEMS = 8  # that the length of a prompt is taken from
-HEAD_COPIES = 4.15  # of the logits of a pass, that the loss and its gradient hold at a time
+HEAD_COPIES, WITH_KL = 4.15, 8.0  # of the logits of a pass, that the loss and its gradient hold at a time
+HEAD_WIDTH = 1 << 15  # words that the head scores at a time
 CHOOSING_BYTES = 24  # a word, while a token is drawn
 FLOAT = 4
 
@@ -71,7 +72,8 @@ def _memory(run: RunConfig, shape: Shape, extent: Extent, size: int) -> Memory:
         trunk = 2 * size * tokens * grpo.gradient_accumulation_steps * shape.hidden
         held += trunk if trunk <= grpo.trunk_cache_mib << 20 else 0
     kept = tokens * _kept(shape, extent, grpo.gradient_checkpointing)
-    logits = HEAD_COPIES * rows * completion * shape.vocabulary
+    copies = WITH_KL if grpo.beta else HEAD_COPIES
+    logits = copies * rows * completion * min(shape.vocabulary, HEAD_WIDTH)
     training = size * (extent.active + kept + logits)
     sampled = grpo.per_device_train_batch_size * grpo.gradient_accumulation_steps
     evaluated = min(ROWS_EVALUATED, run.eval.problems * run.eval.samples)

@@ -61,7 +61,8 @@ def _shape(values: Mapping[str, Any], parameters: int) -> Shape | None:
     matrices = blocks * sum(inputs * outputs for _, inputs, outputs in linear)
     embedding = vocabulary * hidden
     tied = parameters < matrices + 2 * embedding
-    vectors = max(0, parameters - matrices - (1 if tied else 2) * embedding) // blocks
+    around = (1 if tied else 2) * embedding + values.get("n_positions", 0) * hidden  # positions of GPT-2 are learnt
+    vectors = max(0, parameters - matrices - around) // blocks
     if parameters < matrices + embedding:
         return None  # other blocks than the configuration seems to say
     return Shape(hidden, inner, blocks, heads, keys, vocabulary, tied, linear, vectors, parameters)

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import median
@@ -114,7 +115,8 @@ def known_runs(request: Request, models: Iterable[str]) -> Known:
             result = RunDirectory(request.outputs / "runs" / run.hash).result()
             if result is not None:
                 read[model] += 1
-                known.append((Work.of(run.params), result))
+                with suppress(KeyError, TypeError):  # of a list that another version wrote
+                    known.append((Work.of(run.params), result))
     return known
 
 
