@@ -18,7 +18,7 @@ from efficient_rl.datasets import Problems, evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
-from efficient_rl.libraries import ignore_warnings, quiet_libraries
+from efficient_rl.libraries import forget_process_group, ignore_warnings, quiet_libraries
 from efficient_rl.rundir.attempt import Attempt
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
@@ -66,6 +66,7 @@ def train(*overrides: str) -> RunResult:
     while another process works on the run.
     """
     quiet_libraries()
+    forget_process_group()
     points = expand(overrides)
     if len(points) > 1:
         raise ConfigError(f"the overrides name {len(points)} runs and train() does one; use python -m efficient_rl.sweep -m")

@@ -59,6 +59,7 @@ def launcher() -> LocalLauncher:
     return LocalLauncher(workers=2)
 
 
+@pytest.mark.slow
 def test_a_killed_a_failing_and_a_stopped_run_leave_the_others_alone(launcher: LocalLauncher, tmp_path: Path) -> None:
     long = ("grpo.max_steps=500",)
     killed, stopped = job(tmp_path, *long, "seed=1"), job(tmp_path, *long, "seed=2")
@@ -230,6 +231,7 @@ LIMITED = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_kills(tmp_path: Path) -> None:
     with memory_group(1 << 30) as procs:
         done = subprocess.run(

@@ -131,8 +131,10 @@ def test_a_single_run_needs_no_flag_and_several_values_do(sweep_fake: Sweep, tmp
 
 
 @pytest.mark.slow
-def test_a_single_run_trains(sweep: Sweep, tmp_path: Path) -> None:
-    single = sweep("strategy=last_k", "grpo.max_steps=1", "tracking=none")
+def test_a_single_run_trains_whatever_process_group_its_shell_has(sweep: Sweep, tmp_path: Path) -> None:
+    torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "29500"}
+    mpirun = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "2", "PMI_RANK": "1"}
+    single = sweep("strategy=last_k", "grpo.max_steps=1", "tracking=none", timeout=120, **torchrun, **mpirun)
     assert single.returncode == 0, single.stdout + single.stderr
     assert states(tmp_path) == ["finished"]
 
@@ -259,6 +261,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_named(sweep: Sweep, tmp_pa
     assert states(tmp_path) == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
     overrides = ["-m", "strategy=last_k,lora", "grpo.max_steps=30", "checkpoint_steps=5", "tracking=none"]
     whole = start(tmp_path, *overrides)
@@ -293,10 +296,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [pytest.param("launcher", marks=pytest.mark.slow), pytest.param("worker", marks=pytest.mark.slow), "everything"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["launcher", "worker", "everything"])
 def test_sigkill_at_any_moment_loses_nothing_and_ends_in_the_same_weights(
     tmp_path: Path, victim: str, undisturbed: Path
 ) -> None:

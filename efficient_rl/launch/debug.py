@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from efficient_rl.launch.base import Handle, settle
 from efficient_rl.launch.worker import Job, do
-from efficient_rl.libraries import quiet_libraries
+from efficient_rl.libraries import forget_process_group, quiet_libraries
 
 
 @dataclass
@@ -36,6 +36,7 @@ class DebugLauncher:
         if not self._waiting:
             return []
         quiet_libraries()
+        forget_process_group()
         handle = self._waiting.popleft()
         settle(handle, do(handle.job, release=True))
         return [handle]

@@ -1,5 +1,6 @@
 """The entry point of a launched process: claims a run, executes it, records its outcome."""
 
+import errno
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ from efficient_rl.rundir.directory import RunDirectory
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_NOT_MINE = 76
+EXIT_DISK_FULL = 74  # EX_IOERR: why the run failed could not be written either
+DISK_FULL = f"{os.strerror(errno.ENOSPC)}, or a quota is used up; with free space the same command resumes the run"
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class Job:
 
     `redo_through_attempt`: redo what attempts up to this number left. `ended_attempts`: attempts up
     to this number are known to have ended. `retries`: how often the job may be started again.
+    `sweep`: the name under which a cluster's queue shows it.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class Job:
     redo_through_attempt: int | None = None
     ended_attempts: int = 0
     retries: int = 3
+    sweep: str = ""
 
     @property
     def key(self) -> str:
@@ -118,7 +123,12 @@ def _failed(error: Exception, group: ProcessGroup, attempt: Attempt) -> int:
         logger.error("%s", error)
     group.report_failure(error, code)
     if group.is_main and code == EXIT_FAILED:
-        attempt.fail(error)  # where even this fails, on a full disk, the launcher names the cause
+        try:
+            attempt.fail(error)
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                return EXIT_DISK_FULL
+            raise
     return code
 
 

@@ -181,6 +181,7 @@ def _view(status: Status, room: int) -> Group:
         parts.append(Text(f"{row.key[:8]} {error}", style=STYLES[RunState.FAILED]))
     if status.trouble:
         parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
+    parts += [Text(warning, style="yellow") for warning in status.warnings]
     if status.rows_in(RunState.FAILED, RunState.WAITING) and not status.may_change:
         parts.append("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details")
     return Group(*parts)

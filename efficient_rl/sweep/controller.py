@@ -154,7 +154,8 @@ class Controller:
             settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding
         )
         redo = newest if settings["force"] else None
-        return Job(folder, to_dict(run), options, redo, retries=self._request.watch.retries)
+        retries, name = self._request.watch.retries, self._request.name
+        return Job(folder, to_dict(run), options, redo, retries=retries, sweep=name)
 
 
 def _show(row: Row, handle: Handle) -> None:

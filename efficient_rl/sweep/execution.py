@@ -1,7 +1,7 @@
 """Executes a plan: launches pending runs, tracks their metrics, prints the outcome."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -70,6 +70,7 @@ def run_with_tracking(
     with synced(collector, tracked) as last:
         outcome = run()
         failed = [row for row in controller.rows.values() if row.state is RunState.FAILED]
+        idle = outcome == "left" and any(row.state is RunState.WAITING for row in controller.rows.values())
         if outcome != "left":
             last.complete = outcome == "ended" and not failed
     if last.error is not None:
@@ -83,7 +84,7 @@ def run_with_tracking(
         _print(console, f"compare:  python -m efficient_rl.ui {shlex.quote(f'sweep={request.name}')}")
     if outcome == "stopped":
         return STOPPED
-    return FAILED if failed else DONE
+    return FAILED if failed or idle else DONE
 
 
 def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, console: Console) -> None:
@@ -94,15 +95,27 @@ def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, 
     if failed:
         console.print(failure_table(failed))
     if outcome == "left":
+        _print_left(request, rows.values(), console)
+    if outcome != "ended" or failed:
+        _print(console, f"to resume: {request.command}")
+    if finished:
+        _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
+
+
+def _print_left(request: Request, rows: Iterable[Row], console: Console) -> None:
+    """What goes on without this command, and what was not submitted."""
+    submitted = [row for row in rows if row.state in (RunState.QUEUED, RunState.RUNNING)]
+    idle = [row for row in rows if row.state is RunState.WAITING]
+    if idle:
+        told = f"{len(submitted)} of {len(submitted) + len(idle)} submitted, {len(idle)} wait for nobody"
+        why = " and ".join(sorted({row.note for row in idle if row.note}))
+        _print(console, f"{told} ({why or 'not submitted yet'}); the same command submits them")
+    if submitted:
         words = [request.name]
         if request.settings["output"] != "outputs":
             words.append(f"output={request.settings['output']}")
         shown = shlex.join(["python", "-m", "efficient_rl.status", *words])
         _print(console, f"the jobs continue without this command; {shown} shows them")
-    if outcome != "ended" or failed:
-        _print(console, f"to resume: {request.command}")
-    if finished:
-        _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
 
 
 def _print(console: Console, text: str) -> None:
