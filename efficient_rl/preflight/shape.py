@@ -59,17 +59,20 @@ def _shape(values: Mapping[str, Any], parameters: int) -> Shape | None:
     elif not str(values.get("model_type", "")).startswith(GATED):
         return None
     matrices = blocks * sum(inputs * outputs for _, inputs, outputs in linear)
-    embedding = vocabulary * hidden
-    tied = parameters < matrices + 2 * embedding
-    around = (1 if tied else 2) * embedding + values.get("n_positions", 0) * hidden  # positions of GPT-2 are learnt
-    vectors = max(0, parameters - matrices - around) // blocks
-    if parameters < matrices + embedding:
+    embedding, positions = vocabulary * hidden, values.get("n_positions", 0) * hidden  # GPT-2 learns positions
+    rest = parameters - matrices - positions
+    tied = rest < 2 * embedding
+    vectors = max(0, rest - (1 if tied else 2) * embedding) // blocks
+    if rest < embedding:
         return None  # other blocks than the configuration seems to say
     return Shape(hidden, inner, blocks, heads, keys, vocabulary, tied, linear, vectors, parameters)
 
 
 def _first(values: Mapping[str, Any], *names: str) -> int:
-    return int(next(values[name] for name in names if values.get(name)))
+    for name in names:
+        if values.get(name):
+            return int(values[name])
+    raise KeyError(names[0])
 
 
 def _llama(hidden: int, inner: int, queries: int, keys: int) -> tuple[Linear, ...]:
