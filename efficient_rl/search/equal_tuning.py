@@ -11,9 +11,8 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from efficient_rl.cli import lay_out, print_line
 from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
@@ -82,13 +81,12 @@ class EqualTuning(Search):
     def show(self, line: CommandLine, request: Request, console: Console) -> None:
         """The table of a dry run: the arms and their learning rates."""
         arms = self._checked_arms(line, build_launcher(request.settings["launcher"]))
-        table = Table(title=escape(f"search {request.name}"), title_justify="left")
-        for column in ("arm", "learning rates"):
-            table.add_column(column, overflow="fold")
+        rows = []
         for arm in arms:
             rates = [*map("{:g}".format, arm.rates)]
-            table.add_row(arm.name, ", ".join(rates) if self.sampler is None else f"{rates[0]} to {rates[-1]}")
-        console.print(table)
+            rows.append((arm.name, ", ".join(rates) if self.sampler is None else f"{rates[0]} to {rates[-1]}"))
+        lines = lay_out(("arm", "learning rates"), rows, None, (), "arm")
+        print_line(console, "\n".join([f"search {request.name}", *lines]))
         trials, tests = self.trials_per_arm * len(arms), self.test_seeds * len(arms)
         console.print(f"{trials} trials on the validation split, then {tests} runs on the test", highlight=False)
 

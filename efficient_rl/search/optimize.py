@@ -6,9 +6,8 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from efficient_rl.cli import lay_out, print_line
 from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
@@ -96,12 +95,10 @@ class Optimize(Search):
 
     def show(self, line: CommandLine, request: Request, console: Console) -> None:
         """The table of a dry run: the space, and what is asked of it."""
-        table = Table(title=escape(f"search {request.name}"), title_justify="left")
-        for column in ("key", "values"):
-            table.add_column(column, overflow="fold")
-        for parameter in self._make_space(line, build_launcher(request.settings["launcher"])).parameters:
-            table.add_row(parameter.axis.key, str(parameter))
-        console.print(table)
+        space = self._make_space(line, build_launcher(request.settings["launcher"]))
+        rows = [(parameter.axis.key, str(parameter)) for parameter in space.parameters]
+        lines = lay_out(("key", "values"), rows, None, (), "key")
+        print_line(console, "\n".join([f"search {request.name}", *lines]))
         for name, direction in self.objectives.items():
             console.print(f"{direction} {name}", highlight=False)
         for bound in self.bounds:
