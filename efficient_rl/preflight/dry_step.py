@@ -3,7 +3,7 @@
 import copy
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,10 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
-from efficient_rl.training.trunk import COPIES, frozen_depth
+from efficient_rl.training.model_setup import can_share_prefixes
+from efficient_rl.training.prefixes import Plan, SharedPrefixes
+from efficient_rl.training.scoring import PASS_COST_TOKENS
+from efficient_rl.training.trunk import COPIES, TrunkCache, frozen_depth
 
 CHOOSING_BYTES = 4 + 8 + 8  # a word's share of drawing a token: by temperature, probabilities and their sums in float64
 FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
@@ -30,7 +33,10 @@ FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
 
 @dataclass(frozen=True)
 class Load:
-    """How much of a run one process does at a time: completions of a pass, passes, samples."""
+    """How much of a run one process does at a time: completions of a pass, passes, samples.
+
+    `group` completions have one prompt; `split`: each process holds a part of the weights.
+    """
 
     rows: int
     passes: int
@@ -38,7 +44,9 @@ class Load:
     evaluated: int
     prompt: int
     completion: int
+    group: int
     checkpointing: bool
+    split: bool
 
 
 @dataclass(frozen=True)
@@ -231,7 +239,8 @@ def _backward(
     tally.since(start)
     with _only_completions(causal, load):
         ids, mask = _tokens(load.rows, load.prompt + load.completion)
-        output: Any = model(input_ids=ids, attention_mask=mask, labels=ids[:, load.prompt - 1 :], fused_lm_head=True)
+        with _prompts_once(model, load, ids, mask):
+            output: Any = model(input_ids=ids, attention_mask=mask, labels=ids[:, load.prompt - 1 :], fused_lm_head=True)
         loss = output.log_probs.exp().sum()
         activations = tally.now - start
         loss.backward()
@@ -241,6 +250,17 @@ def _backward(
     if load.checkpointing:
         causal.gradient_checkpointing_disable()
     return activations, most
+
+
+def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: torch.Tensor) -> AbstractContextManager[None]:
+    """The prompt of a group goes through the model once, where training does that too."""
+    groups = -(-load.rows // load.group)
+    saves = groups * load.prompt + PASS_COST_TOKENS < load.rows * load.prompt
+    if not (saves and can_share_prefixes(model, load.checkpointing, load.split)):
+        return nullcontext()
+    rows = torch.arange(load.rows)
+    plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows // load.group, rows[:: load.group])
+    return SharedPrefixes(model, plan, TrunkCache(model, 0)).passing(rows)
 
 
 @contextmanager

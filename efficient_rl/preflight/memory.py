@@ -72,6 +72,10 @@ def _memory(run: RunConfig, shape: Shape, extent: Extent, size: int) -> Memory:
         trunk = 2 * size * tokens * grpo.gradient_accumulation_steps * shape.hidden
         held += trunk if trunk <= grpo.trunk_cache_mib << 20 else 0
     kept = tokens * _kept(shape, extent, grpo.gradient_checkpointing)
+    if not grpo.gradient_checkpointing:
+        own = rows * completion + rows / grpo.num_generations * prompt  # a group's prompt is computed once
+        read = 2 * shape.keys * rows * prompt * (shape.blocks - extent.lowest)
+        kept = min(kept, own * _kept(shape, extent, checkpointing=False) + read)
     copies = WITH_KL if grpo.beta else HEAD_COPIES
     logits = copies * rows * completion * min(shape.vocabulary, HEAD_WIDTH)
     training = size * (extent.active + kept + logits)

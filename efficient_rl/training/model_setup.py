@@ -65,7 +65,8 @@ class Optimizations:
             skip_zero_variance=self.skip_zero_variance and not all_rows_move,
             length_buckets=self.length_buckets and not shards,
             own_sampler=self.own_sampler and can_sample_itself(args) and can_sample(model),
-            shared_prefixes=self.shared_prefixes and can_share_prefixes(model, args, shards),
+            shared_prefixes=self.shared_prefixes
+            and can_share_prefixes(model, args.gradient_checkpointing, bool(shards or args.fsdp or args.deepspeed)),
         )
 
 
@@ -169,12 +170,15 @@ def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
     return several and not (reentrant or shares_keys or has_trained_prompt(model))
 
 
-def can_share_prefixes(model: PreTrainedModel, args: GRPOConfig, shards: bool) -> bool:
-    """Whether completions can read the keys and values of a prompt that was computed apart."""
+def can_share_prefixes(model: PreTrainedModel, checkpointing: bool, split: bool) -> bool:
+    """Whether completions can read the keys and values of a prompt that was computed apart.
+
+    `split`: every process holds a part of the weights.
+    """
     config = model.config.get_text_config()
     reasons = {
-        "gradient checkpointing": args.gradient_checkpointing,
-        "split weights": shards or args.fsdp or args.deepspeed,
+        "gradient checkpointing": checkpointing,
+        "split weights": split,
         "dropout": has_dropout(model),
         "a prompt of trained tokens": has_trained_prompt(model),
         "layers without keys and values": not can_sample(model),
