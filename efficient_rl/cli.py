@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +16,10 @@ from efficient_rl.errors import ConfigError, SchedulerError, did_you_mean
 
 DONE, FAILED, BAD_REQUEST, STOPPED = 0, 1, 2, 130
 NO_READER = 128 + signal.SIGPIPE  # as a shell reports a process that a closed pipe has ended
+HYDRAS = (
+    *("--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--shell-completion", "-sc"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun", "--info", "-i"),
+)
 Main = Callable[[Sequence[str]], int]
 
 
@@ -55,15 +61,52 @@ def command_line(
     return decorate
 
 
-def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The parser's own options and the overrides, with `-m` and `--config-dir` as in Hydra."""
-    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
-    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
-    known, overrides = parser.parse_known_args(arguments)
-    for text in overrides:
-        if text.startswith("-"):
-            parser.error(f"unknown option {text}")
-    return known, overrides
+class Parser(argparse.ArgumentParser):
+    """A parser of options and Hydra's overrides, whose errors are one line as all others.
+
+    It has `-m` and `--config-dir` as in Hydra. Options of Hydra that mean nothing here are named.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        self.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
+        self.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
+        self.add_argument("--version", action="version", version=f"efficient_rl {_version()}")
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+    def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options and the overrides; ConfigError for an unknown option."""
+        known, overrides = self.parse_known_args(arguments)
+        for text in overrides:
+            name = text.partition("=")[0]
+            if name in HYDRAS:
+                raise ConfigError(
+                    f"{name} is an option of Hydra that this command does not have; use --help for the options, "
+                    "--config-dir FOLDER for your own, and in a sweep --cfg job for the composed configuration"
+                )
+            if text.startswith("-"):
+                self.error(f"unknown option {text}; an override reads key=value, without dashes")
+        return known, overrides
+
+
+def _version() -> str:
+    try:
+        return version("efficient_rl")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
+
+
+def own_folder(arguments: Sequence[str]) -> str | None:
+    """The folder after `--config-dir`, also where `--help` is asked for."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config-dir", "-cd")
+    try:
+        folder: str | None = parser.parse_known_args(arguments)[0].config_dir
+    except argparse.ArgumentError:  # its value is missing: told when all is parsed
+        return None
+    return folder
 
 
 def parse_settings(arguments: Sequence[str], valid: Collection[str], bare: str | None = None) -> dict[str, str]:
