@@ -21,6 +21,8 @@ class SchedulerError(RuntimeError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A half sentence with the nearest of the valid names, whatever the case, and all of them."""
     names = sorted(valid)
+    if not names:
+        return "there is none that could be given"
     listed = f"valid: {', '.join(names)}"
     lower = {valid_name.lower(): valid_name for valid_name in names}
     near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)

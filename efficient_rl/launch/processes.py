@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.libraries import quiet_libraries
+from efficient_rl.launch.worker import EXIT_DISK_FULL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.libraries import forget_process_group, quiet_libraries
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork whose end the lost server could not report
-REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)  # the process itself has said how it ended
+REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, EXIT_DISK_FULL)  # the process itself has said how it ended
 GROUP_SECONDS = 60.0  # for the other processes of a run to record why they end
 PRELOADED = ["efficient_rl.launch.forkserver_preload", "efficient_rl.launch.worker"]
 
@@ -89,6 +89,7 @@ class RunProcesses:
 @functools.cache
 def _fork_server() -> ForkServerContext:
     quiet_libraries()
+    forget_process_group()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

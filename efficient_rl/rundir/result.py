@@ -1,6 +1,7 @@
 """The outcome of a run: result.json or failure.json. Imports neither Hydra nor torch."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -13,6 +14,7 @@ Cause = Literal[
     "cancelled", "not_started",
 ]  # fmt: skip
 MISSING = (FileNotFoundError, NotADirectoryError)
+CLASS_PATH = re.compile(r"^(?:[A-Za-z_]\w*\.)+(?:ConfigError: |SchedulerError: |(?=[A-Z]\w*(?:: |$)))")
 EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
 
 
@@ -129,12 +131,18 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt ended without a result: the kind of its end, and in words."""
+    """Why an attempt ended without a result: the kind of its end, and in words.
+
+    `error` names the class of an exception, not its modules; of a bad request it is the message.
+    """
 
     attempt: int
     error: str
     log: str
     cause: Cause = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", CLASS_PATH.sub("", self.error, count=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

@@ -29,6 +29,7 @@ from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.estimate import approve, make_budget
 from efficient_rl.sweep.execution import execute_plan, run_with_tracking
 from efficient_rl.sweep.labels import label_runs
+from efficient_rl.sweep.manifest import set_aside
 from efficient_rl.sweep.plan import make_plan, read_plan
 from efficient_rl.sweep.request import CommandLine, Request, apply_filters
 
@@ -151,6 +152,7 @@ class EqualTuning(Search):
         write_summary(request.sweep_folder, summary)
         show_arms(rows, self.objectives, console)
         final = replace(request, runs=tuple(runs))
+        set_aside(request.sweep_folder, {run.config_hash for run in runs})  # tests of what fewer trials had found
         return execute_plan(final, read_plan(final), console)
 
     def _tests(self, arm: Arm, rate: float) -> list[RunConfig]:

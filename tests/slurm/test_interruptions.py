@@ -69,13 +69,19 @@ def test_a_run_requeued_by_hand_goes_on_from_its_checkpoint(
 
 @pytest.mark.slow
 def test_a_run_in_a_low_partition_makes_room_and_goes_on(
-    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+    cluster: Cluster, tmp_path: Path, undisturbed_slow: RunDirectory
 ) -> None:
-    sweep = Sweep(tmp_path, *LONG, "launcher.partition=low").start()
+    """The run takes half a minute beside its steps, so that it is preempted before it ends."""
+    sweep = Sweep(tmp_path, *SLOW, slow(0.1), "launcher.partition=low").start()
     sweep.wait_steps(15)
-    cluster.slurm("sbatch", "-p", "main", "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+    request = ("-p", "main", "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+    preemptor = cluster.slurm("sbatch", "--parsable", *request).strip()
+    wait_until(
+        lambda: "COMPLETED" in cluster.slurm("sacct", "-X", "-n", "-j", preemptor, "-o", "State"), 120, "the preemptor"
+    )
+    assert sweep.records[0].result() is None  # it is the preemptor that has made the run wait
     assert sweep.end() == 0, sweep.output()
-    assert_same_run(sweep, undisturbed, attempts=2)
+    assert_same_run(sweep, undisturbed_slow, attempts=2)
 
 
 def test_a_crashed_node_gives_its_run_to_another(cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory) -> None:
