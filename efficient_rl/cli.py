@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any, NoReturn
 
 from rich.cells import cell_len, set_cell_size
@@ -80,14 +81,16 @@ class Parser(argparse.ArgumentParser):
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """The options and the overrides; ConfigError for an unknown option."""
-        known, overrides = self.parse_known_args(arguments)
-        for text in overrides:
+        own = set(chain.from_iterable(action.option_strings for action in self._actions))
+        for text in arguments:
             name = text.partition("=")[0]
-            if name in HYDRAS:
+            if name in HYDRAS and name not in own:
                 raise ConfigError(
                     f"{name} is an option of Hydra that this command does not have; use --help for the options, "
                     "--config-dir FOLDER for your own, and in a sweep --cfg job for the composed configuration"
                 )
+        known, overrides = self.parse_known_args(arguments)
+        for text in overrides:
             if text.startswith("-"):
                 self.error(f"unknown option {text}; an override reads key=value, without dashes")
         return known, overrides
@@ -102,12 +105,11 @@ def _version() -> str:
 
 def own_folder(arguments: Sequence[str]) -> str | None:
     """The folder after `--config-dir`, also where `--help` is asked for."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config-dir", "-cd")
-    try:
-        folder: str | None = parser.parse_known_args(arguments)[0].config_dir
-    except argparse.ArgumentError:  # its value is missing: told when all is parsed
-        return None
+    folder = None
+    for place, text in enumerate(arguments):
+        name, equals, value = text.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = value if equals else next(iter(arguments[place + 1 :]), None)
     return folder
 
 

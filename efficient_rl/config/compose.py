@@ -4,6 +4,7 @@ import copy
 import difflib
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from efficient_rl.config.options import (
 from efficient_rl.config.overrides import Axis, Override, axis_of, parse_overrides
 from efficient_rl.errors import ConfigError, did_you_mean, first_line
 
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 COMPLETED = ("prompt", "lora", "grpo", "eval", "launcher", "watch", "tracking")  # groups whose options may leave keys out
 BASES = {"search": ("random", "per_arm")}  # what stands in there, where it is not the default of config.yaml
@@ -207,11 +209,12 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
         siblings |= set(node) - {"_target_"} if isinstance(node, dict) else set()
         for dotted in _keys(tree):
             named.setdefault(dotted.rpartition(".")[2].lower(), set()).add(dotted)
-    near = [name.lower().replace("-", "_")]
-    if near[0] not in named and not parent:
-        near = difflib.get_close_matches(near[0], named, n=1, cutoff=0.7)
-    if near and near[0] in named:
-        return f"unknown key {key!r}; did you mean {' or '.join(map(repr, sorted(named[near[0]])))}?"
+    meant = name.lower().replace("-", "_")
+    if meant not in named and not parent:
+        near = difflib.get_close_matches(meant, named, n=1, cutoff=0.7)
+        meant = next((each for each in (*near, *named) if each in near or (meant in each and len(meant) > 3)), meant)
+    if meant in named:
+        return f"unknown key {key!r}; did you mean {' or '.join(map(repr, sorted(named[meant])))}?"
     if not siblings:
         return f"unknown key {key!r}; {did_you_mean(key.split('.')[0], next(iter(trees)))}"
     return f"unknown key {key!r}; {did_you_mean(name, siblings)}"
@@ -268,7 +271,8 @@ def _resolved(tree: Tree) -> Tree:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        place = str(error).partition("full_key: ")[2].partition("\n")[0]
+        raise ConfigError(f"{place}: {first_line(error)}; write \\${{ where no reference is meant") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

@@ -59,8 +59,8 @@ def unknown_option(group: str, name: str, folder: str | None = None) -> ConfigEr
 
 def check_folder(folder: str) -> None:
     """ConfigError unless there is such a folder for options of one's own."""
-    if not Path(folder).is_dir():
-        raise ConfigError(f"--config-dir {folder} is no folder here; make it, with <group>/<name>.yaml for each option")
+    if not folder or not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir {folder!r} is no folder here; make it, with <group>/<name>.yaml for each option")
 
 
 def group_options(folder: str | None = None) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Quote, QuotedString, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Quote, QuotedString, RangeSweep
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
@@ -34,10 +34,12 @@ class Override:
         return self.key.split(".")[0]
 
     @property
-    def quoted(self) -> str:
-        """What to write in a shell for a value that is one text, whatever is in it."""
-        key, _, value = self.text.partition("=")
-        return _in_shell(_as_text(key, value))
+    def as_one(self) -> str:
+        """How to write a list with commas that is meant as one text; "" for other sweeps."""
+        value, (key, _, text) = self.parsed.value(), self.text.partition("=")
+        if not isinstance(value, ChoiceSweep) or not value.simple_form:
+            return ""
+        return f", or write it as one text: {_in_shell(_as_text(key, text))}"
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,10 @@ def _unreadable(text: str, why: str) -> ConfigError:
         equals = ""
     if not equals:
         return ConfigError(f"{text!r} cannot be read; an override reads key=value, group=option, +key=value or ~key")
-    inside = "; inside [ ] or { } quote every such text" if value.startswith(("[", "{")) else ""
+    inside = "quote every such text inside [ ] or { }, and " if value.startswith(("[", "{")) else ""
     return ConfigError(
-        f"{key}: the value {value!r} cannot be read ({why}); one text with such characters needs quotes: "
-        f"{_in_shell(_as_text(key, value))}{inside}"
+        f"{key}: the value {value!r} cannot be read ({why}); {inside}write one text with such characters in quotes: "
+        f"{_in_shell(_as_text(key, value))}"
     )
 
 

@@ -3,8 +3,8 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain, compress
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from efficient_rl.tasks.problem import Problem
 
@@ -13,7 +13,6 @@ WORD = re.compile(r"[^\W_]+")
 TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
 BOILERPLATE_SHARE = 0.1  # a passage in so many of the training or of the evaluation questions is boilerplate
 BOILERPLATE_ROWS = 5  # and in no fewer than these
-OWN_WORDS = 3  # a question with fewer words outside boilerplate is compared whole
 
 
 class Leaks:
@@ -50,11 +49,16 @@ class Leaks:
         return kept, dropped
 
     def _passages(self, text: str) -> Iterator[str]:
-        """All runs of `n` words outside boilerplate, or all tokens of a shorter question."""
-        words, tokens = _own(text, self.boilerplate, self._n)
-        yield from _windows(words, self._n)
-        if len(words) < self._n:
-            yield tokens
+        """The runs of `n` words that count, or all tokens of a question that has none."""
+        words = WORD.findall(text)
+        windows = list(_windows(words, self._n))
+        own = [True] * len(words)
+        for start, passage in enumerate(windows):
+            if passage in self.boilerplate:
+                own[start : start + self._n] = [False] * self._n
+        if not all(own):
+            windows = [passage for start, passage in enumerate(windows) if 2 * sum(own[start : start + self._n]) >= self._n]
+        return iter(windows or [" ".join(TOKEN.findall(text)).rstrip(" .?!:")])
 
 
 def decontaminated(
@@ -65,10 +69,11 @@ def decontaminated(
     A problem is dropped if an evaluation problem has its key. One in free text is also dropped if
     it shares `n` words in a row with an evaluation problem in free text, whatever their case,
     punctuation and LaTeX spacing; questions of fewer than `n` words are compared whole, signs
-    included. Words in boilerplate (`Leaks`), such as a shared instruction, are taken out before.
-    Generated problems have exact keys and a common template, so words say nothing about them: they
-    are compared by key alone. Words are runs of letters or digits; text in scripts without spaces
-    is in effect compared by clause. Paraphrases and translations pass.
+    included. A run counts if at least half of its words are outside boilerplate (`Leaks`), such as
+    a shared instruction; a question without such a run is compared whole too. Generated problems
+    have exact keys and a common template, so words say nothing about them: they are compared by key
+    alone. Words are runs of letters or digits; text in scripts without spaces is in effect compared
+    by clause. Paraphrases and translations pass.
     """
     return Leaks(train, evaluation, n).split(train)
 
@@ -91,27 +96,3 @@ def _windows(words: Sequence[str], n: int) -> Iterator[str]:
 def _frequent(counts: Counter[str], rows: int) -> dict[str, int]:
     least = max(BOILERPLATE_ROWS, BOILERPLATE_SHARE * rows)
     return {passage: count for passage, count in counts.items() if count >= least}
-
-
-def _own(text: str, boilerplate: Container[str], n: int) -> tuple[list[str], str]:
-    """The words of a question outside boilerplate, and these with their signs as one text.
-
-    Where next to none is left, the question is compared as it stands.
-    """
-    words = WORD.findall(text)
-    own = [True] * len(words)
-    for start, passage in enumerate(_windows(words, n) if boilerplate else ()):
-        if passage in boilerplate:
-            own[start : start + n] = [False] * n
-    left = list(compress(words, own))
-    tokens = TOKEN.findall(text)
-    if len(left) == len(words) or len(left) < OWN_WORDS:
-        return left, " ".join(tokens).rstrip(" .?!:")
-    kept, place = list[str](), 0
-    for token in tokens:
-        is_word = WORD.fullmatch(token) is not None
-        around = own[place : place + 1] if is_word else own[max(place - 1, 0) : place + 1]
-        if any(around):
-            kept.append(token)
-        place += is_word
-    return left, " ".join(kept).strip(" .?!:,;")
