@@ -60,7 +60,7 @@ def test_what_users_of_hydra_try_is_answered_in_one_line(
     ("arguments", "says"),
     [
         (["--cfg", "job", "--resolve", "--package", "eval"], "problems: 200\n"),
-        (["-c", "job", "-p", "task.operands"], "- 2\n- 3\n- 4\n"),
+        (["-c", "job", "-p", "task.operands"], "- 3\n"),
         (["--cfg=job", "seed=3"], "seed: 3\n"),
     ],
 )

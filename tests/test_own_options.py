@@ -123,6 +123,11 @@ def test_a_mistake_in_an_own_option_is_one_line_with_file_and_place(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_line_break_in_a_sweep_file_is_one(tmp_path: Path) -> None:
+    own(tmp_path, "sweeps/mine", 'overrides: {prompt.stop: "\\n"}\n')
+    assert [each.prompt.stop for each in read_request(["sweep=mine"], False).runs] == ["\n"]
+
+
 def test_a_file_in_the_wrong_place_or_with_another_ending_is_told(tmp_path: Path) -> None:
     own(tmp_path, "prompt/other", "place: tags\n")
     (tmp_path / "mine.yaml").write_text("place: tags\n")

@@ -58,7 +58,7 @@ class Composer:
     """Composes the shipped options and those in `extra_folder`; each set of choices once."""
 
     def __init__(self, extra_folder: str | None = None) -> None:
-        if extra_folder:
+        if extra_folder is not None:
             check_folder(extra_folder)
         self._folder = extra_folder
         self._search = (f"hydra.searchpath=[file://{Path(extra_folder).resolve()}]",) if extra_folder else ()
