@@ -81,6 +81,7 @@ READ: list[tuple[str, bytes]] = [
     ("d.csv", table(";").encode()),
     ("d.csv", table("\t").encode()),
     ("d.csv", table("|").encode()),
+    ("d.csv", ("sep=;\r\n" + table(";")).encode("utf-8-sig")),
     ("d.csv", table(end="\r").encode()),
     ("d.csv", table().replace("question,answer", ' "question" , answer').encode()),
     ("d.csv", ("\n" + table().replace("\n", ",\n")).encode()),

@@ -124,7 +124,8 @@ def _checked(value: Any, where: str, kind: type = dict) -> Any:
 
 def _csv(text: Iterator[str], path: str, wanted: Columns) -> Iterator[Row]:
     """Rows below a header, whose most frequent delimiter separates the cells."""
-    header = next((line for line in text if line.strip()), "")
+    lines = (line for line in text if line.strip() and not line.startswith("sep="))  # Excel reads such a line
+    header = next(lines, "")
     delimiter = max(DELIMITERS, key=header.count)
     csv.field_size_limit(MAX_CELL)
     rows = csv.reader(chain([header], text), delimiter=delimiter, skipinitialspace=True)
