@@ -1,13 +1,18 @@
 """What would end runs is said before one starts: all of it at once, each fault with its number of runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.debug import DebugLauncher
+from efficient_rl.preflight import inspection
 from efficient_rl.preflight.alphabet import read_alphabet
 from efficient_rl.preflight.imports import trouble_with
 from efficient_rl.preflight.inspection import inspect_models
@@ -50,6 +55,7 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
             "distinct held_out problems found",
         ),
         (["task=gsm8k"], "model=nano has no tokens for words"),
+        (["eval.sets=[gsm8k]"], "which the data set of task=gsm8k is in"),
         (["task=chain", "model=nano", "prompt=chat_boxed"], "has no chat template"),
         (["prompt=few_shot"], "which problems of task=countdown hold, such as 'Using all of the numbers"),
         ([IMPORTED, "+reward.own.path=trl.rewards.think_formt_reward"], "did you mean 'think_format_reward'?"),
@@ -176,6 +182,12 @@ def test_no_strategy_that_works_is_refused(llama: Path, model: str) -> None:
     assert set(refused) == ({"bitfit"} if model == "llama" else set())
 
 
+def test_processes_that_cannot_share_the_batch_are_refused() -> None:
+    run = tiny_run("grpo.per_device_train_batch_size=6", "grpo.gradient_accumulation_steps=2", "grpo.num_generations=3")
+    assert [text for text, _ in inspect_models([run], processes=5)] != []
+    assert [text for text, _ in inspect_models([run], processes=1)] == []
+
+
 def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Sweep) -> None:
     done = sweep("-m", "strategy=bitfit,full", "seed=0,1", f"model.path={llama}", "tracking.uri=none")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -184,7 +196,25 @@ def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Swee
     assert "Traceback" not in done.stderr
 
 
-def test_a_model_that_is_not_here_is_not_checked_and_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_found_faultless_are_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = list[list[str]]()
+
+    def inspect(runs: Sequence[RunConfig], processes: int) -> Iterator[tuple[str, list[str]]]:
+        looked_at.append([run.strategy.name for run in runs])
+        yield from inspect_models(runs, processes)
+
+    monkeypatch.setattr(inspection, "inspect_models", inspect)
+    full, lora, bad = (tiny_run(text) for text in ("strategy=full", "strategy=lora", "prompt.stop='~'"))
+    console, launcher = Console(quiet=True), DebugLauncher()
+    for runs in ([full], [full], [full, lora]):
+        inspection.refuse_model_faults(runs, launcher, console, tmp_path)
+    assert looked_at == [["full"], ["lora"]]
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="is in no token"):
+            inspection.refuse_model_faults([bad], launcher, console, tmp_path)
+
+
+def test_a_model_that_is_not_here_is_not_checked_and_not_fetched() -> None:
     found = list(inspect_models([tiny_run("model=qwen2.5_0.5b", "model.path=nobody/has-this", "strategy=bitfit")]))
     assert ("model=qwen2.5_0.5b, which is not on this machine yet", []) in found
 

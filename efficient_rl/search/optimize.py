@@ -66,7 +66,7 @@ class Optimize(Search):
         space = self._make_space(line, launcher)
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
-        refuse_model_faults(space.corners, launcher, console)
+        refuse_model_faults(space.corners, launcher, console, request.sweep_folder)
         approve(_budget(request, space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)
