@@ -77,11 +77,6 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
         (["-m", "search=per_arm", "strategy=full,lora", "task=table"], "task.path='problems.jsonl' is neither"),
         (["-m", "search=tpe", "grpo.learning_rate=interval(1e-3,1e-5)"], "is no interval; use interval(low, high)"),
         (["-m", "search=tpe", "grpo.learning_rate=interval(1e-3,1e-3)"], "is no interval"),
-        (["-m", "search=hyperband", "strategy=full,lora", "grpo.max_steps=10"], "search.pruner.min_resource=10"),
-        (
-            ["-m", "search=hyperband", "strategy=full,lora", "grpo.max_steps=12", "search.report_steps=6"],
-            "search.report_steps=6 ends no run of grpo.max_steps=12 early",
-        ),
     ],
 )
 def test_a_dry_run_says_what_would_end_a_run(rows: Path, sweep_here: Sweep, overrides: list[str], said: str) -> None:
@@ -112,6 +107,23 @@ def test_what_can_run_is_planned(rows: Path, sweep_here: Sweep, overrides: list[
     done = sweep_here(*tiny(overrides), "dry_run=true", "tracking.uri=none")
     assert done.returncode == 0, done.stderr
     assert "nothing was started" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("steps", "report_steps", "said"),
+    [
+        (10, 5, "search.pruner.min_resource=10 with search.report_steps=5 ends no run of grpo.max_steps=10 early"),
+        (12, 6, "search.report_steps=6 ends no run of grpo.max_steps=12 early"),
+        (11, 5, None),
+        (14, 6, None),
+    ],
+)
+def test_a_pruner_that_can_end_no_run_is_said(sweep_here: Sweep, steps: int, report_steps: int, said: str | None) -> None:
+    settings = (f"grpo.max_steps={steps}", f"search.report_steps={report_steps}")
+    done = sweep_here("-m", "search=hyperband", "strategy=full,lora", *settings, "dry_run=true", "tracking.uri=none")
+    assert done.returncode == 0, done.stderr
+    assert ("warning: " in done.stdout) == (said is not None)
+    assert said is None or said in done.stdout
 
 
 def test_all_faults_stand_in_one_list_each_once_with_its_number_of_runs(sweep_here: Sweep) -> None:
