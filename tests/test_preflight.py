@@ -184,6 +184,7 @@ def test_a_model_without_weights_says_what_would_end_a_run(llama: Path, override
     assert any(said in text for text in found), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nano", "llama"])
 def test_no_strategy_that_works_is_refused(llama: Path, model: str) -> None:
     own = [f"model.path={llama}", "lora.rank=4"] if model == "llama" else []
