@@ -143,6 +143,20 @@ def print_line(console: Console, text: str | Text) -> None:
     console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
 
 
+def print_table(
+    console: Console,
+    title: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    drop: Sequence[str],
+    cut: str,
+    right: Collection[str] = (),
+) -> None:
+    """Print a table that fits the terminal below its title; see `lay_out`."""
+    head, *lines = lay_out(titles, rows, room_of(console), drop, cut, right)
+    print_line(console, Text.assemble(f"{title}\n", (head, "bold"), *(f"\n{line}" for line in lines)))
+
+
 def room_of(console: Console) -> int | None:
     """How many cells a line may have; None for a pipe or a file, whose lines have no end."""
     if console.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
