@@ -40,7 +40,7 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
         (["task=table", "task.path=nowhere/at/all"], "task.path='nowhere/at/all' is neither a file nor a folder"),
         (["task=math", "task.path=gone.jsonl"], "task.path='gone.jsonl' is neither"),
         ([*TABLE, "task.held_out=path:gone.jsonl"], "task.held_out='gone.jsonl' is neither"),
-        ([*TABLE, "task.path=empty.jsonl"], "no row of empty.jsonl is a problem"),
+        ([*TABLE, "task.path=empty.jsonl"], "empty.jsonl has no rows"),
         ([*TABLE, "task.path=folder"], "has no file for the split 'train'"),
         ([*TABLE, "task.question=qestion"], "qestion"),
         ([*TABLE, "task.answer=reply"], "reply"),
