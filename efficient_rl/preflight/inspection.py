@@ -48,9 +48,9 @@ def refuse_model_faults(runs: Sequence[RunConfig], launcher: Launcher, console: 
     runs = [run for run in runs if run.config_hash not in faultless]
     if not runs or not getattr(launcher, "trains", True):
         return
-    inspect = partial(_inspected, _spawn if launcher.detaches else fork)
-    if getattr(launcher, "in_process", False):
-        inspect = inspect_models
+    inspect: Callable[[Sequence[RunConfig], int], Iterator[Found]] = inspect_models
+    if not getattr(launcher, "in_process", False):
+        inspect = partial(_inspected, _spawn if launcher.detaches else fork)
     processes = getattr(launcher, "processes_per_run", 1)
     faults, unchecked = Faults(), list[str]()
     with console.status("checking models, strategies and rewards"):
