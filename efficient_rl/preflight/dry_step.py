@@ -1,8 +1,7 @@
 """Counts the bytes of a training step without doing it, on tensors without contents."""
 
 import copy
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,13 +12,12 @@ import torch
 import trl.trainer.utils
 from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
+from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import can_share_prefixes
@@ -79,42 +77,6 @@ class Step:
     @property
     def peak(self) -> int:
         return self.held + max(self.backward, self.sampling, self.evaluating)
-
-
-class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make: the bytes that live, and their peak."""
-
-    def __init__(self, held: Iterable[torch.Tensor]) -> None:
-        """What is `held` already counts nothing: views of weights show up among the results too."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known = {tensor.untyped_storage()._cdata for tensor in held}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._see(tensor.untyped_storage())
-        return result
-
-    def since(self, start: int) -> int:
-        """The most bytes beyond `start` since the last call."""
-        most, self.peak = self.peak - start, self.now
-        return max(0, most)
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
@@ -253,13 +215,16 @@ def _backward(
 
 
 def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: torch.Tensor) -> AbstractContextManager[None]:
-    """The prompt of a group goes through the model once, where training does that too."""
-    groups = -(-load.rows // load.group)
+    """Each prompt of a pass goes through the model once, where training does that too.
+
+    TRL shuffles a batch before it cuts it into passes: one may have a completion of every group.
+    """
+    groups = min(load.rows, -(-load.rows * load.passes // load.group))
     saves = groups * load.prompt + PASS_COST_TOKENS < load.rows * load.prompt
     if not (saves and can_share_prefixes(model, load.checkpointing, load.split)):
         return nullcontext()
     rows = torch.arange(load.rows)
-    plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows // load.group, rows[:: load.group])
+    plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows % groups, rows[:groups])
     return SharedPrefixes(model, plan, TrunkCache(model, 0)).passing(rows)
 
 
