@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, compress
 
 from efficient_rl.tasks.problem import Problem
 
@@ -28,8 +28,11 @@ class Leaks:
         self._n = n
         self._keys = {problem.key for problem in evaluation}
         asked, trained = _texts(evaluation), _texts(train)
-        counts = Counter(chain.from_iterable(set(_windows(WORD.findall(text), n)) for text in asked))
-        again = Counter(chain.from_iterable(counts.keys() & _windows(WORD.findall(text), n) for text in trained if counts))
+        counts, again = Counter[str](), Counter[str]()
+        for text in asked:
+            counts.update(set(_windows(WORD.findall(text), n)))
+        for text in trained if counts else ():
+            again.update(counts.keys() & _windows(WORD.findall(text), n))
         self.boilerplate = _frequent(counts, len(asked)) | _frequent(again, len(trained))
         self._known = set(chain.from_iterable(map(self._passages, asked)))
 
@@ -57,7 +60,8 @@ class Leaks:
             if passage in self.boilerplate:
                 own[start : start + self._n] = [False] * self._n
         if not all(own):
-            windows = [passage for start, passage in enumerate(windows) if 2 * sum(own[start : start + self._n]) >= self._n]
+            owned = [2 * sum(own[start : start + self._n]) >= self._n for start in range(len(windows))]
+            windows = list(compress(windows, owned))
         return iter(windows or [" ".join(TOKEN.findall(text)).rstrip(" .?!:")])
 
 

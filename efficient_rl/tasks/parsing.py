@@ -106,7 +106,9 @@ def plain_text(value: Any) -> str | None:
     if not number.is_finite() or abs(number.adjusted()) > MAX_ANSWER_CHARACTERS:
         return None
     digits = f"{number:f}"
-    return (digits.rstrip("0").rstrip(".") if "." in digits else digits) if number else "0"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if number else "0"
 
 
 def question_text(value: Any) -> str | None:
