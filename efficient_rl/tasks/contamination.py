@@ -11,15 +11,16 @@ from efficient_rl.tasks.problem import Problem
 LATEX_SPACING = re.compile(r"\\(?:[,;:!> ]|quad\b|qquad\b|left\b|right\b|displaystyle\b)|[~$]")
 WORD = re.compile(r"[^\W_]+")
 TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
-BOILERPLATE_SHARE = 0.1  # a passage in so many of the training or of the evaluation questions is boilerplate
-BOILERPLATE_ROWS = 5  # and in no fewer than these
+BOILERPLATE_SHARE = 0.05  # a passage in so many of the training or of the evaluation questions,
+BOILERPLATE_ROWS = 5  # and in at least so many, is boilerplate
 
 
 class Leaks:
     """What the evaluation problems give away of training problems.
 
     `boilerplate` are the passages of `n` words that do not count, each with how many questions have
-    it: a tenth of the training questions, or of the evaluation questions, and five at least.
+    it: a twentieth of the training questions `train`, or of the evaluation questions, and five at
+    least.
     """
 
     def __init__(self, train: Sequence[Problem], evaluation: Sequence[Problem], n: int = 8) -> None:
