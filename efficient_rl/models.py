@@ -64,18 +64,23 @@ def load_config(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     found = _load(AutoConfig, config)
+    check_kind(found, config.path)
+    return found
+
+
+def check_kind(found: Any, path: str) -> None:
+    """ConfigError for a configuration of an encoder and decoder, or that does not fit itself."""
     if getattr(found, "is_encoder_decoder", False):
         raise ConfigError(
-            f"model.path={config.path} is an encoder with a decoder ({found.model_type}), and GRPO trains causal language "
+            f"model.path={path} is an encoder with a decoder ({found.model_type}), and GRPO trains causal language "
             "models; use a model that only decodes"
         )
     text = found.get_text_config()
     if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
         raise ConfigError(
-            f"pad_token_id={text.pad_token_id} in the configuration of model.path={config.path} is beyond its "
+            f"pad_token_id={text.pad_token_id} in the configuration of model.path={path} is beyond its "
             f"vocab_size={text.vocab_size}; set it to a token that the model has, or to null"
         )
-    return found
 
 
 def attentions(config: ModelConfig) -> Sequence[str | None]:

@@ -71,12 +71,13 @@ ALLOWED = {  # package or module -> what else of ours it may import
     },
     "launch": {"config", "distributed", "evaluate", "models", "rundir", "run", "training"},
     "tracking": {"config", "rundir"},
-    "sweep": {"config", "launch", "rundir", "tracking"},
-    "search": {"config", "launch", "rundir", "sweep", "tracking"},
+    "preflight": {"config", "datasets", "launch", "models", "prompts", "rewards", "rundir", "strategies", "training"},
+    "sweep": {"config", "launch", "preflight", "rundir", "tracking"},
+    "search": {"config", "launch", "preflight", "rundir", "sweep", "tracking"},
     "status": {"config", "launch", "rundir", "sweep"},
     "doctor": {
-        *("config", "datasets", "decoding", "fit", "launch", "models", "prompts", "rewards", "rundir", "strategies"),
-        *("sweep", "tasks", "tracking", "training"),
+        *("config", "datasets", "decoding", "launch", "models", "preflight", "prompts", "rewards", "rundir", "sweep"),
+        *("tasks", "tracking", "training"),
     },
     "ui": {"tracking"},
 }

@@ -162,6 +162,14 @@ def test_a_log_gets_a_line_when_a_state_changes_and_no_control_characters(tmp_pa
     assert "\x1b" not in log.getvalue()
 
 
+def test_a_terminal_that_runs_or_a_debugger_use_gets_lines_and_no_table() -> None:
+    screen = io.StringIO()
+    with Display(rows(1), Console(file=screen, force_terminal=True, width=80), shared=True) as display:
+        display.update()
+    assert screen.getvalue().startswith("00ab34cd full: running (step 10713/25000")
+    assert "\x1b[?25l" not in screen.getvalue(), "the cursor stays"
+
+
 def test_errors_and_logs_stand_in_whole_lines_and_an_error_of_many_runs_once() -> None:
     listed = rows(3)
     for row, error in zip(listed, ("out of memory " * 20, "no letters", "no letters"), strict=True):

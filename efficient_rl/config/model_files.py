@@ -1,12 +1,14 @@
-"""Reads what a model's files say about it, without loading it."""
+"""Reads what the weights of a local model say about its size, without loading them."""
 
 import json
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 
-MOST_HEADER_BYTES = 100 << 20
+HEADER_BYTES = 100 << 20
+ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error)  # of damaged files
 
 
 @lru_cache(maxsize=64)
@@ -15,18 +17,20 @@ def count_parameters(folder: Path, fingerprint: str) -> int | None:
 
     `fingerprint` tells states of the same folder apart.
     """
-    files = sorted(folder.glob("model*.safetensors"))
     try:
-        return sum(map(_count, files)) if files else None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, struct.error):
+        return sum(dict(tensor_sizes(folder)).values()) or None
+    except ERRORS:
         return None
 
 
-def _count(file: Path) -> int:
-    with file.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        if size > MOST_HEADER_BYTES:
-            raise ValueError(f"{file} has a header of {size} bytes")
-        header = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    return sum(prod(tensor["shape"]) for tensor in header.values())
+def tensor_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name and size of every tensor in the folder's weights, from the heads of its safetensors."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > HEADER_BYTES:
+                raise ValueError(f"{path} is no safetensors file")
+            header = json.loads(stream.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                yield name, prod(tensor["shape"])

@@ -12,10 +12,10 @@ from typing import Any
 
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.datasets import HELD_OUT_SEED
-from efficient_rl.doctor import services
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.doctor.prompt import Form, form_of
 from efficient_rl.errors import ConfigError
+from efficient_rl.preflight.hub import is_here
 from efficient_rl.rewards.format import TAGS
 from efficient_rl.tasks.problem import Problem
 
@@ -65,7 +65,7 @@ def check_golden(run: RunConfig) -> list[Finding]:
 def _form(run: RunConfig) -> Form | None:
     """What the run's tokenizer makes of completions; None where it is not here, or does not fit."""
     try:
-        return form_of(run) if services.is_here(run.model) else None
+        return form_of(run) if is_here(run.model) else None
     except ConfigError:  # `check_prompt` says so
         return None
 

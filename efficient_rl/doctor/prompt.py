@@ -1,11 +1,9 @@
 """Checks that a run's model, tokenizer and prompts fit together, without the weights."""
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.config.schema import ModelConfig
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.errors import ConfigError
 
@@ -38,30 +36,20 @@ def form_of(run: RunConfig) -> Form:
     """The form of a run's completions; ConfigError where its parts do not fit."""
     from efficient_rl.datasets import load_splits
     from efficient_rl.decoding import CompletionDecoder, code_of
-    from efficient_rl.fit import Bounds, check_fit, positions
     from efficient_rl.models import load_config, load_tokenizer
+    from efficient_rl.preflight.dry_step import shaped_model
     from efficient_rl.prompts import Prompts, end_ids
 
-    config, tokenizer = load_config(run.model).get_text_config(), load_tokenizer(run.model)
-    model: Any = SimpleNamespace(generation_config=_generation(run.model, config))
+    load_config(run.model)
+    tokenizer, model = load_tokenizer(run.model), shaped_model(run.model)
     few = replace(run, grpo=replace(run.grpo, train_problems=min(run.grpo.train_problems, PROMPTS_ENCODED)))
     problems = load_splits(few)
     prompts = Prompts(run.model, run.prompt, tokenizer, problems.examples)
     encoded = list(map(prompts.encoded, problems.train))
-    bounds = Bounds(run.model.path, config.vocab_size, positions(config))
-    check_fit(bounds, tokenizer, encoded, prompts.stop_ids(model), run.grpo.max_completion_length)
+    prompts.fitting_stop_ids(model, encoded, run.grpo.max_completion_length)
     code = code_of([term.function.build() for term in run.reward])
     decode = CompletionDecoder(tokenizer, end_ids(model, tokenizer), code)
     return Form(tokenizer, decode, prompts.prefill, max(map(len, encoded)))
-
-
-def _generation(model: ModelConfig, config: Any) -> Any:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(str(model.folder or model.path))
-    except OSError:  # it has none of its own
-        return GenerationConfig.from_model_config(config)
 
 
 def check_prompt(run: RunConfig) -> list[Finding]:

@@ -26,6 +26,7 @@ class DebugLauncher:
     gpus_per_run = 1.0
     sharding = "ddp"
     slots = 1
+    in_process = True
 
     def __post_init__(self) -> None:
         self._waiting: deque[Handle] = deque()

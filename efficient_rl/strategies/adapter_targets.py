@@ -68,6 +68,13 @@ def _adaptable(model: "PreTrainedModel") -> "dict[str, nn.Module]":
     return found
 
 
+def is_target(ending: str, target_modules: str | Sequence[str]) -> bool:
+    """Whether a module of a block is adapted, by the end of its name; a pattern may mean any."""
+    if isinstance(target_modules, str):
+        return True
+    return any(f".{ending}".endswith(f".{name}") for name in target_modules)
+
+
 def name_matches(pattern: str, name: str) -> bool:
     """Whether the regular expression fits the whole name; ValueError where it is none."""
     try:

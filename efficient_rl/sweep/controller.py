@@ -76,7 +76,8 @@ class Controller:
 
         `begin` is called first. Ctrl-C and SIGTERM stop the runs, or leave them to their cluster.
         """
-        display = Display(self.rows.values(), self._console)
+        shared = getattr(self.launcher, "in_process", False)
+        display = Display(self.rows.values(), self._console, shared)
         with registered(self._request.sweep_folder), display, _stop_signals():
             try:
                 begin()

@@ -116,12 +116,16 @@ def _cell(value: float | None, form: Callable[[float], str]) -> str:
 
 
 class Display:
-    """A context in which `update` keeps the terminal, or a log, informed."""
+    """A context in which `update` keeps the terminal, or a log, informed.
 
-    def __init__(self, rows: Collection[Row], console: Console) -> None:
+    `shared`: the runs themselves, or a debugger, use the terminal, so that no table is drawn.
+    """
+
+    def __init__(self, rows: Collection[Row], console: Console, shared: bool = False) -> None:
         self._rows = rows
         self._console = console
-        live = console.is_terminal and "JPY_PARENT_PID" not in os.environ  # a notebook only pretends to be a terminal
+        notebook = "JPY_PARENT_PID" in os.environ  # it only pretends to be a terminal
+        live = console.is_terminal and not notebook and not shared
         self._live = Live(console=console, refresh_per_second=2, transient=False) if live else None
         self._read: set[Path] = set()  # the rows that have shown what their directories hold
         self._said: dict[Path, str] = {}

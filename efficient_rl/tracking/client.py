@@ -78,11 +78,10 @@ def store_trouble(uri: str) -> tuple[str, str] | None:
 
 
 def _server_trouble(uri: str) -> tuple[str, str] | None:
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        MlflowClient(uri).search_experiments(max_results=1)
+        open_client(uri).search_experiments(max_results=1)
     except MlflowException as error:
         remedy = "mlflow server --backend-store-uri ... on that host, or tracking.uri=..."
         return first_line(error)[:MESSAGE_CHARACTERS], remedy

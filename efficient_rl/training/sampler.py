@@ -50,6 +50,11 @@ def carries_state(model: PreTrainedModel) -> bool:
     return getattr(model, "_is_stateful", False) or not all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
+def can_sample(model: PreTrainedModel) -> bool:
+    """Whether finished rows can leave the cache, and prompts are what they seem."""
+    return not (carries_state(model) or has_trained_prompt(model))
+
+
 def own_generation(model: PreTrainedModel) -> str | None:
     """What our sampler cannot follow in the model's own generation; None for most models."""
     parts: list[Any] = [model]
