@@ -107,7 +107,7 @@ def parse_run(point: Point) -> RunConfig:
         grpo["learning_rate"] = base_rate * factor
     sets = _sets(tree["eval"].get("sets"), point.folder)
     run = RunConfig(
-        model=_model(names["model"], model, load_option("model", names["model"], point.folder)),
+        model=_model(names["model"], model, _model_defaults(names["model"], point.folder)),
         prompt=_section(PromptSettings, "prompt", {"name": names["prompt"], **tree["prompt"]}),
         strategy=_component(names["strategy"], strategy),
         task=_component(names["task"], tree["task"]),
@@ -123,6 +123,11 @@ def parse_run(point: Point) -> RunConfig:
     require(bool(run.reward), "reward", {}, "has no term; name at least one function")
     _check_parts(run, point)
     return run
+
+
+@functools.lru_cache(maxsize=64)
+def _model_defaults(option: str, folder: str | None) -> Mapping[str, Any]:
+    return load_option("model", option, folder)
 
 
 def _model(option: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> ModelConfig:
