@@ -132,11 +132,11 @@ def _model_defaults(option: str, folder: str | None) -> Mapping[str, Any]:
 
 def _model(option: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> ModelConfig:
     """The model, named and sized after what `path` holds, which need not be the option's."""
-    path = values.get("path")
-    require(isinstance(path, str) and bool(path), "model.path", path, "must be a folder or a hub name")
-    folder = local_folder(path)
-    known: dict[str, Any] = {"name": option, "fingerprint": fingerprint(path)}
-    if path != defaults.get("path"):
+    path, given = str(values.get("path") or ""), values.get("path", "")
+    require("path" not in values or given == path != "", "model.path", given, "must be a folder or a hub name")
+    folder = local_folder(path) if path else None
+    known: dict[str, Any] = {"name": option, "fingerprint": fingerprint(path) if path else ""}
+    if path and path != defaults.get("path"):
         known["name"] = Path(values.get("gguf_file") or folder or path).name.removesuffix(".gguf")
         if values.get("parameters") == defaults.get("parameters"):
             known["parameters"] = None

@@ -36,9 +36,10 @@ from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation
-from efficient_rl.training.scoring import Scorer, Tokens, TrlScores
+from efficient_rl.training.scoring import Scorer, TrlScores
 from efficient_rl.training.sharding import NoShards, Shards, whole_tensor
 from efficient_rl.training.steps import StepCallback
+from efficient_rl.training.tokens import Tokens
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,10 @@ from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import carries_state
 from efficient_rl.training.sharding import NoShards, Shards
-from efficient_rl.training.tokens import Tokens
+from efficient_rl.training.tokens import Tokens, completion_lengths
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
+__all__ = ["PASS_COST_TOKENS", "Scorer", "Tokens", "TrlScores", "completion_lengths", "length_buckets", "score"]
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # left to TRL
 
