@@ -3,25 +3,18 @@
 import json
 import pickle
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from datasets import Dataset
 
-from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.rewards.answer import Accuracy, AnswerFormat
 from efficient_rl.rewards.columns import text_of
-from efficient_rl.rewards.external import Imported
 from efficient_rl.rewards.format import ReasoningSteps, TagCount, ThinkFormat
 from efficient_rl.rewards.length import Cosine, KimiLength, Repetition
 from efficient_rl.rewards.process import StepRewards
 from efficient_rl.rewards.tinyzero import TinyZeroMultiply
 from efficient_rl.rewards.verify import has_verdict
-from efficient_rl.training.grpo import EfficientGRPOTrainer
 from tests.conftest import ROOT
-from tests.test_drop_in import NANO, arguments
 from tests.test_rewards import BOUNDED, COUNTDOWN, columns
 
 TEXTS = [
@@ -42,7 +35,7 @@ def test_every_reward_takes_lists_of_messages_as_it_takes_texts(check: str) -> N
     lengths = [len(text) for text in TEXTS]
     plain = columns(TEXTS, lengths, check, COUNTDOWN) | {"prefill": ["", "<think>", "", ""]}
     for completions in ([said(text) for text in TEXTS], [[{"content": text}] for text in TEXTS]):
-        for reward, _, _ in [*BOUNDED, (Imported("trl.rewards.think_format_reward"), 0, 1)]:
+        for reward, _, _ in BOUNDED:
             assert reward(**plain | {"completions": completions}) == reward(**plain), reward
 
 
@@ -87,24 +80,13 @@ def test_problems_with_and_without_a_verdict_stand_in_one_batch() -> None:
     given = columns(["\\boxed{4}", "5", "\\boxed{4}", "5"], [3, 5, 3, 5]) | {"gold": golds, "prompts": list("aabb")}
     assert Accuracy()(**given) == [1.0, 0.0, None, None]
     assert KimiLength()(**given) == [0.5, -0.5, None, None]
-    assert TinyZeroMultiply()(**given) == [0.0, 0.0, None, None]
+    assert TinyZeroMultiply()(**given) == [1.0, 0.0, None, None]
     assert [value is None for value in Cosine(10)(**given)] == [False, False, True, True]
 
 
 def test_a_checker_that_does_not_exist_has_no_verdicts() -> None:
     with pytest.raises(ValueError, match="check='maths' is unknown; use one of countdown, number"):
         has_verdict("maths", {"answer": "4"})
-
-
-def test_a_gold_answer_that_cannot_be_read_teaches_nothing(tmp_path: Path) -> None:
-    rows = [{"prompt": f"{n}+{n}=", "check": "number", "gold": json.dumps({"answer": "forty"})} for n in range(1, 9)]
-    trainer = EfficientGRPOTrainer(
-        load_model(NANO), [Accuracy(), StepRewards()], arguments(tmp_path, max_steps=1),
-        train_dataset=Dataset.from_list(rows), processing_class=load_tokenizer(NANO),
-    )  # fmt: skip
-    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    trainer.train()
-    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -134,6 +116,5 @@ def test_rewards_can_be_pickled_for_workers() -> None:
 def test_the_page_has_one_table_for_those_who_come_from_trl_or_open_r1() -> None:
     page = (ROOT / "docs" / "rewards.md").read_text()
     table = page[page.index("## Coming from TRL or Open-R1") :]
-    rows = re.findall(r"^\| (.+?) \| (.+) \| (.+) \|$", table, re.MULTILINE)
-    assert len(rows) >= 8
-    assert {"`accuracy_reward`", "`get_cosine_scaled_reward`", "`len_reward`", "`tag_count_reward`"} <= {row[0] for row in rows}
+    functions = set(re.findall(r"^\| (?:both|TRL|Open-R1): `(\w+)` \| .+ \| .+ \|$", table, re.MULTILINE))
+    assert functions >= {"accuracy_reward", "reasoning_accuracy_reward", "get_cosine_scaled_reward", "len_reward"}
