@@ -1,4 +1,4 @@
-"""Rewards take what TRL and Open-R1 hand to theirs: message lists, golds that cannot be read, answers inside the thinking."""
+"""Rewards take what TRL and Open-R1 hand to theirs: message lists, unreadable golds, answers in the thinking."""
 
 import json
 import pickle

@@ -34,7 +34,7 @@ def text_of(completion: Any) -> str:
 
 
 def whole_texts(completions: Completions, prefill: Sequence[str] | None = None) -> list[str]:
-    """Each completion's text, with the beginning that its prompt already wrote, such as `<think>`."""
+    """Each completion's text, with the beginning that its prompt wrote already (`<think>`)."""
     texts = list(map(text_of, completions))
     return texts if prefill is None else list(map("".join, zip(prefill, texts, strict=True)))
 

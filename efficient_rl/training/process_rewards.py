@@ -15,9 +15,10 @@ from efficient_rl.rewards.process import step_advantages, token_ends
 class ProcessRewards:
     """Reward functions of steps, with their weights; the sum of whole rewards excludes them.
 
-    Such a function has `steps(completion, check, gold, place)`, with `prefill` where the prompt wrote
-    the completion's beginning: the ends of the steps in characters, and their rewards. `whole` and `earned`, shape (rows,), are what all processes'
-    completions of the last batch earned without and with these functions.
+    Such a function has `steps(completion, check, gold, place)`, with `prefill` where the prompt
+    wrote the completion's beginning: the ends of the steps in characters, and their rewards.
+    `whole` and `earned`, shape (rows,), are what all processes' completions of the last batch
+    earned without and with these functions.
     """
 
     whole: torch.Tensor
