@@ -10,11 +10,12 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from efficient_rl.rewards.judge_server import PAIR_SECONDS, READY, WALL_FACTOR
+from efficient_rl.rewards.judge_bounds import ANSWER_CALLS, READY
 
 START_SECONDS = 120.0  # loading math-verify on a busy machine
 END_SECONDS = 2.0
-GRACE_SECONDS = 1.0  # beyond a pair's own limit; only a stopped server needs it
+PAIR_SECONDS = 900.0  # by the clock, on a starved machine; only a stopped server needs it
+ROOT = str(Path(__file__).parents[2])
 
 
 class Judge:
@@ -24,11 +25,11 @@ class Judge:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("judge_server.py")), str(os.getpid())],
+                [sys.executable, "-P", "-m", "efficient_rl.rewards.judge_server", str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONHASHSEED": "0"},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or ROOT for path in sys.path), "PYTHONHASHSEED": "0"},
             )
         self.connection = Connection(ours.detach())
         if self._receive(START_SECONDS) != READY:
@@ -38,17 +39,17 @@ class Judge:
                 f"{START_SECONDS:.0f} s); install the requirements so that `{sys.executable} -c 'import math_verify'` works"
             )
 
-    def same(self, answer: str, gold: str, seconds: float) -> tuple[bool, float] | None:
-        """Whether two expressions are equal, and the CPU seconds used; None if the server ended."""
+    def same(self, answer: str, gold: str, calls: int, alone: bool) -> tuple[bool, int] | None:
+        """Whether two expressions are equal, and the calls made; None if the server ended."""
         try:
-            self.connection.send_bytes(json.dumps((seconds, answer, gold)).encode())
+            self.connection.send_bytes(json.dumps((calls, alone, answer, gold)).encode())
         except OSError:
             return None
-        reply = self._receive(WALL_FACTOR * seconds + GRACE_SECONDS)
+        reply = self._receive(PAIR_SECONDS)
         if reply is None:
             return None
-        right, spent = json.loads(reply)
-        return right, spent
+        right, made = json.loads(reply)
+        return right, made
 
     def _receive(self, seconds: float) -> bytes | None:
         try:
@@ -78,18 +79,22 @@ class Judges:
         self.lock = threading.Lock()
         self.judge: Judge | None = None
         self.owner = os.getpid()
+        self.asked = 0  # how many verdicts were given
 
-    def same(self, answer: str, gold: str, seconds: float = PAIR_SECONDS) -> tuple[bool, float]:
-        """Whether math-verify finds two expressions equal in `seconds` of CPU, and those used.
+    def same(self, answer: str, gold: str, calls: int = ANSWER_CALLS, alone: bool = True) -> tuple[bool, int]:
+        """Whether math-verify finds two expressions equal, and how many Python calls it made.
 
-        RuntimeError if its process cannot be started or is killed from outside three times over the
+        Over the limit of calls the verdict is wrong, and the number higher than the limit. `alone`:
+        in a process that judges this pair only, so that the number depends on nothing else.
+        RuntimeError if the server cannot be started or is killed from outside three times over the
         same pair.
         """
         with self.lock:
             for _ in range(3):
                 judge = self._ready()
-                verdict = judge.same(answer, gold, seconds)
+                verdict = judge.same(answer, gold, calls, alone)
                 if verdict is not None:
+                    self.asked += 1
                     return verdict
                 self._end()
         raise RuntimeError("the math-verify process was killed three times; check memory limits and whatever ends processes")

@@ -1,34 +1,34 @@
-"""The math-verify server: relays pairs to a bounded worker, and replaces workers that hang.
+"""The math-verify server: relays pairs to bounded workers, replaces those that reach a bound.
 
-Started by file, alone, by `efficient_rl.rewards.judge`; it imports no more than math-verify, and
-its worker is forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
+Started alone by `efficient_rl.rewards.judge`; it imports no more than math-verify, and its workers
+are forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
 parsed LaTeX: sympy's own text parser, which evaluates Python, is replaced before the first pair by
 one that knows decimal numbers only.
 """
 
-import ctypes
+import gc
 import json
 import logging
 import os
 import re
-import resource
 import select
 import signal
 import sys
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-PAIR_SECONDS = 0.18  # of CPU, for parsing and comparing both expressions of a pair
-WALL_FACTOR = 50.0  # how many times longer it may take by the clock: verdicts must not depend on what else runs
-PARENT_POLL_MILLISECONDS = 500
-MEMORY_BYTES = 1 << 30  # of address space
+import sympy
+
+from efficient_rl.rewards.judge_bounds import READY, allow_cpu_seconds, counted, limit_process, refuse_giants
+
+POLL_MILLISECONDS = 500
 PAIRS_PER_WORKER = 20_000
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+ATTEMPTS = 3  # with a worker that is killed from outside
 DECIMAL = re.compile(r"\d{1,400}(?:\.\d{0,400})?|\.\d{1,400}", re.ASCII)
-READY, WRONG, RIGHT = b"ready", b"0", b"1"
+Same = Callable[[str, str], bool]
 SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the first pair is timed
     (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
     (r"x^2 + 2x + 1", r"(x+1)^{2}"),
@@ -56,8 +56,6 @@ SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the firs
 
 def decimal_only(text: str, *_: Any, **__: Any) -> Any:
     """The exact value of a decimal literal, in place of sympy's parser, which evaluates text."""
-    import sympy
-
     if not DECIMAL.fullmatch(text.strip()):
         raise ValueError(f"{len(text)} characters that are no decimal number; only LaTeX is parsed")
     return sympy.Rational(text.strip()) if "." in text else sympy.Integer(int(text))
@@ -72,123 +70,104 @@ def disarm() -> None:
     sympy_parser.eval_expr = decimal_only
 
 
-def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal; decimals are exact, never roots.
-
-    Its own removal of units is off: it takes `2t` for 2.
-    """
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    form = replace(LatexExtractionConfig().normalization_config, units=False)
-    read = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=form)]
-    parsed = [
-        parse(rf"\boxed{{{text}}}", read, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
-    ]
-    if not all(parsed):
-        return False
-    wanted, given = parsed[0][0], parsed[1][0]
-    if proportional(wanted, given):
-        return True
-    return bool(verify(wanted, given, float_rounding=10, timeout_seconds=None))
-
-
-def proportional(gold: Any, answer: Any) -> bool:
-    """Whether two equations are the same but for a factor, far sooner than by solving them."""
-    import sympy
-
-    if not (isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq)):
-        return False
-    difference = sympy.expand(gold.lhs - gold.rhs)
-    if difference == 0:
-        return False
-    factor = sympy.cancel(sympy.expand(answer.lhs - answer.rhs) / difference)
-    return bool(factor.is_number) and factor != 0
-
-
-def limit() -> None:
-    """End with the parent, write no files, use no more memory than MEMORY_BYTES."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for what, bound in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
-        hard = resource.getrlimit(what)[1]
-        allowed = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(what, (allowed, allowed))
-
-
-def work(pairs: Connection) -> NoReturn:
-    """Judge pairs until the other end closes; a second of CPU on one pair ends the process."""
-    limit()
+def work(pairs: Connection, same: Same) -> NoReturn:
+    """Judge pairs until the other end closes; one that reaches its limit ends the process."""
+    limit_process()
     for _ in range(PAIRS_PER_WORKER):
         try:
-            _, answer, gold = json.loads(pairs.recv_bytes())
+            calls, _, answer, gold = json.loads(pairs.recv_bytes())
         except EOFError:
             break
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 2, hard))
-        pairs.send_bytes(RIGHT if same(answer, gold) else WRONG)
+        allow_cpu_seconds()
+        sympy.core.random.seed(0)
+        pairs.send_bytes(json.dumps(counted(partial(same, answer, gold), calls)).encode())
     os._exit(0)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process from its own clock (Linux); elsewhere the time of day."""
-    return time.clock_gettime((~pid << 3) | 2) if sys.platform == "linux" else time.monotonic()
 
 
 class Worker:
     """A forked process that judges one pair at a time."""
 
-    def __init__(self, inherited: Connection) -> None:
+    def __init__(self, inherited: Connection, same: Same) -> None:
         self.pairs, theirs = Pipe()
         self.pid = os.fork()
         if self.pid == 0:
             inherited.close()
             self.pairs.close()
-            work(theirs)
+            work(theirs, same)
         theirs.close()
 
-    def judge(self, pair: bytes, seconds: float) -> tuple[bytes | None, float]:
-        """The verdict and its CPU seconds; None if the worker must be replaced."""
-        began, until = cpu_seconds(self.pid), time.monotonic() + WALL_FACTOR * seconds
-        spent = 0.0
+    def judge(self, pair: bytes, parent: int) -> bytes | None:
+        """The verdict and its calls; None if the worker ended over it, or `parent` did."""
         try:
             self.pairs.send_bytes(pair)
-            while not self.pairs.poll(max(0.001, seconds - spent)):
-                spent = cpu_seconds(self.pid) - began
-                if spent >= seconds or time.monotonic() >= until:
-                    return None, spent
-            return self.pairs.recv_bytes(), cpu_seconds(self.pid) - began
+            while not self.pairs.poll(POLL_MILLISECONDS / 1000):
+                if os.getppid() != parent:
+                    return None
+            return self.pairs.recv_bytes()
         except (EOFError, OSError):
-            return None, seconds
+            return None
 
-    def end(self) -> None:
-        """Kill the process, if it still runs, and reap it."""
+    def end(self) -> bool:
+        """Reap the process, or kill it if it still runs; whether it was killed from outside."""
         self.pairs.close()
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        return ended is not None and os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def serve(requests: Connection, parent: int) -> None:
-    """Answer pairs until the parent closes its end; a pair without an answer in time is wrong."""
-    worker = Worker(requests)
-    requests.send_bytes(READY)
-    waiting = select.poll()
-    waiting.register(requests.fileno(), select.POLLIN)
-    judged = 0
-    while os.getppid() == parent:
-        if not waiting.poll(PARENT_POLL_MILLISECONDS):
-            continue
-        try:
-            pair = requests.recv_bytes()
-            verdict, spent = worker.judge(pair, json.loads(pair)[0])
-            requests.send_bytes(json.dumps((verdict == RIGHT, spent)).encode())
-        except (EOFError, OSError):
-            break
-        judged += 1
-        if verdict is None or judged % PAIRS_PER_WORKER == 0:
-            worker.end()
-            worker = Worker(requests)
-    worker.end()
+class Server:
+    """Judges pairs in a worker that they share, or each in one of its own."""
+
+    def __init__(self, requests: Connection, parent: int, same: Same) -> None:
+        self.requests, self.parent, self.same = requests, parent, same
+        self.shared = self.worker()
+        self.judged = 0
+
+    def worker(self) -> Worker:
+        """A new worker; each is the same process before its first pair."""
+        return Worker(self.requests, self.same)
+
+    def judge(self, pair: bytes) -> bytes:
+        """The verdict and its calls; wrong, and one call too many, if the worker ended over it."""
+        calls, alone, *_ = json.loads(pair)
+        for _ in range(ATTEMPTS):
+            verdict, again = self.judge_alone(pair) if alone else self.judge_shared(pair)
+            if verdict is not None:
+                return verdict
+            if not again:
+                break
+        return json.dumps((False, calls + 1)).encode()
+
+    def judge_alone(self, pair: bytes) -> tuple[bytes | None, bool]:
+        """The verdict of a new worker, or None, and whether it was killed from outside."""
+        worker = self.worker()
+        return worker.judge(pair, self.parent), worker.end()
+
+    def judge_shared(self, pair: bytes) -> tuple[bytes | None, bool]:
+        """The verdict of the shared worker, or None, and whether it was killed from outside."""
+        verdict = self.shared.judge(pair, self.parent)
+        self.judged += 1
+        if verdict is not None and self.judged % PAIRS_PER_WORKER:
+            return verdict, False
+        killed = self.shared.end()
+        self.shared = self.worker()
+        return verdict, killed
+
+    def serve(self) -> None:
+        """Answer pairs until the parent closes its end."""
+        self.requests.send_bytes(READY)
+        waiting = select.poll()
+        waiting.register(self.requests.fileno(), select.POLLIN)
+        while os.getppid() == self.parent:
+            if not waiting.poll(POLL_MILLISECONDS):
+                continue
+            try:
+                self.requests.send_bytes(self.judge(self.requests.recv_bytes()))
+            except (EOFError, OSError):
+                break
+        self.shared.end()
 
 
 def main() -> None:
@@ -198,9 +177,15 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     sys.setrecursionlimit(600)  # a deep expression fails before the C stack does
     disarm()
+    from efficient_rl.rewards.judge_exact import make_exact, same
+
+    make_exact()
+    refuse_giants()
+    sympy.Dummy._base_dummy_index = 10**6  # random otherwise, and part of hashes
     for answer, gold in SEEN_FIRST:
         same(answer, gold)
-    serve(Connection(os.dup(sys.stdin.fileno())), int(sys.argv[1]))
+    gc.freeze()  # the garbage collector of a worker would copy every page
+    Server(Connection(os.dup(sys.stdin.fileno())), int(sys.argv[1]), same).serve()
 
 
 if __name__ == "__main__":

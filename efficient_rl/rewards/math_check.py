@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from efficient_rl.rewards.judge import JUDGES
-from efficient_rl.rewards.judge_server import PAIR_SECONDS
+from efficient_rl.rewards.judge_bounds import ANSWER_CALLS, SHARED_CALLS
 from efficient_rl.rewards.latex import depth_of, is_name, sides, split_items, unwrap
 from efficient_rl.rewards.notation import MAX_DEPTH, apart, compact, has_words, in_latex, is_word, judgeable, plain, spoken
 from efficient_rl.rewards.numerals import answers, read_quantity
@@ -40,30 +40,45 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
     A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is
     wanted. A list of another length than the gold one is wrong, whatever is in it; order counts
     inside ( ) and [ ] only. An equation in the answer is right if all its sides are, a name in
-    front apart. Over 2,000 characters, or over 0.2 seconds of sympy in all, is wrong.
+    front apart. Over 2,000 characters, or over ANSWER_CALLS Python calls of sympy in all, is wrong.
     """
     if len(answer) > MAX_ANSWER_CHARACTERS or depth_of(answer) > MAX_DEPTH:
         return False
-    return equal(plain(answer), plain(str(gold["answer"])), Clock())
+    given, wanted = plain(answer), plain(str(gold["answer"]))
+    for work in (Work(SHARED_CALLS, alone=False), Work(ANSWER_CALLS, alone=True)):
+        try:
+            return equal(given, wanted, work)
+        except OverLimit:
+            continue
+    return False
 
 
-class Clock:
-    """Asks the judge until the CPU time for one answer is spent; then answers no."""
+class OverLimit(Exception):
+    """Judging an answer reached its limit of calls."""
 
-    def __init__(self) -> None:
-        self.left = PAIR_SECONDS
+
+class Work:
+    """Asks the judge until the Python calls allowed for one answer are made; then raises OverLimit.
+
+    What a process judged before saves calls, so an answer that needs a tenth of ANSWER_CALLS in the
+    shared one is judged again, each of its pairs alone: that number depends on the answer only.
+    """
+
+    def __init__(self, calls: int, alone: bool) -> None:
+        self.left = calls
+        self.alone = alone
 
     def same(self, answer: str, gold: str) -> bool:
-        """Whether the judge finds two expressions equal in the time that is left."""
-        if self.left <= 0:
-            return False
-        right, spent = JUDGES.same(answer, gold, self.left)
-        self.left -= spent
+        """Whether the judge finds two expressions equal."""
+        right, made = JUDGES.same(answer, gold, self.left, self.alone)
+        if made > self.left:
+            raise OverLimit
+        self.left -= made
         return right
 
 
-def equal(answer: str, gold: str, clock: Clock) -> bool:
-    """Whether two plain texts are the same answer; `clock` bounds sympy's time in all."""
+def equal(answer: str, gold: str, work: Work) -> bool:
+    """Whether two plain texts are the same answer; `work` bounds sympy's share in all."""
     wanted = read_quantity(gold)
     if wanted is not None:
         alone = BRACED.fullmatch(answer)
@@ -82,19 +97,19 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
     if kind != wanted_kind or len(theirs) != len(ours) or len(ours) > MAX_ITEMS:
         return False
     if len(ours) == 1 and not kind:
-        return equal_expressions(theirs[0], ours[0], clock)
+        return equal_expressions(theirs[0], ours[0], work)
     unknowns = {compact(item.partition("=")[0]) for item in ours if "=" in item}
     ordered = len(unknowns) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
     if kind or ordered:
-        return all(map(equal, theirs, ours, repeat(clock)))
-    return paired(theirs, ours, clock)
+        return all(map(equal, theirs, ours, repeat(work)))
+    return paired(theirs, ours, work)
 
 
-def paired(theirs: list[str], ours: list[str], clock: Clock) -> bool:
+def paired(theirs: list[str], ours: list[str], work: Work) -> bool:
     """Whether every gold item has an item of the answer to itself."""
     left = list(theirs)
     for wanted in ours:
-        found = next((item for item in left if equal(item, wanted, clock)), None)
+        found = next((item for item in left if equal(item, wanted, work)), None)
         if found is None:
             return False
         left.remove(found)
@@ -153,34 +168,34 @@ def bounded_letters(text: str) -> set[str]:
     return {found[1] or found[2] for found in BOUNDED_LETTER.finditer(text)}
 
 
-def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
+def equal_expressions(answer: str, gold: str, work: Work) -> bool:
     """Whether two single expressions or equations are equal."""
     if "=" not in gold:
-        return all(map(equal_values, sides(answer), repeat(gold), repeat(clock)))
+        return all(map(equal_values, sides(answer), repeat(gold), repeat(work)))
     name, _, value = gold.partition("=")
     if not is_name(name.strip()) or "=" in value:
-        return "=" in answer and judged(answer, gold, clock)
+        return "=" in answer and judged(answer, gold, work)
     if "=" not in answer:
-        return equal(answer, value.strip(), clock)
+        return equal(answer, value.strip(), work)
     given_name, _, given = answer.partition("=")
     if compact(given_name) == compact(name):
-        return all(map(equal, given.split("="), repeat(value.strip()), repeat(clock)))
-    return not is_name(given_name.strip()) and judged(answer, gold, clock)
+        return all(map(equal, given.split("="), repeat(value.strip()), repeat(work)))
+    return not is_name(given_name.strip()) and judged(answer, gold, work)
 
 
-def equal_values(answer: str, gold: str, clock: Clock) -> bool:
+def equal_values(answer: str, gold: str, work: Work) -> bool:
     """Whether two expressions without an equals sign are equal."""
     wanted = read_quantity(gold)
     if wanted is not None:
         return answers(answer, wanted)
     if compact(answer) == compact(gold):
         return True
-    return not (BASE.fullmatch(answer) or BASE.fullmatch(gold)) and judged(answer, gold, clock)
+    return not (BASE.fullmatch(answer) or BASE.fullmatch(gold)) and judged(answer, gold, work)
 
 
-def judged(answer: str, gold: str, clock: Clock) -> bool:
+def judged(answer: str, gold: str, work: Work) -> bool:
     """What sympy says of two expressions, where they are fit for it."""
     if has_words(unwrap(answer)) or has_words(gold):
         return False
     given, wanted = apart(in_latex(answer), in_latex(gold))
-    return judgeable(given, wanted) and clock.same(given, wanted)
+    return judgeable(given, wanted) and work.same(given, wanted)
