@@ -148,8 +148,7 @@ def attack(number: int) -> Seen:
     gold = formula(draw, draw.randint(1, 3))
     make = draw.choice([rewritten, changed, lambda draw, _: formula(draw, 2)])
     answer = make(draw, gold)
-    asked, started = JUDGES.asked, time.process_time()
-    began = time.perf_counter()
+    asked, began = JUDGES.asked, time.perf_counter()
     right = math(answer.latex, {"answer": gold.latex})
     seconds = time.perf_counter() - began
     pair = [answer.latex, gold.latex]

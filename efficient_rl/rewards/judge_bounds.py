@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
-ANSWER_CALLS = 2_000_000  # of Python functions, for all pairs of an answer, each in a process of its own
-SHARED_CALLS = ANSWER_CALLS // 10  # in a process that judged other pairs, whose caches save calls
+ANSWER_CALLS = 1_000_000  # of Python functions, for all pairs of an answer, each in a process of its own
+SHARED_CALLS = ANSWER_CALLS // 4  # in a process that judged other pairs, whose caches save calls
 OVER = 75  # the exit status of a worker that reached its limit of calls
 CPU_SECONDS = 20  # for what no count sees; nothing that was measured comes near it
 MEMORY_BYTES = 1 << 30  # of address space
 MAX_BITS = 1 << 15  # of a power of integers
+MAX_EXPONENT = 1 << 17  # of 2, for the value of any part of an expression
 MAX_ARGUMENT = 1000  # of factorials and their kin
 MAX_TERMS = 5000  # of an expanded power of a sum
 READY = b"ready"  # what a server says first
@@ -66,6 +67,7 @@ def allow_cpu_seconds() -> None:
 def refuse_giants() -> None:
     """Make sympy raise ValueError before work without Python calls: in C, or in long loops."""
     import sympy
+    from sympy.core import evalf
     from sympy.functions.combinatorial import factorials
 
     for number in (sympy.Integer, sympy.Rational):
@@ -82,6 +84,7 @@ def refuse_giants() -> None:
     )
     for function in kin:
         function.eval = classmethod(_bounded_arguments(function.eval.__func__))
+    evalf.evalf = _bounded_value(evalf.evalf)
 
 
 def _bounded_power(power: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,5 +115,16 @@ def _bounded_arguments(evaluate: Callable[..., Any]) -> Callable[..., Any]:
             if argument.is_Rational and abs(argument) > MAX_ARGUMENT:
                 raise ValueError(f"a factorial of more than {MAX_ARGUMENT}")
         return evaluate(function, *arguments)
+
+    return bounded
+
+
+def _bounded_value(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    def bounded(*arguments: Any) -> Any:
+        found = evaluate(*arguments)
+        for part in found[:2] if isinstance(found, tuple) else ():
+            if part and abs(part[2] + part[3]) > MAX_EXPONENT:  # of the number's last and its first bit
+                raise ValueError(f"a value beyond 2^{MAX_EXPONENT}")
+        return found
 
     return bounded

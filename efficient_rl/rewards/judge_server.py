@@ -51,6 +51,14 @@ SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the firs
     (r"\frac{3x}{4} - z^3", r"\frac{3}{4}x(y+1)(y-1)"),
     (r"-1 < x \leq 2", r"x > 3"),
     (r"a_1 + \theta^{n-1} - 2i", r"\theta^{n} + 45^\circ"),
+    (r"\frac{7(\sin(\cos(n) + \sqrt{n}))}{7} + 3 - 3", r"(\frac{\cos(y)}{6!}) \cdot ((2^{-42})^{3} - ((x)^{3}))"),
+    (r"((\frac{\frac{y}{y}}{x}) \cdot (|n| \cdot (n - (x))))(1 - 2^{-9})", r"\sqrt{|\frac{2}{9}| + \cos(10^{26})}"),
+    (r"(\sqrt{x})^{4} + \sin((\frac{9}{13}) \cdot (y)) \cdot 10^{-18}", r"-(2 - (\ln(278))^{3}) \cdot 2^{11} + e"),
+    (r"\frac{1}{\frac{1}{\ln(3) \cdot \sqrt[3]{5} + e^{-3}}}", r"(\log_2 3 + \arctan(7)) \cdot (1 - \binom{9}{4})"),
+    (r"\sqrt{2} \cdot \frac{3^{-4} \cdot \sin\frac{\pi}{7}}{\sqrt{2}}", r"\int_0^1 x dx + \frac{\pi}{4}\cos\frac{\pi}{5}"),
+    (r"\sin^4x+\cos^4x", r"1-\frac12\sin^2(2x)"),
+    (r"\frac{x^2+3x-4}{(x-1)(x+2)^2}", r"\frac{x+4}{x^2+4x+4}"),
+    (r"\left(\begin{pmatrix} \frac12 & \sqrt{3} \\ -1 & 2 \end{pmatrix}\right)", r"\begin{bmatrix} x^2 & -x \end{bmatrix}"),
 )
 
 
@@ -177,8 +185,9 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     sys.setrecursionlimit(600)  # a deep expression fails before the C stack does
     disarm()
-    from efficient_rl.rewards.judge_exact import make_exact, same
+    from efficient_rl.rewards.judge_exact import make_exact, predict_locally, same
 
+    predict_locally()
     make_exact()
     refuse_giants()
     sympy.Dummy._base_dummy_index = 10**6  # random otherwise, and part of hashes

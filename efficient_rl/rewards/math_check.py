@@ -60,7 +60,7 @@ class OverLimit(Exception):
 class Work:
     """Asks the judge until the Python calls allowed for one answer are made; then raises OverLimit.
 
-    What a process judged before saves calls, so an answer that needs a tenth of ANSWER_CALLS in the
+    What a process judged before saves calls, so an answer that needs SHARED_CALLS in the
     shared one is judged again, each of its pairs alone: that number depends on the answer only.
     """
 
