@@ -1,12 +1,13 @@
-"""Owns what command lines share: exit codes, one-line errors, `key=value` arguments."""
+"""Owns what command lines share: exit codes, one-line errors, `key=value` arguments, tables."""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from efficient_rl.errors import ConfigError, SchedulerError, did_you_mean
 
 DONE, FAILED, BAD_REQUEST, STOPPED = 0, 1, 2, 130
 NO_READER = 128 + signal.SIGPIPE  # as a shell reports a process that a closed pipe has ended
+GAP, CUT = "  ", "…"  # between the columns of a table, and in a text that was cut
 Main = Callable[[Sequence[str]], int]
 
 
@@ -89,3 +91,93 @@ def parse_settings(arguments: Sequence[str], valid: Collection[str], bare: str |
 def _print_error(error: Exception) -> None:
     text = Text.assemble(("error: ", "bold red"), str(error))
     Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def print_line(console: Console, text: str | Text) -> None:
+    """Print the text as it is: neither wrapped nor cut, so that it can be copied."""
+    console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def print_table(
+    console: Console,
+    title: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    drop: Sequence[str],
+    cut: str,
+    right: Collection[str] = (),
+) -> None:
+    """Print a table that fits the terminal below its title; see `lay_out`."""
+    head, *lines = lay_out(titles, rows, room_of(console), drop, cut, right)
+    print_line(console, Text.assemble(f"{title}\n", (head, "bold"), *(f"\n{line}" for line in lines)))
+
+
+def room_of(console: Console) -> int | None:
+    """How many cells a line may have; None for a pipe or a file, whose lines have no end."""
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
+        return console.width
+    return None
+
+
+def lay_out(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    room: int | None,
+    drop: Sequence[str],
+    cut: str,
+    right: Collection[str] = (),
+) -> list[str]:
+    """The line of the titles and a line a row; the columns `right` are aligned on that side.
+
+    Where the lines exceed `room`, the column `cut` gets at most half of it, then columns are
+    dropped in the order of `drop`.
+    """
+    table = [titles, *rows]
+    widths = {}
+    for title, column in zip(titles, zip(*table, strict=True), strict=True):
+        widths[title] = max(map(cell_len, column))
+    if room is not None:
+        widths = _fit(widths, room, drop, cut)
+    lines = []
+    for row in table:
+        cells = dict(zip(titles, row, strict=True))
+        shown = [_cell(cells[title], width, title in right) for title, width in widths.items()]
+        lines.append(GAP.join(shown).rstrip())
+    return lines
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or as many of its first and last words as fit around an ellipsis."""
+    if cell_len(text) <= width:
+        return text
+    words = text.split()
+    for kept in range(len(words) - 1, 0, -1):
+        last = kept // 2
+        first = kept - last
+        shown = " ".join([*words[:first], CUT, *words[len(words) - last :]])
+        if cell_len(shown) <= width:
+            return shown
+    return set_cell_size(text, width - 1).rstrip() + CUT
+
+
+def _fit(widths: Mapping[str, int], room: int, drop: Sequence[str], cut: str) -> dict[str, int]:
+    """The widths of the columns that stay; what is left over goes to the column `cut`."""
+    kept = dict(widths)
+    if _total(kept) > room:
+        kept[cut] = min(kept[cut], room // 2)
+    for title in drop:
+        if _total(kept) <= room:
+            break
+        kept.pop(title, None)
+    kept[cut] = max(1, min(widths[cut], kept[cut] + room - _total(kept)))
+    return kept
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
+
+
+def _cell(text: str, width: int, right: bool) -> str:
+    shown = shorten(text, width)
+    space = " " * (width - cell_len(shown))
+    return space + shown if right else shown + space

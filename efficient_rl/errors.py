@@ -21,6 +21,8 @@ class SchedulerError(RuntimeError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A half sentence with the nearest of the valid names, and all of them."""
     names = sorted(valid)
+    if not names:
+        return "there is none that could be given"
     listed = f"valid: {', '.join(names)}"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? {listed}" if near else listed

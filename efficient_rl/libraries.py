@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 
 VARIABLES = {
@@ -15,6 +16,10 @@ VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",
     "KINETO_LOG_LEVEL": "99",
 }
+PROCESS_GROUP = re.compile(  # as torchrun, mpirun, srun and their like describe one
+    r"(LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|(MASTER|TORCHELASTIC|OMPI|PALS|FLUX|JSM|ALPS)_.*"
+    r"|PMI.*|MV2_COMM_WORLD_.*|MPI_LOCAL.*"
+)
 
 
 def quiet_libraries() -> None:
@@ -22,6 +27,12 @@ def quiet_libraries() -> None:
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def forget_process_group() -> None:
+    """Drop the process group that another launcher gave this process; only ours makes one."""
+    for name in filter(PROCESS_GROUP.fullmatch, list(os.environ)):
+        del os.environ[name]
 
 
 def ignore_warnings() -> None:

@@ -1,5 +1,6 @@
 """One run from its configuration to its result: load, evaluate, train, evaluate again, publish."""
 
+import functools
 import json
 import logging
 import signal
@@ -18,7 +19,7 @@ from efficient_rl.datasets import Problems, evaluation_seed, load_splits
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.errors import ConfigError
 from efficient_rl.evaluate import Evaluations, Evaluator, metrics_of, read_evaluations, summary
-from efficient_rl.libraries import ignore_warnings, quiet_libraries
+from efficient_rl.libraries import forget_process_group, ignore_warnings, quiet_libraries
 from efficient_rl.rundir.attempt import Attempt
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.provenance import snapshot
@@ -39,22 +40,25 @@ class Interrupted(RuntimeError):
 
 
 class Stop:
-    """Turns SIGTERM into a flag that the run checks between steps."""
+    """Turns a signal into a flag that the run checks between steps."""
 
     def __init__(self) -> None:
         self.wanted = False
 
-    def listen(self) -> None:
-        """Listen to SIGTERM; only the main thread of a process can."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+    def listen(self, number: int = signal.SIGTERM) -> None:
+        """Listen to the signal beside whoever does; only the main thread of a process can."""
+        before = signal.getsignal(number)
+        signal.signal(number, functools.partial(self._on_signal, before))
 
     def check(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Raise Interrupted if any process of the run was asked to stop."""
         if group.all_reduce_any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, before: Any, number: int, frame: FrameType | None) -> None:
         self.wanted = True
+        if callable(before):
+            before(number, frame)
 
 
 def train(*overrides: str) -> RunResult:
@@ -66,6 +70,7 @@ def train(*overrides: str) -> RunResult:
     while another process works on the run.
     """
     quiet_libraries()
+    forget_process_group()
     points = expand(overrides)
     if len(points) > 1:
         raise ConfigError(f"the overrides name {len(points)} runs and train() does one; use python -m efficient_rl.sweep -m")

@@ -27,6 +27,7 @@ from tests.isolation import forget_the_users_environment
 
 forget_the_users_environment()
 quiet_libraries()
+pytest.register_assert_rewrite("tests.slurm.local_cluster", "tests.slurm.long_run")  # a failed assertion shows its values
 
 
 def pytest_collection_finish() -> None:

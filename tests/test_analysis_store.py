@@ -84,6 +84,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no answer from {url}")
 
 
+@pytest.mark.slow
 def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "efficient_rl.tracking.server.POINTS_A_REQUEST", 5
@@ -129,6 +130,7 @@ def test_a_store_without_the_sweep_is_named(finished: Path, tmp_path: Path) -> N
         load_stored(f"sqlite:///{tmp_path / 'text.db'}", None)
 
 
+@pytest.mark.slow
 def test_what_a_dynamic_strategy_trained_is_recorded_when_it_changes_and_reaches_the_store(
     sweep: Sweep, tmp_path: Path
 ) -> None:

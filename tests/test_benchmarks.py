@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, environment
 
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_works_without_a_network_on_a_small_model(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -28,6 +28,7 @@ HALF = replace(NEW, attempt=1)  # an attempt has ended without a word, or after 
 ALIVE = replace(HALF, state=RunState.RUNNING, quiet_seconds=5.0)
 DONE = replace(HALF, state=RunState.FINISHED, owner=IN_7)
 BROKEN = replace(HALF, state=RunState.FAILED, failure=ERROR)
+ALIVE_IN_7 = replace(ALIVE, owner=IN_7)
 QUIET = replace(ALIVE, owner=IN_7, quiet_seconds=1800.0)
 
 PENDING, RUNNING = JobState("PENDING"), JobState("RUNNING", node="n1")
@@ -77,6 +78,8 @@ def ended(word: str, text: str = "", code: str = "1:0") -> JobView:
         (QUIET, RUNS, "running", "job 7 on n1, no heartbeat for 30 min"),
         (replace(ALIVE, owner=IN_6), RUNS, "elsewhere", "n9"),
         (replace(BROKEN, owner=IN_7), replace(RUNS, shared=True), "failed", "job 7"),  # the others of its job go on
+        (ALIVE_IN_7, JobView("7", JobState("SUSPENDED", node="n1")), "queued", "job 7 (suspended)"),  # not stalled
+        (QUIET, JobView("7", JobState("STOPPED", node="n1")), "queued", "job 7 (suspended)"),
         # the job has ended
         (DONE, ended("COMPLETED"), "finished", "job 7"),
         (replace(BROKEN, owner=IN_7), ended("COMPLETED"), "failed", "job 7"),
@@ -107,7 +110,8 @@ SLURMSTEPD, AT = "slurmstepd: error: *** ", "CANCELLED AT 2026-11-23T07:00:00"
         (STARTED, ended("FAILED", "StepId=1.0 exceeded memory limit (2 > 1), being killed"), "failed", "out_of_memory", ""),
         (STARTED, ended("CANCELLED"), "failed", "cancelled", "cancelled"),
         (STARTED, ended("FAILED"), "failed", "killed", "exit code 1:0"),
-        (STARTED, ended("FAILED", "a line\nthe last word\n", "11:0"), "failed", "killed", "exit code 11:0: the last word"),
+        (STARTED, ended("FAILED", "a line\nthe last word\n", "11:0"), "failed", "killed",
+         "its job ended as FAILED with exit code 11:0 (SIGSEGV): the last word"),
         # the heartbeat of a process that the node has lost is still young
         (replace(STARTED, state=RunState.RUNNING), ended("NODE_FAIL"), "waiting", "node_failure", "its node failed"),
         # the run never began; a neighbour's memory, or something that may be better next time
@@ -116,7 +120,7 @@ SLURMSTEPD, AT = "slurmstepd: error: *** ", "CANCELLED AT 2026-11-23T07:00:00"
          "out of memory"),
         (UNSTARTED, ended("FAILED", "module: command not found"), "failed", "not_started",
          "its job ended before it began (FAILED, module: command not found)"),
-        (UNSTARTED, ended("FAILED"), "failed", "not_started", "its job ended before it began (FAILED, 1:0)"),
+        (UNSTARTED, ended("FAILED"), "failed", "not_started", "its job ended before it began (FAILED, exit code 1:0)"),
         # the request is wrong, and a retry would fail again
         (UNSTARTED, ended("FAILED", "launcher.setup failed with exit status 1, in the line: module load x"), "failed",
          "error", "launcher.setup failed with exit status 1, in the line: module load x"),
@@ -146,6 +150,107 @@ def test_how_a_job_ended_that_nobody_watched_is_told_in_words(
     assert verdict.failure.log == ("7_0_log.err" if run is UNSTARTED else "log.txt")
     assert job.state is not None
     assert ending(job.state, run is not UNSTARTED, job.error_text, 60) == (cause, verdict.failure.error)
+
+
+AGAIN, PREEMPTED = "waiting", ("preempted", "preempted or asked to stop")
+OUT_OF_MEMORY = ("out_of_memory", "out of memory: the job exceeded what it asked for (launcher.mem_gb)")
+SIGKILL = "SIGKILL: out of memory, perhaps"
+TRACEBACK = (
+    "Traceback (most recent call last):\n  File \"a.py\", line 1\nModuleNotFoundError: No module named 'efficient_rl'\n"
+    "srun: error: n1: task 0: Exited with exit code 1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "text", "state", "cause", "words"),
+    [
+        # asked to end, and the checkpoint is written: sacct writes a status above 128 less 128
+        *(("FAILED", code, "", AGAIN, *PREEMPTED) for code in ("15:0", "0:15", "143:0", "12:0", "0:12", "140:0")),
+        # killed: nobody knows by whom
+        *(("FAILED", code, "", "failed", "killed", f"its job ended as FAILED with exit code {code} ({SIGKILL})")
+          for code in ("0:9", "9:0", "137:0")),
+        ("FAILED", "0:9", "slurmstepd: error: Detected 1 oom-kill event(s)", "failed", *OUT_OF_MEMORY),
+        ("FAILED", "0:11", "", "failed", "killed", "its job ended as FAILED with exit code 0:11 (SIGSEGV)"),
+        ("FAILED", "139:0", "", "failed", "killed", "its job ended as FAILED with exit code 139:0 (SIGSEGV)"),
+        ("FAILED", "134:0", "", "failed", "killed", "its job ended as FAILED with exit code 134:0 (SIGABRT)"),
+        ("FAILED", "1:0", "", "failed", "killed", "its job ended as FAILED with exit code 1:0"),
+        ("FAILED", "2:0", "", "failed", "killed", "its job ended as FAILED with exit code 2:0"),
+        ("FAILED", "", "", "failed", "killed", "its job ended as FAILED with exit code "),
+        ("FAILED", "1:0", TRACEBACK, "failed", "killed",
+         "its job ended as FAILED with exit code 1:0: ModuleNotFoundError: No module named 'efficient_rl'"),
+        # our own job: another run of it has failed, and this one has a checkpoint; or the disk is full
+        ("FAILED", "65:0", "", AGAIN, *PREEMPTED),
+        ("FAILED", "74:0", "", "failed", "error",
+         "No space left on device, or a quota is used up; with free space the same command resumes the run"),
+        ("COMPLETED", "0:0", "", AGAIN, *PREEMPTED),
+        # the words of Slurm
+        ("PREEMPTED", "0:0", "", AGAIN, *PREEMPTED),  # PreemptMode=CANCEL
+        ("PREEMPTED", "0:15", "", AGAIN, *PREEMPTED),
+        ("TIMEOUT", "0:0", "", AGAIN, "time_limit", "the time limit of 60 min was reached (launcher.timeout_min)"),
+        ("TIMEOUT", "0:15", "", AGAIN, "time_limit", "the time limit of 60 min was reached (launcher.timeout_min)"),
+        ("NODE_FAIL", "0:0", "", AGAIN, "node_failure", "its node failed"),
+        ("NODE_FAIL", "1:0", "", AGAIN, "node_failure", "its node failed"),
+        ("BOOT_FAIL", "0:0", "", AGAIN, "node_failure", "its node failed to boot"),
+        ("LAUNCH_FAILED", "0:0", "", AGAIN, "node_failure", "its node failed"),
+        ("OUT_OF_MEMORY", "0:125", "", "failed", *OUT_OF_MEMORY),
+        ("OUT_OF_MEMORY", "0:9", "", "failed", *OUT_OF_MEMORY),
+        ("CANCELLED", "0:0", "", "failed", "cancelled", "cancelled"),
+        ("CANCELLED", "0:15", "", "failed", "cancelled", "cancelled"),  # not preempted, although asked to end
+        ("DEADLINE", "0:0", "", "failed", "cancelled",
+         "cancelled: it could not end before its deadline (launcher.additional.deadline)"),
+        ("REVOKED", "0:0", "", "failed", "cancelled", "cancelled: another cluster of the federation has taken the job"),
+    ],
+)  # fmt: skip
+def test_every_end_that_sacct_writes_is_a_cause_in_words_and_tried_again_or_not(
+    word: str, code: str, text: str, state: str, cause: str, words: str
+) -> None:
+    verdict = classify(STARTED, ended(word, text, code))
+    assert verdict.failure is not None
+    assert (verdict.state, verdict.failure.cause, verdict.failure.error) == (state, cause, words)
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "text", "cause", "words"),
+    [
+        ("FAILED", "1:0", TRACEBACK, "not_started", "(FAILED, ModuleNotFoundError: No module named 'efficient_rl')"),
+        ("FAILED", "1:0", "srun: error: n1: task 0: Exited with exit code 1", "not_started", "(FAILED, srun: error: n1"),
+        ("FAILED", "0:53", "", "not_started", "(FAILED, exit code 0:53)"),  # its output file cannot be opened
+        ("FAILED", "15:0", "", "preempted", "preempted or asked to stop"),
+        ("FAILED", "0:12", "", "preempted", "preempted or asked to stop"),  # before Python could listen
+        ("COMPLETED", "0:0", "", "not_started", "(COMPLETED, exit code 0:0)"),
+        ("BOOT_FAIL", "0:0", "", "node_failure", "its node failed to boot"),
+    ],
+)
+def test_the_end_of_a_job_that_had_not_begun_its_run_names_what_was_said_last(
+    word: str, code: str, text: str, cause: str, words: str
+) -> None:
+    found, told = ending(JobState(word, code), False, text)
+    assert (found, words in told) == (cause, True), told
+    assert found in RETRIED
+
+
+@pytest.mark.parametrize(
+    ("word", "waits", "runs"),
+    [
+        *(
+            (word, True, False)
+            for word in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "POWER_UP_NODE")
+        ),
+        *((word, False, True) for word in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")),
+        *((word, False, False) for word in ("COMPLETED", "FAILED", "PREEMPTED", "CANCELLED", "DEADLINE", VANISHED)),
+    ],
+)
+def test_a_job_that_is_put_back_stopped_or_ending_has_not_ended(word: str, waits: bool, runs: bool) -> None:
+    state = JobState(word)
+    assert (state.waits, state.running, state.ended) == (waits, runs, not (waits or runs))
+
+
+def test_a_failed_node_is_named() -> None:
+    assert ending(JobState("NODE_FAIL", "0:0", "n3"), True, "") == ("node_failure", "its node failed (n3)")
+    assert (
+        ending(JobState("FAILED", "1:0", "n3"), False, "")[1]
+        == "its job ended on n3 before it began (FAILED, exit code 1:0)"
+    )
 
 
 def test_a_run_is_retried_where_it_is_not_to_blame() -> None:

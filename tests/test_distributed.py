@@ -144,7 +144,7 @@ CASES = {
 
 
 SLOW = pytest.mark.slow
-FAST_CASES = ("full", "last_k_kl", "lisa")
+FAST_CASES = ("last_k_kl",)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST_CASES else SLOW) for case in CASES])

@@ -94,6 +94,7 @@ def test_minimal_fits_on_one_screen() -> None:
     assert len(MINIMAL.read_text().splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_a_script_of_ones_own_prints_every_step_and_the_bytes_of_the_last(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(OWN_SCRIPT)],

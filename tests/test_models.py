@@ -67,6 +67,7 @@ def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path
 
 
 @pytest.mark.skipif(not GGUF, reason="EFFICIENT_RL_GGUF names no GGUF file of a chat model; .ci/run fetches one")
+@pytest.mark.slow
 def test_a_real_pretrained_model_in_a_gguf_file_trains_on_few_shot_sums(tmp_path: Path) -> None:
     path = Path(GGUF)
     result, _ = execute_tiny(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from efficient_rl.datasets import HELD_OUT_SEED
@@ -69,6 +70,7 @@ def test_on_the_default_task_it_leaves_room_to_learn() -> None:
     assert greedy > 0.5
 
 
+@pytest.mark.slow
 def test_it_knows_several_levels_of_difficulty_in_order() -> None:
     two, three, four = (accuracy(Countdown(operands=(n,)), 50 if n == 2 else 200)[0] for n in (2, 3, 4))
     assert two > three + 0.1 > four + 0.2
@@ -77,6 +79,7 @@ def test_it_knows_several_levels_of_difficulty_in_order() -> None:
     assert one_digit > two_digits > 0.02
 
 
+@pytest.mark.slow
 def test_the_script_is_deterministic_and_saves_what_it_says(tmp_path: Path) -> None:
     a, tokenizer = train(steps=3, seed=7, size=4)
     b, _ = train(steps=3, seed=7, size=4)

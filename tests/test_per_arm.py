@@ -71,6 +71,7 @@ def test_the_best_at_the_edge_of_the_interval_is_called_so(capsys: pytest.Captur
     assert "the best of last_k lies at the edge" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_command_does_nothing_again_and_kills_change_no_count() -> None:
     given = arguments(*ARMS, "grpo.max_steps=4")
     Path("options/launcher/fake.yaml").write_text(OPTION.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))

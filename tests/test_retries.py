@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,13 +16,13 @@ from efficient_rl.config.run_config import to_dict
 from efficient_rl.doctor.cluster import check_python
 from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.slurm import commands as scheduler
-from efficient_rl.launch.slurm.commands import JobState
+from efficient_rl.launch.slurm.commands import JobState, Refused, is_refusal
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
-from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue, is_refusal
+from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue, job_name, one_line
 from efficient_rl.launch.worker import Job
-from efficient_rl.sweep.estimate import approve, make_budget
+from efficient_rl.sweep.estimate import Budget, approve
 from efficient_rl.sweep.notify import notify
 from efficient_rl.sweep.request import read_request
 from efficient_rl.sweep.watch import Watch
@@ -40,7 +42,13 @@ from tests.test_snapshot import claim_in_job
         ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", False),
         ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", False),
         ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", False),
+        ("sbatch: unrecognized option '--foo=1'\nTry \"sbatch --help\" for more information", True),
+        ("sbatch: option requires an argument -- 'p'", True),
+        ("sbatch: fatal: could not read the configuration", True),
+        ("sbatch: error: Batch job submission failed: Connection refused", False),
+        ("sbatch: error: slurm_receive_msg: Zero Bytes were transmitted or received", False),
         ("our filter has a bad day", False),
+        ("exit status 1", False),
         ("", False),
     ],
 )
@@ -119,7 +127,7 @@ def test_a_refusal_for_a_limit_makes_smaller_arrays_and_then_waits(monkeypatch: 
 
     def submit(handles: list[SlurmHandle]) -> None:
         if sum(taken) + len(handles) > room:
-            raise SchedulerError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job refused")
+            raise Refused("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job refused")
         taken.append(len(handles))
 
     monkeypatch.setattr(queue, "submit", submit)
@@ -128,7 +136,7 @@ def test_a_refusal_for_a_limit_makes_smaller_arrays_and_then_waits(monkeypatch: 
     assert queue.submit_waiting() == handles[:room]
     assert sum(taken) == room
     assert queue.waiting == handles[room:]
-    assert {handle.note for handle in queue.waiting} == {"waits for the site's limit on jobs"}
+    assert {handle.note for handle in queue.waiting} == {"refused at the site's limit on jobs"}
     room = 8
     assert queue.submit_waiting() == []  # too soon
     queue._blocked_until = 0.0
@@ -136,16 +144,66 @@ def test_a_refusal_for_a_limit_makes_smaller_arrays_and_then_waits(monkeypatch: 
     assert (sum(taken), queue.waiting) == (8, [])
 
 
-def test_any_other_refusal_ends_the_command_with_slurms_words(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Refused("sbatch: error: invalid account"), "the cluster refused the jobs: sbatch: error: invalid account; `py"),
+        (Refused("sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information"),
+         "the cluster refused the jobs: sbatch: unrecognized option '--foo'; `python -m"),
+        (Refused("sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates"),
+         "QOSMaxWallDurationPerJobLimit; sbatch: error: Batch job submission failed"),  # waiting does not help
+        (SchedulerError("sbatch: our filter has a bad day"), "sbatch does not tell whether Slurm has the jobs: sbatch: our"),
+    ],
+)  # fmt: skip
+def test_any_other_refusal_ends_the_command_with_all_that_slurm_said(
+    error: SchedulerError, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = SubmissionQueue(SlurmLauncher(max_array_size=8))
 
     def submit(handles: list[SlurmHandle]) -> None:
-        raise SchedulerError("sbatch: error: invalid account or partition")
+        raise error
 
     monkeypatch.setattr(queue, "submit", submit)
     queue.waiting.append(SlurmHandle(Job(Path("runs/0"), {})))
-    with pytest.raises(ConfigError, match="invalid account"):
+    with pytest.raises(ConfigError, match=re.escape(words)):
         queue.submit_waiting()
+
+
+def test_an_answer_that_is_unknown_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = SubmissionQueue(SlurmLauncher(max_array_size=8))
+
+    def submit(handles: list[SlurmHandle]) -> None:
+        raise SchedulerError("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
+
+    monkeypatch.setattr(queue, "submit", submit)
+    queue.waiting.append(handle := SlurmHandle(Job(Path("runs/0"), {})))
+    assert queue.submit_waiting() == []
+    assert (queue.waiting, handle.note) == ([handle], "unknown whether Slurm has it, which has not answered")
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("a\n\n  b \n", "a; b"),
+        (
+            "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information\n",
+            "sbatch: unrecognized option '--foo'",
+        ),
+    ],
+)
+def test_all_that_sbatch_says_becomes_one_line(said: str, line: str) -> None:
+    assert one_line(said) == line
+
+
+@pytest.mark.parametrize(
+    ("sweep", "name"),
+    [
+        ("which_blocks", "which_blocks"), ("strategy=full,lora", "strategy=full_lora"), ("a b/c %j", "a_b_c_j"),
+        ("", "efficient_rl"), ("über", "über"), ("x" * 90, "x" * 60), ("--", "efficient_rl"),
+    ],
+)  # fmt: skip
+def test_jobs_bear_the_name_of_their_sweep(sweep: str, name: str) -> None:
+    assert job_name(sweep) == name
 
 
 def watched(folder: Path, retries: int = 3) -> tuple[SlurmLauncher, SlurmHandle]:
@@ -178,16 +236,17 @@ def test_a_job_that_has_just_ended_is_given_time_and_then_its_run_is_retried_as_
     look(launcher, handle, "NODE_FAIL")
     assert (handle.state, handle.note, handle.assignment.tries) == (
         "waiting",
-        "again after its node failed",
+        "again after its node failed (n1)",
         ("node_failure",),
     )
+    assert handle.bad_nodes == ("n1",)
     assert (launcher._live, launcher._queue.waiting) == ([], [handle])
     assert (handle.assignment.batch, handle.assignment.task) in launcher._queue.ended
     launcher._live, handle.job_id, handle.ended_since = [handle], "7", None
     look(launcher, handle, "TIMEOUT")
     failure = handle.job.directory.failure()
     assert failure is not None
-    assert failure.error == "the time limit of 240 min was reached (launcher.timeout_min) (after 1 more tries)"
+    assert failure.error == "the time limit of 240 min was reached (launcher.timeout_min) (after 1 more tries; failed on n1)"
     assert (handle.state, handle.failure, launcher._live, launcher._ended) == ("failed", failure, [], [handle])
 
 
@@ -266,11 +325,14 @@ def test_a_watch_key_in_a_site_preset_or_under_its_earlier_name_still_counts(tmp
 
 
 def test_more_gpu_hours_than_allowed_need_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = make_budget([tiny_run("grpo.max_steps=10000000")], [], gpus_per_run=2)
-    assert budget.gpu_hours == pytest.approx(2 * budget.hours)
+    budget = Budget(hours=100.0, gpus=2.0, runs=3, unknown=0)
+    assert budget.gpu_hours == 200.0
     console = Console()
     approve(budget, None, console)
     approve(budget, 1e9, console)
+    approve(replace(budget, gpus=0.0), 1e-9, console)
+    with pytest.raises(ConfigError, match=r"of unknown length.*perhaps above watch\.max_gpu_hours"):
+        approve(Budget(hours=0.0, gpus=2.0, runs=3, unknown=3), 1e9, console)
     with pytest.raises(ConfigError, match="Nothing was started"):
         approve(budget, 1e-9, console)  # pytest's input is no terminal
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)

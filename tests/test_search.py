@@ -427,6 +427,7 @@ def kill_now_and_then(given: list[str], kills: int, seconds: float) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_after_kills_no_trial_is_lost_or_doubled() -> None:
     given = arguments("search=random", STRATEGIES, RATE, "search.trials=12", "search.parallel=2", "grpo.max_steps=6")
     Path("options/launcher/fake.yaml").write_text(OPTION.replace("poll_seconds: 0.0", "poll_seconds: 0.05"))

@@ -89,26 +89,27 @@ def test_rows_name_job_and_node_the_reason_to_wait_and_how_a_job_ended(
     (folder / "7_2_0_log.err").write_text("module: no such module cuda/99\n")
     words = {"7_0": "RUNNING", "7_1": "FAILED", "7_2": "FAILED", "7_3": "PENDING", "8": "TIMEOUT", "9": "FAILED"}
     states = {job: JobState(word, "11:0", "n1") for job, word in words.items()}
+    states["7_3"] = JobState("PENDING", reason="PartitionTimeLimit")
     monkeypatch.setattr(commands, "job_states", lambda ids: {job: states[job] for job in ids})
-    monkeypatch.setattr(
-        commands, "waiting_reasons", lambda ids: dict.fromkeys((job.split("_")[0] for job in ids), "Priority")
-    )
     status = read_status(tmp_path, find_manifest(tmp_path, None))
     assert [(str(row.state), row.note) for row in status.rows] == [
         ("running", "job 7_0 on n1"),
         ("failed", "job 7_1"),
         ("failed", "job 7_2"),
-        ("queued", "job 7_3 (Priority)"),
+        ("queued", "job 7_3 (PartitionTimeLimit)"),
         ("waiting", "job 8, the time limit was reached (launcher.timeout_min)"),
         ("failed", "job 9"),
     ]
     assert status.as_json()["runs"][-1]["cause"] == "out_of_memory"
+    (stuck,) = status.as_json()["warnings"]
+    assert re.fullmatch(r"job 7_3 will not start by itself \(PartitionTimeLimit\): .* a smaller launcher.timeout_min", stuck)
     failed, unstarted = (row.failure for row in status.rows[1:3])
-    assert failed == Failure(1, "its job ended as FAILED with exit code 11:0: the last word", status.rows[1].log, "killed")
+    told = "its job ended as FAILED with exit code 11:0 (SIGSEGV): the last word"
+    assert failed == Failure(1, told, status.rows[1].log, "killed")
     assert status.rows[1].log.endswith("log.txt")
     assert unstarted is not None
     assert (unstarted.cause, unstarted.log) == ("not_started", str(folder / "7_2_0_log.err"))
-    assert unstarted.error == "its job ended before it began (FAILED, module: no such module cuda/99)"
+    assert unstarted.error == "its job ended on n1 before it began (FAILED, module: no such module cuda/99)"
 
 
 def test_a_batch_without_an_id_is_looked_for_by_name_and_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,6 @@ def test_a_batch_without_an_id_is_looked_for_by_name_and_given_time(tmp_path: Pa
     (path,) = ledger.jobs.glob("*/batch.json")
     monkeypatch.setattr(commands, "find_job", lambda name: None)
     monkeypatch.setattr(commands, "job_states", lambda ids: {job: JobState("PENDING") for job in ids})
-    monkeypatch.setattr(commands, "waiting_reasons", lambda ids: {})
 
     def status() -> tuple[str, str | None, bool]:
         found = read_status(tmp_path, find_manifest(tmp_path, None))

@@ -189,7 +189,7 @@ def test_what_no_filter_would_catch_reaches_a_bound_and_not_the_far_one(bomb: st
     server = JUDGES.judge.process.pid
     before = cpu_seconds(server)
     assert not JUDGES.same(bomb, "x")[0]
-    assert not JUDGES.same(bomb, "x", SHARED_CALLS, alone=False)[0]
+    assert not alone(bomb, "x")[0]
     assert cpu_seconds(server) - before < CPU_SECONDS / 2
     assert JUDGES.same("1+x", "x+1")[0]
 
@@ -197,32 +197,44 @@ def test_what_no_filter_would_catch_reaches_a_bound_and_not_the_far_one(bomb: st
 HEAVY = [("x^{x^{x}} + 1", "x"), ("4x^2+9y^2=35", "4x^2+9y^2=36"), ("\\sin^4x+\\cos^4x", "1-\\frac12\\sin^2(2x)")]
 
 
+def alone(answer: str, gold: str, calls: int = ANSWER_CALLS) -> tuple[bool, int]:
+    with JUDGES.alone():
+        return JUDGES.same(answer, gold, calls)
+
+
 def test_the_calls_of_a_pair_judged_alone_are_the_same_in_every_server_whatever_came_before() -> None:
-    alone = [JUDGES.same(*pair) for pair in HEAVY]
+    made = [alone(*pair) for pair in HEAVY]
     for answer, gold in [*PAIRS_OF_HISTORY, *HEAVY]:
-        JUDGES.same(answer, gold, SHARED_CALLS, alone=False)
-    assert [JUDGES.same(*pair) for pair in HEAVY] == alone
+        JUDGES.same(answer, gold)
+    assert [alone(*pair) for pair in HEAVY] == made
     JUDGES.close()
-    assert [JUDGES.same(*pair) for pair in reversed(HEAVY)] == alone[::-1]
+    assert [alone(*pair) for pair in reversed(HEAVY)] == made[::-1]
 
 
 def test_a_pair_over_its_calls_is_wrong_in_every_worker_and_right_with_one_more() -> None:
-    answer, gold = "\\sin^4x+\\cos^4x", "1-\\frac12\\sin^2(2x)"
-    right, calls = JUDGES.same(answer, gold)
+    answer, gold = HEAVY[-1]
+    right, calls = alone(answer, gold)
     assert right
     assert calls < ANSWER_CALLS / 4, "an answer that people write needs no more"
     for _ in range(3):
-        assert JUDGES.same(answer, gold, calls) == (True, calls)
-        assert JUDGES.same(answer, gold, calls - 1) == (False, calls)
+        assert alone(answer, gold, calls) == (True, calls)
+        assert alone(answer, gold, calls - 1) == (False, calls)
 
 
 def test_an_answer_that_needs_more_than_a_shared_worker_may_gets_its_verdict_alone() -> None:
     answer, gold = "4x^2+9y^2=35", "4x^2+9y^2=36"
-    calls = JUDGES.same(answer, gold)[1]
-    assert SHARED_CALLS < calls < ANSWER_CALLS
+    assert SHARED_CALLS < alone(answer, gold)[1] < ANSWER_CALLS
     asked = JUDGES.asked
     assert not math(answer, {"answer": gold})
     assert JUDGES.asked == asked + 2
+
+
+def test_all_pairs_of_a_long_list_are_judged_in_any_order() -> None:
+    roots = [f"\\sqrt{{{8 * number}}}" for number in range(3, 13)]
+    simplified = [f"2\\sqrt{{{2 * number}}}" for number in range(12, 2, -1)]
+    assert math(", ".join(simplified), {"answer": ", ".join(roots)})
+    JUDGES.close()
+    assert math(", ".join(simplified), {"answer": ", ".join(roots)})
 
 
 @pytest.mark.parametrize("fresh", [True, False])

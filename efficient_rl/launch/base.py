@@ -9,7 +9,7 @@ from efficient_rl.config.run_options import SHARDINGS
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import require, require_known
 from efficient_rl.launch.cgroups import oom_kills
-from efficient_rl.launch.worker import EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.launch.worker import DISK_FULL, EXIT_DISK_FULL, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
 from efficient_rl.rundir.result import Cause, Failure
 from efficient_rl.rundir.state import RunState
 
@@ -28,7 +28,8 @@ class Launcher(Protocol):
     """Starts jobs and reports how they ended; `local.LocalLauncher` is one.
 
     `detaches`: its jobs outlive the process that launched them. `detach`: return once they are
-    launched. `sharding`: what the processes of one run share (`config.run_options`).
+    launched. A launcher may say `trains=False`, that it loads no models, or `in_process=True`.
+    `sharding`: what the processes of one run share (`config.run_options`).
     `gpus_per_run`: GPUs that one run occupies. `slots`: how many runs may run at once.
     """
 
@@ -106,6 +107,8 @@ def _cause(exit_code: int, out_of_memory: bool, given_up: str | None) -> tuple[C
         return "stalled", given_up
     if out_of_memory:
         return "out_of_memory", "out of memory: the kernel killed the process, its job or this machine has no more"
+    if exit_code == EXIT_DISK_FULL:
+        return "error", DISK_FULL
     if exit_code >= 0:
         return "killed", f"the process ended by exit status {exit_code}"
     name = signal.Signals(-exit_code).name

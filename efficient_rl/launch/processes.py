@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
 
-from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
-from efficient_rl.libraries import quiet_libraries
+from efficient_rl.launch.worker import EXIT_DISK_FULL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
+from efficient_rl.libraries import forget_process_group, quiet_libraries
 
 EXIT_SERVER_LOST = 255  # multiprocessing's, for a fork whose end the lost server could not report
-REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE)  # the process itself has said how it ended
+REPORTED = (0, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, EXIT_DISK_FULL)  # the process itself has said how it ended
 GROUP_SECONDS = 60.0  # for the other processes of a run to record why they end
 PRELOADED = ["efficient_rl.launch.forkserver_preload", "efficient_rl.launch.worker"]
 
@@ -28,22 +29,7 @@ class RunProcesses:
     @classmethod
     def start(cls, target: Target, job: Job, environments: Iterable[Mapping[str, str]]) -> "RunProcesses":
         """Fork one process per environment; RuntimeError if the server cannot start."""
-        processes = []
-        # A cluster signals every process of a job, the server too, which must outlive that: it
-        # inherits the blocked signals, and a worker unblocks those that it listens to.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
-        try:
-            for environment in environments:
-                processes.append(_fork_server().Process(target=target, args=(job, environment)))
-                processes[-1].start()
-        except EOFError as error:
-            raise RuntimeError(
-                "the process that runs are forked from could not load its libraries; "
-                "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
-            ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        return cls(processes)
+        return cls([fork(target, job, environment) for environment in environments])
 
     @property
     def alive(self) -> list[ForkServerProcess]:
@@ -86,9 +72,28 @@ class RunProcesses:
             process.close()
 
 
+def fork(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Call the target in a process with the libraries loaded; RuntimeError if they cannot be."""
+    # A cluster signals every process of a job, the server too, which must outlive that: it
+    # inherits the blocked signals, and a worker unblocks those that it listens to.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        process = _fork_server().Process(target=target, args=arguments)
+        process.start()
+    except EOFError as error:
+        raise RuntimeError(
+            "the process that runs are forked from could not load its libraries; "
+            "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return process
+
+
 @functools.cache
 def _fork_server() -> ForkServerContext:
     quiet_libraries()
+    forget_process_group()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

@@ -1,5 +1,6 @@
 """The entry point of a launched process: claims a run, executes it, records its outcome."""
 
+import errno
 import logging
 import os
 import signal
@@ -15,12 +16,16 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.config.run_options import Options
 from efficient_rl.distributed.failure_watch import PeerFailed
 from efficient_rl.distributed.process_group import ProcessGroup
+from efficient_rl.files import write_atomic
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_NOT_MINE = 76
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+EXIT_DISK_FULL = 74  # EX_IOERR: why the run failed could not be written either
+DISK_FULL = f"{os.strerror(errno.ENOSPC)}, or a quota is used up; with free space the same command resumes the run"
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ class Job:
 
     `redo_through_attempt`: redo what attempts up to this number left. `ended_attempts`: attempts up
     to this number are known to have ended. `retries`: how often the job may be started again.
+    `sweep`: the name under which a cluster's queue shows it.
     """
 
     folder: Path
@@ -39,6 +45,7 @@ class Job:
     redo_through_attempt: int | None = None
     ended_attempts: int = 0
     retries: int = 3
+    sweep: str = ""
 
     @property
     def key(self) -> str:
@@ -72,7 +79,9 @@ def do(job: Job, release: bool = False) -> int:
 
     config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
-        stop.listen()
+        stop.listen(signal.SIGTERM)
+        if release:  # else the launcher decides what Ctrl-C means
+            stop.listen(signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
     group = ProcessGroup.join()
     claimed = group.broadcast(_claim(job, config) if group.is_main else None)
@@ -118,19 +127,34 @@ def _failed(error: Exception, group: ProcessGroup, attempt: Attempt) -> int:
         logger.error("%s", error)
     group.report_failure(error, code)
     if group.is_main and code == EXIT_FAILED:
-        attempt.fail(error)  # where even this fails, on a full disk, the launcher names the cause
+        try:
+            attempt.fail(error)
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                return EXIT_DISK_FULL
+            raise
     return code
 
 
 def _redirect(log: Path) -> None:
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    stream = _open_log(log)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     os.close(stream)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _open_log(path: Path) -> int:
+    """The log, opened to append; one that another user may only read is replaced by a copy."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        return os.open(path, flags, 0o666)
+    except PermissionError:
+        write_atomic(path, path.read_bytes())
+        return os.open(path, flags)
 
 
 def _stop_with_launcher() -> None:

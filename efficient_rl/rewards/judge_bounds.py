@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
-ANSWER_CALLS = 1_000_000  # of Python functions, for all pairs of an answer, each in a process of its own
-SHARED_CALLS = ANSWER_CALLS // 4  # in a process that judged other pairs, whose caches save calls
+ANSWER_CALLS = 1_000_000  # of Python functions, for all pairs of an answer, in a process of its own
+SHARED_CALLS = ANSWER_CALLS // 4  # in a process that judged others before, which saves calls
 OVER = 75  # the exit status of a worker that reached its limit of calls
 CPU_SECONDS = 20  # for what no count sees; nothing that was measured comes near it
 MEMORY_BYTES = 1 << 30  # of address space
@@ -21,7 +21,7 @@ MAX_BITS = 1 << 15  # of a power of integers
 MAX_EXPONENT = 1 << 17  # of 2, for the value of any part of an expression
 MAX_ARGUMENT = 1000  # of factorials and their kin
 MAX_TERMS = 5000  # of an expanded power of a sum
-READY = b"ready"  # what a server says first
+READY, DONE = b"ready", b"done"  # what a server says first, and when an answer is judged
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 

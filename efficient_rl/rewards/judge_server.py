@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import sympy
 
-from efficient_rl.rewards.judge_bounds import READY, allow_cpu_seconds, counted, limit_process, refuse_giants
+from efficient_rl.rewards.judge_bounds import DONE, READY, allow_cpu_seconds, counted, limit_process, refuse_giants
 
 POLL_MILLISECONDS = 500
 PAIRS_PER_WORKER = 20_000
@@ -126,42 +126,46 @@ class Worker:
 
 
 class Server:
-    """Judges pairs in a worker that they share, or each in one of its own."""
+    """Judges pairs in a worker that they share, or those of one answer in a worker of their own."""
 
     def __init__(self, requests: Connection, parent: int, same: Same) -> None:
         self.requests, self.parent, self.same = requests, parent, same
-        self.shared = self.worker()
+        self.shared = self.new_worker()
+        self.private: Worker | None = None
         self.judged = 0
 
-    def worker(self) -> Worker:
+    def new_worker(self) -> Worker:
         """A new worker; each is the same process before its first pair."""
         return Worker(self.requests, self.same)
 
-    def judge(self, pair: bytes) -> bytes:
+    def answer(self, request: bytes) -> bytes:
         """The verdict and its calls; wrong, and one call too many, if the worker ended over it."""
-        calls, alone, *_ = json.loads(pair)
+        if not request:
+            self.end_private()
+            return DONE
+        calls, private, *_ = json.loads(request)
         for _ in range(ATTEMPTS):
-            verdict, again = self.judge_alone(pair) if alone else self.judge_shared(pair)
+            if private and self.private is None:
+                self.private = self.new_worker()
+            verdict = (self.private or self.shared).judge(request, self.parent)
             if verdict is not None:
                 return verdict
-            if not again:
+            killed = self.end_private() if private else self.renew_shared()
+            if not killed:
                 break
         return json.dumps((False, calls + 1)).encode()
 
-    def judge_alone(self, pair: bytes) -> tuple[bytes | None, bool]:
-        """The verdict of a new worker, or None, and whether it was killed from outside."""
-        worker = self.worker()
-        return worker.judge(pair, self.parent), worker.end()
+    def end_private(self) -> bool:
+        """End the worker of one answer, if there is one; whether it was killed from outside."""
+        ended, self.private = self.private, None
+        return ended is not None and ended.end()
 
-    def judge_shared(self, pair: bytes) -> tuple[bytes | None, bool]:
-        """The verdict of the shared worker, or None, and whether it was killed from outside."""
-        verdict = self.shared.judge(pair, self.parent)
-        self.judged += 1
-        if verdict is not None and self.judged % PAIRS_PER_WORKER:
-            return verdict, False
+    def renew_shared(self) -> bool:
+        """Replace the shared worker; whether it was killed from outside."""
         killed = self.shared.end()
-        self.shared = self.worker()
-        return verdict, killed
+        self.shared = self.new_worker()
+        self.judged = 0
+        return killed
 
     def serve(self) -> None:
         """Answer pairs until the parent closes its end."""
@@ -172,9 +176,13 @@ class Server:
             if not waiting.poll(POLL_MILLISECONDS):
                 continue
             try:
-                self.requests.send_bytes(self.judge(self.requests.recv_bytes()))
+                self.requests.send_bytes(self.answer(self.requests.recv_bytes()))
             except (EOFError, OSError):
                 break
+            self.judged += 1
+            if self.judged == PAIRS_PER_WORKER:
+                self.renew_shared()
+        self.end_private()
         self.shared.end()
 
 

@@ -1,20 +1,25 @@
-"""The outer form of an answer: delimiters, decoration, names before an equals sign, items."""
+"""The outer form of an answer: delimiters, decoration, brackets, items, sides of an equation."""
 
 import re
+from collections.abc import Container, Iterator
 
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 CLOSERS = frozenset(PAIRS.values())
-DECORATION = re.compile(r"\\(?:text|mathrm|mathbf|mathit|textbf|textit|textrm|mbox|boldsymbol|operatorname|boxed|fbox)\s*\{")
-DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
-ANNOUNCEMENT = re.compile(r"(?:so |therefore,? |thus,? )?(?:the )?(?:final )?answer(?: is)?\s*[:=]?\s+", re.IGNORECASE)
-NAME = re.compile(
-    r"(?:[A-Za-z](?:_(?:\w|\{\w{1,3}\}))?|\\[a-z]{2,7}|[A-Za-z]\((?:[A-Za-z](?:,\s*[A-Za-z])*)\)|[A-Za-z]{2,15}"
-    r"(?: [A-Za-z]{1,15}){0,3})'?",
-    re.ASCII,
+DECORATION = re.compile(
+    r"\\(?:text|mathrm|mathbf|mathit|textbf|textit|textrm|mbox|boldsymbol|operatorname|boxed|fbox|underline)\s*\{"
+)
+DELIMITERS = (
+    ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"),
+    ("`", "`"),
+)  # fmt: skip
+ANNOUNCEMENT = re.compile(
+    r"(?:so |therefore,? |thus,? )?(?:the |my |our )?(?:final |correct )?answer(?: is)?(?:\s*[:=]\s*|\s+)", re.IGNORECASE
 )
 TOKEN = re.compile(
-    r"\\(?:begin|end)\b|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{},;]|\b(?:or|and)\b|\\|[^\\()\[\]{},;oa]+|.", re.DOTALL
+    r"\\(?:begin|end)\b|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{},;=]|\b(?:or|and)\b|\\|[^\\()\[\]{},;=oa]+|.", re.DOTALL
 )
+DEEPER = {"(": 1, "[": 1, "{": 1, "\\{": 1, "\\begin": 1, ")": -1, "]": -1, "}": -1, "\\}": -1, "\\end": -1}
+ITEM_MARKS = (",", ";", "or", "and", "\\cup")
 MAX_LAYERS = 8
 
 
@@ -76,28 +81,36 @@ def depth_of(text: str) -> int:
     return deepest
 
 
-def split_items(text: str) -> list[str]:
-    """The parts between commas, semicolons, `or`, `and` and \\cup outside all brackets."""
-    items = [""]
+def levels(text: str) -> Iterator[tuple[str, int]]:
+    """The tokens of a text, each with the number of brackets that are open after it."""
     depth = 0
     for token in TOKEN.findall(text):
-        if token in PAIRS or token in ("\\{", "\\begin"):
-            depth += 1
-        elif token in CLOSERS or token in ("\\}", "\\end"):
-            depth -= 1
-        if depth == 0 and token in (",", ";", "or", "and", "\\cup"):
-            items.append("")
+        depth += DEEPER.get(token, 0)
+        yield token, depth
+
+
+def split_outside(text: str, marks: Container[str]) -> list[str]:
+    """The parts between the marks that stand outside all brackets; at least one."""
+    parts = [""]
+    for token, depth in levels(text):
+        if depth == 0 and token in marks:
+            parts.append("")
         else:
-            items[-1] += token
-    return [item.strip() for item in items if item.strip()]
+            parts[-1] += token
+    return list(map(str.strip, parts))
+
+
+def split_items(text: str) -> list[str]:
+    """The parts between commas, semicolons, `or`, `and` and \\cup outside all brackets."""
+    return list(filter(None, split_outside(text, ITEM_MARKS)))
 
 
 def sides(text: str) -> list[str]:
-    """The parts between equals signs, without a name in front of the first."""
-    parts = [part.strip() for part in text.split("=")]
-    return parts[1:] if len(parts) > 1 and is_name(parts[0]) else parts
+    """The parts between the equals signs outside all brackets: of `P(X=2) = 1/4` two."""
+    return split_outside(text, ("=",))
 
 
-def is_name(text: str) -> bool:
-    """Whether a text can only name what follows its equals sign: a variable, f(x), a few words."""
-    return NAME.fullmatch(unwrap(text)) is not None
+def is_enclosed(text: str) -> bool:
+    """Whether the bracket at the start closes at the end; `)` may close `[`, as in intervals."""
+    *before, last = [depth for _, depth in levels(text)] or [0]
+    return bool(before) and min(before) > 0 == last

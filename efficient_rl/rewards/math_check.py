@@ -11,9 +11,22 @@ from typing import Any
 
 from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.judge_bounds import ANSWER_CALLS, SHARED_CALLS
-from efficient_rl.rewards.latex import depth_of, is_name, sides, split_items, unwrap
-from efficient_rl.rewards.notation import MAX_DEPTH, apart, compact, has_words, in_latex, is_word, judgeable, plain, spoken
+from efficient_rl.rewards.latex import depth_of, is_enclosed, sides, split_items, split_outside, unwrap
+from efficient_rl.rewards.names import is_name, is_pure_name, unknowns
+from efficient_rl.rewards.notation import (
+    MAX_DEPTH,
+    apart,
+    compact,
+    has_words,
+    in_latex,
+    is_word,
+    judgeable,
+    plain,
+    split_unit,
+    spoken,
+)
 from efficient_rl.rewards.numerals import answers, read_quantity
+from efficient_rl.rewards.units import same_unit
 
 MAX_ANSWER_CHARACTERS = 2000
 MAX_ITEMS = 32
@@ -31,6 +44,7 @@ LEFT = {">": "(", "\\ge": "["}  # the ends of intervals
 RIGHT = {"<": ")", "\\le": "]"}
 FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 MEMBER = re.compile(r"[A-Za-z]\s*\\in\b\s*", re.ASCII)
+LISTING = (",", ";", "or", "and")
 Equal = Callable[[str, str], bool]
 
 
@@ -45,12 +59,15 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
     if len(answer) > MAX_ANSWER_CHARACTERS or depth_of(answer) > MAX_DEPTH:
         return False
     given, wanted = plain(answer), plain(str(gold["answer"]))
-    for work in (Work(SHARED_CALLS, alone=False), Work(ANSWER_CALLS, alone=True)):
+    try:
+        return equal(given, wanted, Work(SHARED_CALLS))
+    except OverLimit:
+        pass  # maybe for what the worker did not know yet: the verdict must not depend on it
+    with JUDGES.alone():
         try:
-            return equal(given, wanted, work)
+            return equal(given, wanted, Work(ANSWER_CALLS))
         except OverLimit:
-            continue
-    return False
+            return False
 
 
 class OverLimit(Exception):
@@ -58,19 +75,14 @@ class OverLimit(Exception):
 
 
 class Work:
-    """Asks the judge until the Python calls allowed for one answer are made; then raises OverLimit.
+    """Asks the judge until the calls allowed for one answer are made; then raises OverLimit."""
 
-    What a process judged before saves calls, so an answer that needs SHARED_CALLS in the
-    shared one is judged again, each of its pairs alone: that number depends on the answer only.
-    """
-
-    def __init__(self, calls: int, alone: bool) -> None:
+    def __init__(self, calls: int) -> None:
         self.left = calls
-        self.alone = alone
 
     def same(self, answer: str, gold: str) -> bool:
         """Whether the judge finds two expressions equal."""
-        right, made = JUDGES.same(answer, gold, self.left, self.alone)
+        right, made = JUDGES.same(answer, gold, self.left)
         if made > self.left:
             raise OverLimit
         self.left -= made
@@ -81,8 +93,7 @@ def equal(answer: str, gold: str, work: Work) -> bool:
     """Whether two plain texts are the same answer; `work` bounds sympy's share in all."""
     wanted = read_quantity(gold)
     if wanted is not None:
-        alone = BRACED.fullmatch(answer)
-        return answers(alone[1] if alone else answer, wanted)
+        return answers(answer, wanted)
     if not answer or not gold:
         return False
     if compact(answer) == compact(gold):
@@ -92,14 +103,64 @@ def equal(answer: str, gold: str, work: Work) -> bool:
     given, asked = bounded_letters(answer), bounded_letters(gold)
     if given and asked and given != asked:
         return False
+    if named := statement(gold):
+        return equal_to_named(answer, *named, work)
+    if stated := values(answer, gold):
+        return all(map(equal, stated, repeat(gold), repeat(work)))
+    return equal_items(answer, gold, work)
+
+
+def statement(gold: str) -> tuple[str, str] | None:
+    """The name and the value of a gold answer such as `x = 5` or `(p, q) = (3, 2)`.
+
+    An equation with any other left side is the answer itself: `x + y = 5` is a line and not 5,
+    unless its right side is a tuple, a set or an interval, which no line is.
+    """
+    name, *others = sides(gold)
+    if len(others) != 1:
+        return None
+    value = others[0]
+    listed = split_items(value.removeprefix("\\")[1:-1].removesuffix("\\")) if is_enclosed(value) else []
+    return (name, value) if is_pure_name(name) or (len(listed) > 1 and is_name(name)) else None
+
+
+def equal_to_named(answer: str, name: str, value: str, work: Work) -> bool:
+    """Whether an answer gives the value, by itself or under the same name, or an equal equation."""
+    if len(sides(answer)) == 1:
+        return equal(answer, value, work)
+    named = [sides(item) for item in split_items(answer)]
+    if all(len(parts) < 3 and (len(parts) == 1 or compact(parts[0]) == compact(name)) for parts in named):
+        return equal(", ".join(parts[-1] for parts in named), value, work)
+    first, *others = sides(answer)
+    if compact(first) == compact(name):
+        return all(map(equal, others, repeat(value), repeat(work)))
+    return not is_pure_name(first) and judged(answer, f"{name} = {value}", work)
+
+
+def values(answer: str, gold: str) -> list[str]:
+    """The sides of an equation that must be the gold answer, which is none; empty for no equation.
+
+    What has an unknown that the gold answer lacks is a name (see `is_name`); of two names the last
+    side is the value. An empty first side is left out: `= 5`.
+    """
+    *before, last = sides(answer)
+    if not before or len(sides(gold)) > 1 or any(len(split_outside(side, LISTING)) > 1 for side in before):
+        return []
+    known = unknowns(gold)
+    stated = [side for side in [*before[not before[0] :], last] if not is_name(side, known)]
+    return stated or [last]
+
+
+def equal_items(answer: str, gold: str, work: Work) -> bool:
+    """Whether two texts hold equal items: in any order, or in the order of their brackets."""
     kind, theirs = items(answer)
     wanted_kind, ours = items(gold)
     if kind != wanted_kind or len(theirs) != len(ours) or len(ours) > MAX_ITEMS:
         return False
     if len(ours) == 1 and not kind:
         return equal_expressions(theirs[0], ours[0], work)
-    unknowns = {compact(item.partition("=")[0]) for item in ours if "=" in item}
-    ordered = len(unknowns) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
+    unknown = {compact(item.partition("=")[0]) for item in ours if "=" in item}
+    ordered = len(unknown) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
     if kind or ordered:
         return all(map(equal, theirs, ours, repeat(work)))
     return paired(theirs, ours, work)
@@ -121,12 +182,12 @@ def items(text: str) -> tuple[str, list[str]]:
     member = MEMBER.match(text)
     text = text[member.end() :] if member else text
     bracketed = BRACKETED.fullmatch(text)
-    if bracketed:
+    if bracketed and is_enclosed(text):
         inside = split_items(bracketed[2])
-        if len(inside) > 1 and len(split_items(text)) == 1:
+        if len(inside) > 1:
             return bracketed[1] + bracketed[3], inside
     braced = BRACED.fullmatch(text)
-    listed = split_items(braced[1] if braced else text)
+    listed = split_items(braced[1] if braced and is_enclosed(text) else text)
     parts = list(chain.from_iterable(map(both_signs, listed)))
     intervals = list(map(as_interval, parts))
     if len(parts) == 1:
@@ -169,18 +230,10 @@ def bounded_letters(text: str) -> set[str]:
 
 
 def equal_expressions(answer: str, gold: str, work: Work) -> bool:
-    """Whether two single expressions or equations are equal."""
-    if "=" not in gold:
-        return all(map(equal_values, sides(answer), repeat(gold), repeat(work)))
-    name, _, value = gold.partition("=")
-    if not is_name(name.strip()) or "=" in value:
-        return "=" in answer and judged(answer, gold, work)
-    if "=" not in answer:
-        return equal(answer, value.strip(), work)
-    given_name, _, given = answer.partition("=")
-    if compact(given_name) == compact(name):
-        return all(map(equal, given.split("="), repeat(value.strip()), repeat(work)))
-    return not is_name(given_name.strip()) and judged(answer, gold, work)
+    """Whether two single expressions, or two equations without a name, are equal."""
+    if len(sides(gold)) > 1:
+        return len(sides(answer)) > 1 and judged(answer, gold, work)
+    return len(sides(answer)) == 1 and equal_values(answer, gold, work)
 
 
 def equal_values(answer: str, gold: str, work: Work) -> bool:
@@ -195,7 +248,7 @@ def equal_values(answer: str, gold: str, work: Work) -> bool:
 
 def judged(answer: str, gold: str, work: Work) -> bool:
     """What sympy says of two expressions, where they are fit for it."""
-    if has_words(unwrap(answer)) or has_words(gold):
+    if has_words(unwrap(answer)) or has_words(gold) or not same_unit(split_unit(answer)[1], split_unit(gold)[1]):
         return False
     given, wanted = apart(in_latex(answer), in_latex(gold))
     return judgeable(given, wanted) and work.same(given, wanted)

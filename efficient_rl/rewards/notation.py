@@ -4,25 +4,37 @@ import re
 import string
 
 from efficient_rl.rewards.latex import closes_at, depth_of, unwrap
-from efficient_rl.rewards.units import DEGREES, unit_of
+from efficient_rl.rewards.units import DEGREE_SIGN, DEGREES, common, read_unit
 
 SYMBOLS = {
     "\u2212": "-", "\u2013": "-", "\u00d7": "\\times ", "\u00b7": "\\cdot ", "\u00f7": "\\div ", "\u03c0": "\\pi ",
     "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ", "\u2229": "\\cap ",
     "\u2208": "\\in ", "\u00b1": "\\pm ", "\u00b0": "^\\circ ", "\u00b2": "^2", "\u00b3": "^3", "\u2205": "\\emptyset ",
+    "\u2103": "^\\circ C", "\u2109": "^\\circ F", "\u00ba": "^\\circ ", "\u2248": "\\approx ",
     "\u03b8": "\\theta ", "\u211d": "\\mathbb{R} ", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "\u221a": "\\sqrt ",
 }  # fmt: skip
 UNICODE = str.maketrans(SYMBOLS)
+EMPHASIS = re.compile(r"(?<![^\s(\[{:=$])(\*\*|__)(?=\S)([^*\n]+?)(?<=\S)\1(?!\w)")
+HEADING = re.compile(r"\s*#{1,6} ")
+GROUP_MARK = r"(?:\{,\}|,\\!\s*|\\,|\\ |~)"
 REPLACED = (
-    (re.compile(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])"), ""),
-    (re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |~)(?=\d{3})"), ""),
+    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])"), ""),
+    (re.compile(r"~=|=~"), r"\\approx "),
+    (re.compile(r":=|={2,3}"), "="),
+    (
+        re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{GROUP_MARK}\d{{3}})+(?!\d)", re.ASCII),
+        lambda found: re.sub(r"\D", "", found[0]),
+    ),
     (re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|displaystyle|limits)(?![A-Za-z])|~"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:leqslant|leq|le)(?![A-Za-z])|<="), r"\\le "),
+    (re.compile(r"=>"), r"\\Rightarrow "),
+    (re.compile(r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=|=<"), r"\\le "),
     (re.compile(r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>="), r"\\ge "),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-    (re.compile(r"\\neq(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\neq(?![A-Za-z])|\\not\s*=|!="), r"\\ne "),
+    (re.compile(r"\.(\d{0,30})\\dot\s*\{?(\d)\}?(?:(\d{0,30})\\dot\s*\{?(\d)\}?)?", re.ASCII), r".\1\\overline{\2\3\4}"),
+    (re.compile(r"\.(\d{0,30})\\(?:bar|overline)\s*(?:\{(\d{1,30})\}|(\d)(?!\d))", re.ASCII), r".\1\\overline{\2\3}"),
     (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])"), r"\\emptyset "),
     (re.compile(r"\\[lr]brace(?![A-Za-z])"), lambda found: "\\{" if found[0] == "\\lbrace" else "\\}"),
     (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*,?\s*(or|and)\s*\}"), r" \1 "),
@@ -52,7 +64,7 @@ MAX_POWERS = 24
 
 def plain(text: str) -> str:
     """The text in one notation: LaTeX without delimiters, spacing and sizing commands."""
-    text = unwrap(text).translate(UNICODE)
+    text = unwrap(EMPHASIS.sub(r"\2", HEADING.sub("", text))).translate(UNICODE)
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
     return unwrap(text.strip().removesuffix("."))
@@ -100,10 +112,19 @@ def in_latex(text: str) -> str:
 
 
 def _without_unit(text: str) -> str:
+    return split_unit(text)[0]
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """A formula without the unit at its end, and that unit in its common form, "" for none."""
     unit = TRAILING_TEXT.search(text)
-    if unit and unit_of(unit[1], attached=False):
-        text = text[: unit.start()]
-    return DEGREES.sub("", text) if len(DEGREES.findall(text)) == 1 and DEGREES.search(text + " ") else text
+    found = read_unit(unit[1], attached=False) if unit else None
+    if unit and found and found[0] == 1 and found[1]:
+        return text[: unit.start()], found[1]
+    marks = DEGREES.findall(text)
+    if len(marks) != 1:
+        return text, ""
+    return DEGREES.sub("", text), common(DEGREE_SIGN.sub("degree ", marks[0]))
 
 
 def apart(answer: str, gold: str) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from efficient_rl.rewards.arithmetic import evaluate
 from efficient_rl.rewards.extract import DEFAULT_PLACE, PLACES, extract_answer
-from efficient_rl.rewards.latex import unwrap
 from efficient_rl.rewards.math_check import math
+from efficient_rl.rewards.notation import plain
 from efficient_rl.rewards.numerals import MAX_CHARACTERS, answers, parse_number, read_quantity
 
 __all__ = [
@@ -43,8 +43,10 @@ def number(answer: str, gold: Mapping[str, Any]) -> bool:
 
     With `gold["lowest"]` a fraction must be in lowest terms: 6/8 is no answer where 3/4 is wanted.
     """
-    wanted = read_quantity(str(gold["answer"]))
-    return wanted is not None and answers(answer, wanted) and not (gold.get("lowest") and _can_be_reduced(answer))
+    wanted = read_quantity(plain(str(gold["answer"])))
+    if wanted is None or len(answer) > MAX_CHARACTERS:
+        return False
+    return answers(plain(answer), wanted) and not (gold.get("lowest") and _can_be_reduced(answer))
 
 
 def _can_be_reduced(answer: str) -> bool:
@@ -54,7 +56,7 @@ def _can_be_reduced(answer: str) -> bool:
 
 def choice(answer: str, gold: Mapping[str, Any]) -> bool:
     """Whether the answer is the option letter `gold["answer"]` (A to E), of either case."""
-    given = CHOICE.fullmatch(unwrap(answer)) if len(answer) <= MAX_CHARACTERS else None
+    given = CHOICE.fullmatch(plain(answer)) if len(answer) <= MAX_CHARACTERS else None
     return given is not None and given[1].upper() == str(gold["answer"]).strip("() ").upper()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from efficient_rl.errors import ConfigError, SchedulerError
-from efficient_rl.launch.slurm import commands
+from efficient_rl.launch.slurm import commands, waiting
 from efficient_rl.launch.slurm.classify import JobView, RunView, Verdict, classify
 from efficient_rl.launch.slurm.commands import JobState
 from efficient_rl.launch.slurm.ledger import Ledger
@@ -24,13 +24,17 @@ LOCK_SECONDS = 1.0  # for a sweep command that is submitting
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment. `jobs`: the newest of each run. `trouble`: why Slurm is silent."""
+    """A sweep at one moment. `jobs`: the newest of each run. `trouble`: why Slurm is silent.
+
+    `warnings`: of jobs that wait and will not start by themselves.
+    """
 
     manifest: Manifest
     rows: tuple[Row, ...]
     jobs: Mapping[str, str]
     controllers: tuple[ActiveController, ...]
     trouble: str | None
+    warnings: tuple[str, ...] = ()
 
     def rows_in(self, *states: str) -> list[Row]:
         """The rows in one of these states."""
@@ -62,6 +66,7 @@ class Status:
             "counts": self.counts,
             "watchers": list(map(str, self.controllers)),
             "scheduler_trouble": self.trouble,
+            "warnings": list(self.warnings),
             "runs": [_run_json(row, self.jobs.get(row.key)) for row in self.rows],
         }
 
@@ -96,7 +101,8 @@ class Observer:
             else:
                 _update(row, classify(run, _job_view(ledger, row.key, run, job, states.get(job))))
         found = active_controllers(self._outputs / "sweeps" / self._manifest.name)
-        return Status(self._manifest, self._rows, jobs, found, lost or unanswered)
+        stuck = tuple(waiting.warnings(states).values())
+        return Status(self._manifest, self._rows, jobs, found, lost or unanswered, stuck)
 
 
 def read_status(outputs: Path, manifest: Manifest) -> Status:
@@ -126,16 +132,10 @@ def _newest_job(ledger: Ledger, row: Row) -> str | None:
 
 def _job_states(jobs: Collection[str]) -> tuple[dict[str, JobState], str | None]:
     """States of the jobs, with the reasons of those that wait, and why Slurm could not be asked."""
-    states: dict[str, JobState] = {}
     try:
-        states = commands.job_states(jobs)
-        waiting = [job for job, state in states.items() if state.waits]
-        reasons = commands.waiting_reasons(waiting)
-        for job in waiting:
-            states[job] = replace(states[job], reason=reasons.get(job.split("_")[0], ""))
-    except SchedulerError as error:
-        return states, str(error)
-    return states, None
+        return commands.job_states(jobs) if jobs else {}, None
+    except SchedulerError as error:  # the accounting may answer without the controller
+        return commands.accounted(jobs), str(error)
 
 
 def _job_view(ledger: Ledger, key: str, run: RunView, job: str, state: JobState | None) -> JobView:

@@ -30,4 +30,4 @@ def assert_same_run(sweep: Sweep, undisturbed: RunDirectory, attempts: int | Non
     started = [json.loads(path.read_text())["started"] for path in (record.folder / "attempts").glob("*.json")]
     assert max(started) < result.finished_at
     if attempts is not None:
-        assert len(started) == attempts
+        assert len(started) == attempts, sweep.output()

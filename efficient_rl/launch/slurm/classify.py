@@ -85,6 +85,8 @@ def classify(run: RunView, job: JobView | None = None) -> Verdict:
         return Verdict(run.state, note)
     if job.state.ended:
         return _ended(run, job, job.state, in_job)
+    if job.state.suspended:  # not running, so that nobody takes it for stalled
+        return Verdict(RunState.QUEUED, f"{note} (suspended)")
     alive = run.state is RunState.RUNNING and run.quiet_seconds < FRESH_SECONDS
     if in_job and (job.state.running or alive):
         return Verdict(RunState.RUNNING, f"{note} on {run.where}{_quiet(run)}")

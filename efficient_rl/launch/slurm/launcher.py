@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from efficient_rl.errors import SchedulerError
 from efficient_rl.launch.base import Handle
-from efficient_rl.launch.slurm import commands
+from efficient_rl.launch.slurm import commands, waiting
 from efficient_rl.launch.slurm.classify import JobView, RunView, classify
 from efficient_rl.launch.slurm.commands import JobState
-from efficient_rl.launch.slurm.retries import RETRIED, micro_batches_after
+from efficient_rl.launch.slurm.retries import NODE_CAUSES, RETRIED, micro_batches_after
 from efficient_rl.launch.slurm.settings import SlurmRequest
 from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue
 from efficient_rl.launch.worker import Job
@@ -20,6 +20,7 @@ from efficient_rl.rundir.state import RunState
 logger = logging.getLogger(__name__)
 SACCT_SECONDS = 5.0
 SQUEUE_SECONDS = 30.0
+COMPLETING_SECONDS = 60.0  # more than Slurm's KillWait, within which a cancelled run writes its checkpoint
 LOOKS_A_SECOND = 500  # run directories that a poll reads, so that thousands of runs do not load a file server
 
 
@@ -35,6 +36,7 @@ class SlurmLauncher(SlurmRequest):
         self._live: list[SlurmHandle] = []
         self._ended: list[Handle] = []
         self._states: dict[str, JobState] = {}
+        self._told: set[str] = set()  # reasons for which jobs wait
         self._asked_sacct = self._asked_squeue = self._looked = 0.0
 
     @property
@@ -59,8 +61,9 @@ class SlurmLauncher(SlurmRequest):
 
     def attach(self, jobs: Sequence[Job]) -> list[Handle]:
         """Handles of what an earlier command submitted, and of runs that their job left undone."""
+        commands.require_slurm()
         handles = self._queue.submitted(jobs)
-        states = commands.job_states([handle.job_id for handle in handles if handle.job_id])
+        states = _states_at_rest([handle.job_id for handle in handles if handle.job_id])
         self._states |= states
         attached: list[Handle] = []
         for handle in handles:
@@ -138,6 +141,7 @@ class SlurmLauncher(SlurmRequest):
         self._live.clear()
 
     def _ask_states(self) -> None:
+        """Ask the accounting, and the controller of jobs that wait, have ended or are unknown."""
         now = time.monotonic()
         if now - self._asked_sacct < SACCT_SECONDS or not self._live:
             return
@@ -145,13 +149,40 @@ class SlurmLauncher(SlurmRequest):
         ids = {handle.job_id for handle in self._live if handle.job_id}
         try:
             known = commands.accounted(ids)
-            self._states |= known  # what only squeue told stays until squeue is asked again
-            if len(known) < len(ids) and now - self._asked_squeue >= SQUEUE_SECONDS:
+            changed = {job for job, state in known.items() if state.ended and not self._has_ended(job)}
+            waiting_jobs = {job for job in ids if job not in known or known[job].waits}
+            if now - self._asked_squeue >= SQUEUE_SECONDS and waiting_jobs:
                 self._asked_squeue = now
-                self._states = commands.job_states(ids)
+                changed |= waiting_jobs
+            by_controller = commands.queued(changed) if changed else {}
+            missing = changed - set(known) - set(by_controller)
+            self._states |= commands.corrected(self._with_reasons(known), by_controller)
+            self._states |= dict.fromkeys(missing, JobState(commands.VANISHED))
+            self._tell_reasons()
         except SchedulerError as error:  # a controller that restarts
             logger.warning("Slurm does not answer (%s); the jobs run on, asking again", error)
             self._states = {}
+
+    def _has_ended(self, job: str) -> bool:
+        return job in self._states and self._states[job].ended
+
+    def _with_reasons(self, known: Mapping[str, JobState]) -> dict[str, JobState]:
+        """The states with what the controller has last said of why they wait."""
+        states = dict(known)
+        for job, state in known.items():
+            if state.waits and job in self._states:
+                states[job] = replace(state, reason=self._states[job].reason)
+        return states
+
+    def _tell_reasons(self) -> None:
+        """Log why jobs wait, each reason once."""
+        live = {handle.job_id for handle in self._live}
+        states = {job: state for job, state in self._states.items() if job in live}
+        stuck = waiting.warnings(states)
+        for reason in waiting.reasons(states.values()):
+            if reason not in self._told:
+                self._told.add(reason)
+                logger.warning("%s", stuck.get(reason, f"jobs wait in Slurm's queue: {reason}"))
 
     def _look(self, handle: SlurmHandle) -> None:
         """Take over how a submitted run is doing, and retry or fail it if its job has ended."""
@@ -200,7 +231,7 @@ class SlurmLauncher(SlurmRequest):
                 self._fail(handle, failure)
                 return
             parts = cut
-        logger.warning("run %s starts again: %s", handle.job.key[:8], failure.error)
+        logger.warning("run %s starts again%s: %s", handle.job.key[:8], self._avoid_node(handle, failure), failure.error)
         self._mark_ended(handle)
         self._live.remove(handle)
         handle.assignment = handle.assignment.again(failure.cause, parts)
@@ -208,14 +239,24 @@ class SlurmLauncher(SlurmRequest):
         handle.state, handle.job_id, handle.note = RunState.WAITING, None, f"again after {failure.error}"
         self._queue.waiting.append(handle)
 
+    def _avoid_node(self, handle: SlurmHandle, failure: Failure) -> str:
+        """Keep the next try off the nodes of this one if they may be to blame; says so."""
+        state = self._states.get(handle.job_id or "")
+        if failure.cause not in NODE_CAUSES or state is None or not state.node:
+            return ""
+        handle.bad_nodes = tuple(dict.fromkeys([*handle.bad_nodes, state.node]))
+        return f" on another node than {', '.join(handle.bad_nodes)}"
+
     def _fail(self, handle: SlurmHandle, failure: Failure) -> None:
         """Record why the run has failed, and after how many retries."""
         if tries := len(handle.assignment.tries):
-            failure = replace(failure, error=f"{failure.error} (after {tries} more tries)")
+            where = f"; failed on {', '.join(handle.bad_nodes)}" if handle.bad_nodes else ""
+            failure = replace(failure, error=f"{failure.error} (after {tries} more tries{where})")
         try:
             handle.job.directory.record_failure(failure)
         except OSError as error:  # a full disk; the handle still says it
             logger.warning("could not record why run %s failed: %s", handle.job.key, error)
+            failure = replace(failure, error=f"{failure.error}; {error.strerror}")
         self._end(handle, RunState.FAILED, failure)
 
     def _end(self, handle: SlurmHandle, state: RunState, failure: Failure | None = None) -> None:
@@ -226,3 +267,25 @@ class SlurmLauncher(SlurmRequest):
     def _mark_ended(self, handle: SlurmHandle) -> None:
         """Allow the run to be submitted again although the ledger names a job for it."""
         self._queue.ended.add((handle.assignment.batch, handle.assignment.task))
+
+
+def _states_at_rest(ids: Sequence[str]) -> dict[str, JobState]:
+    """The states of jobs; those that are just ending, after a cancel, are waited for a while."""
+    deadline = time.monotonic() + COMPLETING_SECONDS
+    while True:
+        states = _states_by_any(ids)
+        completing = any(state.word == "COMPLETING" for state in states.values())
+        if not completing or time.monotonic() > deadline:
+            return states
+        time.sleep(1)
+
+
+def _states_by_any(ids: Sequence[str]) -> dict[str, JobState]:
+    """The states of jobs, by the accounting alone where the controller does not answer."""
+    try:
+        return commands.job_states(ids)
+    except SchedulerError:
+        states = commands.accounted(ids)
+        if len(states) < len(ids):
+            raise
+        return states

@@ -1,24 +1,29 @@
 """The entry point of a cluster job: its runs, each forked from one warm process."""
 
+import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from efficient_rl.launch.base import Handle
 from efficient_rl.launch.local import LocalLauncher, NodeRanks
-from efficient_rl.launch.worker import Job
+from efficient_rl.launch.slurm.retries import EXIT_RUN_FAILED
+from efficient_rl.launch.worker import EXIT_DISK_FULL, Job
 from efficient_rl.rundir.process import SlurmJob, cluster_job
 from efficient_rl.rundir.state import RunState
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 REQUEUE_SECONDS = 60
+NO_SPACE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -36,13 +41,14 @@ class NodeJob:
     processes_per_run: int = 1
 
     def __call__(self) -> dict[str, int]:
-        """Do the jobs; how many ended in which state."""
+        """Do the jobs; how many ended in which state. Exits with a status where one failed."""
         received = _Signals()
         launcher = self._launcher()
-        handles = launcher.launch([job for job in self.jobs if not _failed_here(job)])
+        jobs = [job for job in self.jobs if not _failed_here(job)]
+        handles = launcher.launch(jobs)
         while not all(handle.state.ended for handle in handles):
             for handle in launcher.poll(POLL_SECONDS):
-                logger.warning("%s %s", handle.job.key, handle.state)
+                logger.warning("%s %s", handle.job.key, _outcome(handle))
                 if handle.state is RunState.ELSEWHERE and _superseded(handle.job):
                     launcher.stop()
                     sys.exit("a later start of this job has taken over")
@@ -50,6 +56,8 @@ class NodeJob:
                 launcher.stop()
                 if not all(handle.state is RunState.FINISHED for handle in handles):
                     received.handle_signals()
+        if status := _exit_status(handles, failed_before=len(jobs) < len(self.jobs)):
+            sys.exit(status)
         return dict(Counter(str(handle.state) for handle in handles))
 
     def _launcher(self) -> LocalLauncher:
@@ -91,12 +99,28 @@ class _Signals:
     def handle_signals(self) -> None:
         """Have submitit requeue the job if it must make room; exit."""
         if signal.SIGUSR2 in self._received and self._requeue is not None:
-            self._requeue(signal.SIGUSR2, None)  # exits, or on other nodes than the first returns
-            time.sleep(REQUEUE_SECONDS)  # until the first node's requeue ends this one too
+            try:
+                self._requeue(signal.SIGUSR2, None)  # exits, or on other nodes than the first returns
+                time.sleep(REQUEUE_SECONDS)  # until the first node's requeue ends this one too
+            except (OSError, subprocess.SubprocessError) as error:  # who watches submits it again
+                logger.warning("the job could not be requeued: %s", error)
         sys.exit(EXIT_TERMINATED)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)
+
+
+def _outcome(handle: Handle) -> str:
+    return f"{handle.state} ({handle.failure.error})" if handle.failure else str(handle.state)
+
+
+def _exit_status(handles: Sequence[Handle], failed_before: bool) -> int:
+    """0 unless a run failed; it tells of a full disk, about which nothing can be written."""
+    errors = [handle.failure.error for handle in handles if handle.failure]
+    if any(words in error for error in errors for words in NO_SPACE):
+        return EXIT_DISK_FULL
+    failed = failed_before or any(handle.state is RunState.FAILED for handle in handles)
+    return EXIT_RUN_FAILED if failed else 0
 
 
 def _superseded(job: Job) -> bool:

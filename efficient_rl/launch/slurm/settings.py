@@ -1,6 +1,7 @@
 """Checks conf/launcher/slurm.yaml and translates it into submitit's parameters."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,21 @@ from efficient_rl.launch.base import check_processes
 SETUP_FAILED = "launcher.setup failed"
 LEAST_MEMORY_GB, MOST_MEMORY_GB = 0.1, 1e6
 NAMED = ("partition", "account", "qos", "constraint", "exclude")
+SHORT = dict(zip("ApqtNncCxJaoeMW", (  # sbatch's letters, of what we set
+    *("account", "partition", "qos", "time", "nodes", "ntasks", "cpus-per-task", "constraint", "exclude", "job-name"),
+    *("array", "output", "error", "clusters", "wait"),
+), strict=True))  # fmt: skip
+KEYS = {  # options of sbatch that are keys of ours
+    **{key: key for key in ("account", "partition", "qos", "nodes", "constraint", "exclude")},
+    **{"time": "timeout_min", "cpus-per-task": "cpus_per_task", "gpus-per-node": "gpus_per_node"},
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem_gb"),
+    **dict.fromkeys(("ntasks", "ntasks-per-node", "tasks-per-node"), "processes_per_run"),
+    **{"array": "array_parallelism", "signal": "signal_seconds"},
+}
+OURS = (  # options of sbatch by which jobs are found and resumed
+    *("job-name", "output", "error", "open-mode", "export", "export-file", "requeue", "no-requeue", "parsable"),
+    *("wrap", "test-only", "wait", "clusters"),
+)
 COUNTS = ("timeout_min", "cpus_per_task", "nodes", "array_parallelism", "runs_per_job", "runs_per_gpu")
 
 
@@ -63,6 +79,8 @@ class SlurmRequest:
         self._require(within, "signal_seconds", f"must lie in 1 to {most}, within the time limit")
         lines = all(isinstance(line, str) for line in self.setup)
         self._require(lines, "setup", "must be a list of shell lines")
+        for option, value in self.additional.items():
+            _check_additional(option, value)
 
     def _require(self, condition: bool, key: str, bound: str) -> None:
         require(condition, f"launcher.{key}", getattr(self, key), bound)
@@ -80,9 +98,11 @@ class SlurmRequest:
     def gpus_per_run(self) -> float:
         return self.gpus_per_node * self.nodes / min(self.at_once, self.runs_per_job)
 
-    def sbatch_parameters(self, name: str) -> dict[str, Any]:
-        """submitit's names for the request of one job."""
+    def sbatch_parameters(self, name: str, bad_nodes: Sequence[str] = ()) -> dict[str, Any]:
+        """submitit's names for the request of one job, which avoids the bad nodes."""
         given = {key: getattr(self, key) for key in NAMED if getattr(self, key) is not None}
+        if bad_nodes:
+            given["exclude"] = ",".join(filter(None, [self.exclude, *bad_nodes]))
         if self.gpus_per_node:
             given["gpus_per_node"] = self.gpus_per_node
         return {
@@ -96,6 +116,7 @@ class SlurmRequest:
             "array_parallelism": self.array_parallelism,
             "signal_delay_s": self.signal_seconds,
             "setup": _guarded(self.setup),
+            "srun_args": ["--export=ALL", f"--cpus-per-task={self.cpus_per_task}"],
             "additional_parameters": {"requeue": True, **self.additional},
         }
 
@@ -114,6 +135,20 @@ class SlurmRequest:
             what = "cannot be executed" if path.is_file() else "does not exist"
             remedy = "name a Python that the nodes can start, or null"
             raise ConfigError(f"launcher.python={self.python!r}: {path} {what}; {remedy}")
+
+
+def _check_additional(option: Any, value: Any) -> None:
+    """Raise ConfigError for an option of sbatch that we set ourselves, or that would be none."""
+    key = f"launcher.additional.{option}"
+    spelled = re.fullmatch(r"[A-Za-z][\w-]*", str(option)) is not None
+    require(spelled, key, value, "is no option of sbatch; write its name without dashes in front")
+    name = SHORT.get(str(option), str(option).replace("_", "-"))
+    bound = f"is set by launcher.{KEYS.get(name)}; use that"
+    whole_node = name == "mem" and str(value) == "0"
+    require(name not in KEYS or whole_node, key, value, bound)
+    require(name not in OURS, key, value, "is set by the launcher, which finds and resumes its jobs by it; leave it out")
+    text = isinstance(value, str | int | float) and value is not False and str(value).isprintable()
+    require(text, key, value, "must be a text on one line, a number, or true for an option without a value")
 
 
 def _guarded(setup: Sequence[str]) -> list[str]:

@@ -1,15 +1,18 @@
-"""Submits job arrays through submitit, backs off, reconciles unknown outcomes."""
+"""Submits job arrays with submitit's scripts, backs off, reconciles unknown outcomes."""
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from efficient_rl.errors import ConfigError, SchedulerError
 from efficient_rl.launch.base import Handle
 from efficient_rl.launch.slurm import commands
+from efficient_rl.launch.slurm.commands import Refused, is_away
 from efficient_rl.launch.slurm.ledger import UNASSIGNED, Assignment, Batch, Ledger
 from efficient_rl.launch.slurm.node import NodeJob
 from efficient_rl.launch.slurm.settings import SlurmRequest
@@ -21,14 +24,11 @@ MANY_REQUEUES = 1000  # submitit's own bound on time limits; each start resumes 
 MARGIN_SECONDS = 10
 SETTLE_SECONDS = 20.0  # twice what sbatch waits for an answer (MessageTimeout)
 BLOCKED_SECONDS = 30.0
-AWAY = (
-    *("Unable to contact", "connect failure", "did not answer", "timed out", "temporarily unable"),
-    *("Connection re", "Transport endpoint", "Zero Bytes", "Unexpected message", "communication"),
-)
-LIMITS = (
-    *("MaxSubmit", "SubmitJobsLimit", "SubmitLimit", "QOSMax", "AssocMax", "MaxJobCount"),
-    "Resource temporarily unavailable",
-)
+LIMITS = ("MaxSubmit", "SubmitJobsLimit", "SubmitLimit", "MaxJobCount", "Resource temporarily unavailable")
+LIMIT_NOTE = "refused at the site's limit on jobs"
+AWAY_NOTE = "unknown whether Slurm has it, which has not answered"
+NAME_CHARACTERS = 60
+INPUT = "task-{}.pkl"  # what a task is to do, until its job has an id
 
 
 @dataclass(eq=False)
@@ -37,6 +37,7 @@ class SlurmHandle(Handle):
 
     assignment: Assignment = UNASSIGNED
     job_id: str | None = None
+    bad_nodes: tuple[str, ...] = ()  # on which its jobs have failed, the run not being to blame
     ended_since: float | None = None  # when Slurm first said that the job had ended
 
     @property
@@ -69,7 +70,7 @@ class SubmissionQueue:
             try:
                 self.submit(chunk)
             except SchedulerError as error:
-                self._back_off(str(error), len(chunk))
+                self._back_off(error, len(chunk))
             else:
                 del self.waiting[: len(chunk)]
                 submitted += chunk
@@ -88,8 +89,9 @@ class SubmissionQueue:
             tasks = [mine[start : start + a_job] for start in range(0, len(mine), a_job)]
             keys = [[handle.job.key for handle in task] for task in tasks]
             before = {handle.job.key: handle.assignment for handle in mine}
-            batch = ledger.record_submission("efficient_rl", keys, before)
-            submit(batch, self._request, [[handle.job for handle in task] for task in tasks])
+            batch = ledger.record_submission(job_name(mine[0].job.sweep), keys, before)
+            bad = sorted({node for handle in mine for node in handle.bad_nodes})
+            submit(batch, self._request, [[handle.job for handle in task] for task in tasks], bad)
         for index, task in enumerate(tasks):
             for handle in task:
                 handle.queue(batch, replace(handle.assignment, batch=batch.name, task=index))
@@ -122,20 +124,22 @@ class SubmissionQueue:
         wanted = assignment is not None and self._request.oom_retry
         return job.cut(assignment.micro_batches if assignment and wanted else 1)
 
-    def _back_off(self, error: str, runs: int) -> None:
-        """Submit smaller arrays at a limit, then wait; ConfigError if the request is wrong."""
-        last = error.strip().splitlines()[-1]
-        away = is_away(error)
-        if not away and not is_limit(error):
+    def _back_off(self, error: SchedulerError, runs: int) -> None:
+        """Submit smaller arrays at a limit, then wait; ConfigError if waiting cannot help."""
+        said, limit = one_line(str(error)), is_limit(str(error))
+        if not limit and isinstance(error, Refused):
             doctor = "`python -m efficient_rl.doctor` checks the request"
-            raise ConfigError(f"the cluster refused the jobs: {last}; {doctor}")
-        if runs > self._request.runs_per_job and not away:
+            raise ConfigError(f"the cluster refused the jobs: {said}; {doctor}")
+        if not limit and not is_away(str(error)):
+            remedy = "the same command asks Slurm for them before it submits anything"
+            raise ConfigError(f"sbatch does not tell whether Slurm has the jobs: {said}; {remedy}")
+        if runs > self._request.runs_per_job and limit:
             self._array_size = max(1, -(-runs // self._request.runs_per_job) // 2)
             return
         self._blocked_until = time.monotonic() + BLOCKED_SECONDS
         for handle in self.waiting:
-            handle.note = "waits for the controller" if away else "waits for the site's limit on jobs"
-        logger.warning("%d runs wait to be submitted (%s)", len(self.waiting), last)
+            handle.note = LIMIT_NOTE if limit else AWAY_NOTE
+        logger.warning("%d runs wait to be submitted (%s)", len(self.waiting), said)
 
     def _already_submitted(self, handle: SlurmHandle, ledger: Ledger) -> bool:
         """Whether Slurm has the run, from another command or after a lost answer."""
@@ -155,45 +159,69 @@ def submission_lock(ledger: Ledger) -> FileLock:
     return FileLock(ledger.jobs / "submit.lock")
 
 
-def is_away(error: str) -> bool:
-    """Whether sbatch could not talk to the controller, or lost the connection."""
-    return any(sign.lower() in error.lower() for sign in AWAY)
-
-
 def is_limit(error: str) -> bool:
     """Whether the site takes no more jobs for now."""
     return any(sign.lower() in error.lower() for sign in LIMITS)
 
 
-def is_refusal(error: str) -> bool:
-    """Whether the controller has refused for certain; else it may have taken the jobs."""
-    return "error:" in error and not is_away(error)
+def one_line(error: str) -> str:
+    """All that sbatch said, without its advice to read its help."""
+    lines = filter(None, map(str.strip, error.splitlines()))
+    return "; ".join(line for line in lines if not line.startswith("Try "))
 
 
-def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]]) -> None:
-    """Submit one array, a task for each group of jobs; SchedulerError quotes sbatch.
+def job_name(sweep: str) -> str:
+    """The beginning of the job names of a sweep, as squeue shows it in few columns."""
+    return re.sub(r"[^\w.=+-]+", "_", sweep)[:NAME_CHARACTERS].strip("-_") or "efficient_rl"
 
-    The batch is then rejected if the controller refused it; else `find` tells what became of it.
+
+def submit(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]], bad_nodes: Sequence[str] = ()) -> None:
+    """Submit one array, a task for each group of jobs, to other nodes than the bad ones if it can.
+
+    SchedulerError quotes sbatch. The batch is then rejected if it is certain that Slurm has not
+    taken it; else `find` tells what became of it.
     """
+    try:
+        batch.job = commands.sbatch(write_job(batch, request, tasks, bad_nodes))
+    except Refused:
+        if bad_nodes:  # there may be no others
+            logger.warning("Slurm refuses jobs that avoid %s, so they may get it again", ", ".join(bad_nodes))
+            submit(batch, request, tasks)
+            return
+        batch.rejected = True
+        batch.save()
+        raise
+    except SchedulerError as error:
+        if not is_away(str(error)):  # a filter or wrapper of the site spoke, and the controller can be asked
+            batch.job = commands.find_job(batch.name)
+        if batch.job is None:
+            batch.save()  # `find` waits from now on
+            raise
+    batch.job = batch.job or commands.find_job(batch.name)
+    batch.save()
+    if batch.job is None:
+        raise SchedulerError(f"it printed no job id, and squeue knows no job {batch.name}")
+    hand_over(batch)
+
+
+def write_job(batch: Batch, request: SlurmRequest, tasks: Sequence[Sequence[Job]], bad_nodes: Sequence[str]) -> Path:
+    """Write what each task is to do, and the script that starts them; returns the script."""
     from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.core.utils import DelayedSubmission
 
     executor = SlurmExecutor(batch.folder, max_num_timeout=MANY_REQUEUES, python=request.python)
+    executor.update_parameters(**request.sbatch_parameters(batch.name, bad_nodes))
+    if len(tasks) > 1:
+        executor.parameters["map_count"] = len(tasks)
     grace = max(1.0, request.signal_seconds - MARGIN_SECONDS)
-    try:
-        executor.update_parameters(**request.sbatch_parameters(batch.name))
-        with executor.batch():
-            jobs = []
-            for task in tasks:
-                work = NodeJob(list(task), request.at_once, grace, request.processes_per_run)
-                jobs.append(executor.submit(work))
-    except (FailedJobError, FailedSubmissionError) as error:
-        words = str(error).strip() or "sbatch failed without a message"
-        batch.rejected = isinstance(error, FailedJobError) and is_refusal(words)
-        batch.save()
-        raise SchedulerError(words) from error
-    batch.job = jobs[0].job_id.split("_")[0]
-    batch.save()
+    for number, jobs in enumerate(tasks):
+        work = NodeJob(list(jobs), request.at_once, grace, request.processes_per_run)
+        delayed = DelayedSubmission(work)
+        delayed.set_timeout(request.timeout_min, MANY_REQUEUES)
+        delayed.dump(batch.folder / INPUT.format(number))
+    script = batch.folder / "submission.sh"
+    script.write_text(executor._make_submission_file_text(executor._submitit_command_str, ""))
+    return script
 
 
 def find(batch: Batch) -> bool:
@@ -208,9 +236,7 @@ def find(batch: Batch) -> bool:
         return not batch.rejected
     batch.job = commands.find_job(batch.name)
     if batch.job is not None:
-        # Slurm took the jobs and the answer was lost: their tasks wait for the pickles, which
-        # submitit renames only once it knows the id.
-        _hand_over(batch)
+        hand_over(batch)  # Slurm took the jobs and the answer was lost
     elif time.time() - batch.saved_at() < SETTLE_SECONDS:
         raise SchedulerError(f"sbatch did not answer whether Slurm has the jobs {batch.name}")
     else:
@@ -231,12 +257,11 @@ def find_locked(ledger: Ledger, batch: Batch, seconds: float = -1) -> bool:
         raise SchedulerError(f"another command is submitting jobs: {batch.name}") from error
 
 
-def _hand_over(batch: Batch) -> None:
-    """Write each task's input to the path that it reads, as submitit does with a known id."""
-    from submitit.core.utils import DelayedSubmission, JobPaths
+def hand_over(batch: Batch) -> None:
+    """Give each task its input: it waits for a file that is named by its job id."""
+    from submitit.core.utils import JobPaths
 
-    for path in batch.folder.glob("*.pkl"):
-        if not path.name.endswith(("_submitted.pkl", "_result.pkl")):
-            keys = [job.key for job in DelayedSubmission.load(path).function.jobs]
-            task = batch.job_id(batch.tasks.index(keys))
-            path.rename(JobPaths(batch.folder, task).submitted_pickle)
+    for number in range(len(batch.tasks)):
+        written = batch.folder / INPUT.format(number)
+        if written.exists():
+            written.rename(JobPaths(batch.folder, batch.job_id(number)).submitted_pickle)
