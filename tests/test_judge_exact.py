@@ -108,7 +108,7 @@ FACTORS = st.one_of(
     NUMERALS.map(lambda number: f"\\ln({number})"),
     st.integers(3, 40).map(lambda number: f"\\sin\\frac{{\\pi}}{{{number}}}"),
     EXPONENTS.map(lambda number: f"e^{{-{number}}}"),
-    st.sampled_from(["\\pi", "e", "\\log_2 3", "(1+\\sqrt{2})", "\\arctan(7)", "\\binom{9}{4}", "\\cos(1)"]),
+    st.sampled_from(["\\pi", "e", "\\log_2 3", "(1+\\sqrt{2})", "\\arctan(7)", "\\sqrt[5]{3}", "\\cos(1)"]),
 )
 PRODUCTS = st.lists(FACTORS, min_size=1, max_size=3).map(" \\cdot ".join)
 POSITIVE = st.lists(PRODUCTS, min_size=1, max_size=2).map(" + ".join)
