@@ -28,8 +28,9 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 def counted(judge: Callable[[], bool], calls: int) -> tuple[bool, int]:
     """What `judge` returns, and how many Python calls it made; the process ends at the limit.
 
-    The count is the same on every machine, however busy, to a thousandth. It is made in C: the profiler asks its
-    timer at each call and at each return, and the timer is an iterator that ends the process.
+    The count is the same on every machine, however busy, to a thousandth. It is made in C: the
+    profiler asks its timer at each call and return, and the timer is an iterator that ends the
+    process.
     """
     left = repeat(0, 2 * calls)
     profile = cProfile.Profile(chain(left, _over()).__next__, 1.0, subcalls=False, builtins=False)
