@@ -1,4 +1,4 @@
-"""Throws pairs of random formulas at the verifier; each one found equal is evaluated to 1,500 digits by mpmath alone.
+"""Throws pairs of random formulas at the verifier; each one found equal is evaluated to 600 digits by mpmath alone.
 
 python -m tests.fuzz_formulas --pairs 100000 --log formulas.jsonl     # goes on where the log ends
 """
@@ -19,9 +19,9 @@ from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.verify import math
 
 CHUNK = 500
-DIGITS = 1500
-SURE_DIGITS = 1200
-POINTS = 3
+DIGITS = 600
+SURE_DIGITS = 500
+POINTS = 2
 LETTERS = "xyn"
 Value = Callable[[Mapping[str, Any]], Any]
 
@@ -63,7 +63,7 @@ def constant(latex: str, value: Callable[[], Any]) -> Formula:
 
 def atom(draw: random.Random) -> Formula:
     """A number, a named constant or a letter."""
-    whole, other, power = draw.randint(1, 30), draw.randint(2, 999), draw.randint(1, 250)
+    whole, other, power = draw.randint(1, 30), draw.randint(2, 999), draw.randint(1, 60)
     letter = draw.choice(LETTERS)
     return draw.choice(
         [
@@ -117,7 +117,7 @@ def rewritten(draw: random.Random, gold: Formula) -> Formula:
 
 def changed(draw: random.Random, gold: Formula) -> Formula:
     """Nearly the same value, or the other sign."""
-    power, base = draw.randint(1, 250), draw.choice([2, 10])
+    power, base = draw.randint(1, 120), draw.choice([2, 10])
     small = f"{base}^{{-{power}}}"
     return draw.choice(
         [
@@ -145,8 +145,8 @@ def equal(one: Formula, other: Formula, draw: random.Random) -> bool | None:
 def attack(number: int) -> Seen:
     """The pair of that number: an equal one, a nearly equal one or any other."""
     draw = random.Random(number)
-    gold = formula(draw, draw.randint(1, 3))
-    make = draw.choice([rewritten, changed, lambda draw, _: formula(draw, 2)])
+    gold = formula(draw, draw.choice([1, 1, 2]))
+    make = draw.choice([rewritten, changed, lambda draw, _: formula(draw, 1)])
     answer = make(draw, gold)
     asked, began = JUDGES.asked, time.perf_counter()
     right = math(answer.latex, {"answer": gold.latex})
@@ -181,14 +181,16 @@ def main() -> None:
     """Fuzz in chunks, each a line of the log, and say what all of them saw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after that time")
     parser.add_argument("--log", type=Path, default=Path("formulas.jsonl"))
     arguments = parser.parse_args()
     total, started = Seen(), time.monotonic()
+    JUDGES.same("1", "1")  # its start is no pair's time
     for chunk in chunks(arguments.log):
         total.add(chunk)
     while total.pairs < arguments.pairs and time.monotonic() - started < arguments.seconds:
-        chunk = fuzz(total.pairs, min(CHUNK, arguments.pairs - total.pairs))
+        chunk = fuzz(arguments.first + total.pairs, min(CHUNK, arguments.pairs - total.pairs))
         with arguments.log.open("a") as log:
             log.write(json.dumps(asdict(chunk)) + "\n")
         total.add(chunk)
