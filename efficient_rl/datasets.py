@@ -18,6 +18,7 @@ HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run o
 VALIDATION_SEED = 40_000_003  # and the problems that settings are chosen on
 SEEDS = {"test": HELD_OUT_SEED, "validation": VALIDATION_SEED}
 ALL = 0  # of a table
+MOST_TYPICAL = 4096
 EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 
 
@@ -48,14 +49,15 @@ def load_splits(config: RunConfig) -> Problems:
             solved = tasks[own].problems("train", 2 * shots, EXAMPLES_SEED)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    typical = _typical(tasks[own], train)
     chosen = list(chain.from_iterable(eval_sets.values()))
     reserved = list(chain.from_iterable(map(_whole, tasks.values())))  # also what this run does not measure
     if config.eval.split == "validation":
-        leaks = Leaks(train, chosen)
+        leaks = Leaks(typical, chosen)
         train, solved = leaks.split(train)[0], leaks.split(solved)[0]
     else:
         reserved += chosen
-    leaks = Leaks(train, reserved)
+    leaks = Leaks(typical, reserved)
     kept, dropped = leaks.split(train)
     _report(leaks, dropped, len(train))
     examples = leaks.split(solved)[0][:shots]
@@ -120,6 +122,12 @@ def _eval_split(task: Task, config: RunConfig) -> Sequence[Problem]:
     if len(found) < count:
         raise ValueError(f"eval.problems={count}, but only {len(found)} can be kept for validation; use at most as many")
     return found
+
+
+def _typical(task: Task, train: Sequence[Problem]) -> Sequence[Problem]:
+    """Training problems that show what is boilerplate: more of a table than a run draws from."""
+    whole = task.problems("train", ALL, EXAMPLES_SEED) if isinstance(task, Table) else []
+    return max(train, whole[:MOST_TYPICAL], key=len)
 
 
 def _whole(task: Task) -> Sequence[Problem]:

@@ -136,9 +136,11 @@ def test_what_is_dropped_is_told_with_a_passage_and_more_than_half_is_an_error(
     assert "12 of 24 training problems share a passage with an evaluation set, such as 'row" in caplog.text
 
 
-def test_an_instruction_that_all_questions_share_costs_no_training_problem(tmp_path: Path) -> None:
-    rule = "Think step by step and put the final number between the answer tags, nothing else please."
-    own = table(tmp_path, "own", [f"Case {n}: Kim finds {n} of {n * 7} eggs. {rule}" for n in range(60)])
+@pytest.mark.parametrize("sources", [1, 2, 4, 12])
+def test_an_instruction_that_questions_of_a_source_share_costs_no_training_problem(tmp_path: Path, sources: int) -> None:
+    rule = "Think step by step and put the final number between the tags of book {0}, page {0}."
+    rows = [f"Case {n}: Kim finds {n} of {n * 7} eggs. {rule.format(n % sources)}" for n in range(120)]
+    own = table(tmp_path, "own", rows)
     overrides = ("task=table", f"task.path={own}", "task.check=number", "grpo.train_problems=40", "eval.problems=2")
     problems = load_splits(tiny_run(*overrides))
     assert (len(problems.train), problems.contaminated) == (40, 0)

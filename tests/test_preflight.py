@@ -1,6 +1,7 @@
 """What would end runs is said before one starts: all of it at once, each fault with its number of runs."""
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from efficient_rl.config.options import group_options
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.debug import DebugLauncher
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.preflight import inspection
 from efficient_rl.preflight.alphabet import read_alphabet
 from efficient_rl.preflight.imports import trouble_with
@@ -40,7 +42,7 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
         (["task=table", "task.path=nowhere/at/all"], "task.path='nowhere/at/all' is neither a file nor a folder"),
         (["task=math", "task.path=gone.jsonl"], "task.path='gone.jsonl' is neither"),
         ([*TABLE, "task.held_out=path:gone.jsonl"], "task.held_out='gone.jsonl' is neither"),
-        ([*TABLE, "task.path=empty.jsonl"], "no row of empty.jsonl is a problem"),
+        ([*TABLE, "task.path=empty.jsonl"], "empty.jsonl has no rows"),
         ([*TABLE, "task.path=folder"], "has no file for the split 'train'"),
         ([*TABLE, "task.question=qestion"], "qestion"),
         ([*TABLE, "task.answer=reply"], "reply"),
@@ -201,12 +203,24 @@ def test_processes_that_cannot_share_the_batch_are_refused() -> None:
     assert [text for text, _ in inspect_models([run], processes=1)] == []
 
 
+@pytest.mark.slow
 def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Sweep) -> None:
     done = sweep("-m", "strategy=bitfit,full", "seed=0,1", f"model.path={llama}", "tracking.uri=none")
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count("LlamaForCausalLM has no biases") == 1
     assert "(2 of 4 runs)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_for_a_cluster_the_checks_run_in_a_process_that_ends_with_them(llama: Path, tmp_path: Path) -> None:
+    launcher = SlurmLauncher(gpus_per_node=0)
+    runs = [tiny_run("strategy=bitfit", f"model.path={llama}"), tiny_run("strategy=full", f"model.path={llama}")]
+    with pytest.raises(ConfigError, match=r"has no biases.*\(1 of 2 runs\)"):
+        inspection.refuse_model_faults(runs, launcher, Console(quiet=True), tmp_path)
+    inspection.refuse_model_faults(runs[1:], launcher, Console(quiet=True), tmp_path)
+    assert (tmp_path / inspection.FILE).exists()
+    assert multiprocessing.active_children() == []
 
 
 def test_runs_that_were_found_faultless_are_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

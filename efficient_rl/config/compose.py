@@ -212,7 +212,8 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
     meant = name.lower().replace("-", "_")
     if meant not in named and not parent:
         near = difflib.get_close_matches(meant, named, n=1, cutoff=0.7)
-        meant = next((each for each in (*near, *named) if each in near or (meant in each and len(meant) > 3)), meant)
+        longer = [each for each in named if meant in each and len(meant) > 3]
+        meant = next(iter([*near, *longer]), meant)
     if meant in named:
         return f"unknown key {key!r}; did you mean {' or '.join(map(repr, sorted(named[meant])))}?"
     if not siblings:

@@ -1,12 +1,16 @@
 """Refuses runs that would end at once: quick checks at planning, with torch before a launch."""
 
+import importlib
 import json
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +40,17 @@ def refuse_known_faults(runs: Sequence[RunConfig], launcher: Launcher) -> None:
 def refuse_model_faults(runs: Sequence[RunConfig], launcher: Launcher, console: Console, folder: Path) -> None:
     """ConfigError with all that models without weights and imports say; prints what they did not.
 
-    The checks run in a process of their own, forked from the server of local runs, unless the
-    launcher trains in this one. The sweep's folder remembers which runs they found faultless.
+    The checks run in a process of their own, forked from the server of local runs, for a cluster
+    in one that ends with them, unless the launcher trains in this one. The sweep's folder remembers
+    which runs they found faultless.
     """
     faultless = _read_hashes(folder / FILE)
     runs = [run for run in runs if run.config_hash not in faultless]
     if not runs or not getattr(launcher, "trains", True):
         return
-    inspect = inspect_models if getattr(launcher, "in_process", False) else _inspected
+    inspect: Callable[[Sequence[RunConfig], int], Iterator[Found]] = inspect_models
+    if not getattr(launcher, "in_process", False):
+        inspect = partial(_inspected, _spawn if launcher.detaches else fork)
     processes = getattr(launcher, "processes_per_run", 1)
     faults, unchecked = Faults(), list[str]()
     with console.status("checking models, strategies and rewards"):
@@ -67,11 +74,18 @@ def _read_hashes(path: Path) -> set[str]:
         return set()
 
 
-def _inspected(runs: Sequence[RunConfig], processes: int) -> Iterator[Found]:
+def _spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Call the target in a process that loads the libraries itself."""
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def _inspected(start: Callable[..., BaseProcess], runs: Sequence[RunConfig], processes: int) -> Iterator[Found]:
     """What the other process finds; a text without hashes says what was not checked."""
     ours, theirs = Pipe(duplex=False)
     try:
-        process = fork(_inspect, theirs, list(map(to_dict, runs)), processes)
+        process = start(_inspect, theirs, list(map(to_dict, runs)), processes)
     except RuntimeError as error:
         yield f"models, strategies and rewards ({error})", []
         return
@@ -96,13 +110,15 @@ def _inspected(runs: Sequence[RunConfig], processes: int) -> Iterator[Found]:
 
 def _inspect(results: Connection, configurations: Sequence[Mapping[str, Any]], processes: int) -> None:
     """Send what the checks find, at the end None; loads nothing from the hub and prints nothing."""
-    import huggingface_hub.constants
-
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(silence, stream.fileno())
+    quiet_libraries()
+    import huggingface_hub.constants
+
     huggingface_hub.constants.HF_HUB_OFFLINE = True
+    importlib.import_module("efficient_rl.preflight.model_checks")  # takes seconds, in which nothing is checked
     results.send("begun")
     for found in inspect_models(list(map(from_dict, configurations)), processes):
         results.send(found)

@@ -4,22 +4,23 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, compress
 
 from efficient_rl.tasks.problem import Problem
 
 LATEX_SPACING = re.compile(r"\\(?:[,;:!> ]|quad\b|qquad\b|left\b|right\b|displaystyle\b)|[~$]")
 WORD = re.compile(r"[^\W_]+")
 TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
-BOILERPLATE_SHARE = 0.1  # a passage in so many of the training or of the evaluation questions is boilerplate
-BOILERPLATE_ROWS = 5  # and in no fewer than these
+BOILERPLATE_SHARE = 0.05  # a passage in so many of the training or of the evaluation questions,
+BOILERPLATE_ROWS = 5  # and in at least so many, is boilerplate
 
 
 class Leaks:
     """What the evaluation problems give away of training problems.
 
     `boilerplate` are the passages of `n` words that do not count, each with how many questions have
-    it: a tenth of the training questions, or of the evaluation questions, and five at least.
+    it: a twentieth of the training questions `train`, or of the evaluation questions, and five at
+    least.
     """
 
     def __init__(self, train: Sequence[Problem], evaluation: Sequence[Problem], n: int = 8) -> None:
@@ -28,8 +29,11 @@ class Leaks:
         self._n = n
         self._keys = {problem.key for problem in evaluation}
         asked, trained = _texts(evaluation), _texts(train)
-        counts = Counter(chain.from_iterable(set(_windows(WORD.findall(text), n)) for text in asked))
-        again = Counter(chain.from_iterable(counts.keys() & _windows(WORD.findall(text), n) for text in trained if counts))
+        counts, again = Counter[str](), Counter[str]()
+        for text in asked:
+            counts.update(set(_windows(WORD.findall(text), n)))
+        for text in trained if counts else ():
+            again.update(counts.keys() & _windows(WORD.findall(text), n))
         self.boilerplate = _frequent(counts, len(asked)) | _frequent(again, len(trained))
         self._known = set(chain.from_iterable(map(self._passages, asked)))
 
@@ -57,7 +61,8 @@ class Leaks:
             if passage in self.boilerplate:
                 own[start : start + self._n] = [False] * self._n
         if not all(own):
-            windows = [passage for start, passage in enumerate(windows) if 2 * sum(own[start : start + self._n]) >= self._n]
+            owned = [2 * sum(own[start : start + self._n]) >= self._n for start in range(len(windows))]
+            windows = list(compress(windows, owned))
         return iter(windows or [" ".join(TOKEN.findall(text)).rstrip(" .?!:")])
 
 

@@ -109,7 +109,7 @@ def _objects(text: str, path: str) -> Iterator[Row]:
 
 def _parsed(text: str, where: str, kind: type = dict) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text.lstrip("\ufeff"))  # a mark also stands where files were put together
     except (ValueError, RecursionError) as error:
         said = first_line(error)
         raise ValueError(f"{where}: {said}; every line must hold one JSON object, or the file one list of them") from error

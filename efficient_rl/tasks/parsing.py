@@ -13,7 +13,7 @@ from typing import Any
 
 NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/\d{1,30})?", re.ASCII)
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
-FLOAT = re.compile(r"[+-]?\d+(?:\.\d+)?[eE][+-]\d\d+", re.ASCII)  # as programs write floats; 2e-5 may be 2*e-5
+FLOAT = re.compile(r"[+-]?\d+(?:\.\d+)?[eE](?:\d+|[+-]\d\d+)", re.ASCII)  # 2e-05, 3e16; but 2e-5 may be 2*e-5
 STRUCTURE = re.compile(r"\s*(?:[\[{]\s*[\"']|\[\s*\{\s*[\"'])")  # a list or an object that begins with a text
 MAX_ANSWER_CHARACTERS = 1000  # longer ones are no answers but texts
 NO_ANSWERS = ("", "nan", "NaN", "NaT", "<NA>", "null", "None")  # how programs write that a value is missing
@@ -106,7 +106,9 @@ def plain_text(value: Any) -> str | None:
     if not number.is_finite() or abs(number.adjusted()) > MAX_ANSWER_CHARACTERS:
         return None
     digits = f"{number:f}"
-    return (digits.rstrip("0").rstrip(".") if "." in digits else digits) if number else "0"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if number else "0"
 
 
 def question_text(value: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from efficient_rl.tasks.files import ENDINGS, Columns, Row, kind_of, read_rows, 
 from efficient_rl.tasks.parsing import structured
 
 MISSING = object()
+MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Location:
         return (_selected(row, columns) for row in self._read(columns))
 
     def names(self) -> list[str]:
-        """The names of the first row's columns, nested ones with dots."""
-        return list(_names(next(self._read(None), {})))
+        """The names of the first row's columns, nested ones with dots, as many as one can read."""
+        return list(islice(_names(next(self._read(None), {})), MOST_NAMES))
 
     def _read(self, columns: Columns) -> Iterator[Row]:
         if self.path is not None:
