@@ -1,5 +1,6 @@
 """One run from its configuration to its result: load, evaluate, train, evaluate again, publish."""
 
+import functools
 import json
 import logging
 import signal
@@ -39,22 +40,25 @@ class Interrupted(RuntimeError):
 
 
 class Stop:
-    """Turns SIGTERM into a flag that the run checks between steps."""
+    """Turns a signal into a flag that the run checks between steps."""
 
     def __init__(self) -> None:
         self.wanted = False
 
-    def listen(self) -> None:
-        """Listen to SIGTERM; only the main thread of a process can."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+    def listen(self, number: int = signal.SIGTERM) -> None:
+        """Listen to the signal beside whoever does; only the main thread of a process can."""
+        before = signal.getsignal(number)
+        signal.signal(number, functools.partial(self._on_signal, before))
 
     def check(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Raise Interrupted if any process of the run was asked to stop."""
         if group.all_reduce_any(self.wanted)[0]:
             raise Interrupted("asked to stop")
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, before: Any, number: int, frame: FrameType | None) -> None:
         self.wanted = True
+        if callable(before):
+            before(number, frame)
 
 
 def train(*overrides: str) -> RunResult:

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from efficient_rl.config.run_config import from_dict, to_dict
 from efficient_rl.launch.cgroups import oom_kills
 from efficient_rl.launch.debug import DebugLauncher
 from efficient_rl.launch.local import LocalHandle, LocalLauncher
-from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, do
+from efficient_rl.launch.worker import EXIT_FAILED, EXIT_INTERRUPTED, Job, _open_log, do
 from efficient_rl.run import Options
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.controller import Controller
@@ -178,6 +180,63 @@ def test_the_debug_launcher_runs_in_this_process(tmp_path: Path, monkeypatch: py
     assert stages == ["finished", "failed"]
     assert pids == [os.getpid()] * 2
     assert [RunDirectory(each.folder).owner() for each in jobs] == [None, None]  # released
+
+
+def test_what_the_debug_launcher_logs_stands_in_the_log_too(tmp_path: Path) -> None:
+    launcher = DebugLauncher()
+    (handle,) = launcher.launch([job(tmp_path, "model.prompt=plain")])
+    assert handle.state == "waiting"
+    assert launcher.poll() == []
+    assert handle.state == "running"
+    assert launcher.poll() == [handle]
+    assert handle.failure is not None
+    assert "Traceback" in Path(handle.failure.log).read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_debug_launcher_takes_effect_after_the_checkpoint(tmp_path: Path, number: int) -> None:
+    launcher, effects = DebugLauncher(), []
+    first, second = launcher.launch([job(tmp_path, "grpo.max_steps=500"), job(tmp_path, "seed=1")])
+    launcher.poll()
+    before = signal.signal(number, lambda *_: effects.append(RunDirectory(first.job.folder).checkpoint()))
+    sender = threading.Thread(target=lambda: (running(first.job), os.kill(os.getpid(), number)))
+    sender.start()
+    try:
+        launcher.poll()
+    finally:
+        sender.join()
+        signal.signal(number, before)
+    (checkpoint,) = effects
+    assert checkpoint is not None
+    assert first.state == "stopped"
+    launcher.stop()
+    assert second.state == "stopped"
+    assert not (second.job.folder / "attempts").exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o077, 0o600), (0o022, 0o644)])
+def test_the_log_follows_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        os.close(_open_log(tmp_path / "log.txt"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log.txt").stat().st_mode & 0o777 == mode
+
+
+def test_the_log_of_a_colleague_is_continued_in_a_copy() -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom efficient_rl.launch.worker import _open_log\n"
+        "if os.getuid() == 0:\n    os.setuid(65534)  # an ordinary user, whom rights stop\n"
+        "os.write(_open_log(Path(sys.argv[1])), b'more\\n')\n"
+    )
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are private
+        Path(name).chmod(0o777)
+        log = Path(name) / "log.txt"
+        log.write_text("so far\n")
+        log.chmod(0o444)
+        subprocess.run([sys.executable, "-c", script, str(log)], env=environment(), check=True, timeout=60)
+        assert log.read_text() == "so far\nmore\n"
 
 
 def hang(job: Job, environment: object) -> None:

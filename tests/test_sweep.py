@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.sweep.manifest import read_manifests
+from efficient_rl.sweep.naming import Asked
 from tests.conftest import ROOT, Sweep, command, cpu_seconds, environment, execute_alone, tiny
 from tests.fake_launcher import fake_arguments
 
@@ -165,6 +167,7 @@ def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep_here: Sweep, 
         ("overrides: {seed: 1}\nfilter: 5\n", "filter must be a rule or a list"),
         ("overrides: {sweep: other}\n", "'sweep' cannot be an override here"),
         ("overrides: {seed: 2020-01-01}\n", "put quotes around it"),
+        ("overrides: {model.path: /a=b}\n", "sweeps/mine.yaml: model.path: the value '/a=b' cannot be read"),
     ],
 )
 def test_a_sweep_file_with_a_mistake_is_refused_by_name(
@@ -192,6 +195,60 @@ def test_different_requests_have_different_names(sweep_here: Sweep) -> None:
     assert names[2] == "lora_rank"
 
 
+def lists(folder: Path) -> dict[str, set[str]]:
+    """The runs of every sweep, by their labels."""
+    return {each.name: {run.label for run in each.runs} for each in read_manifests(folder / "outputs")}
+
+
+def test_filters_that_read_alike_make_two_sweeps_and_no_list_is_lost(sweep_fake: Sweep, tmp_path: Path) -> None:
+    words = ("-m", "strategy=first_k", "strategy.k=1,2,3")
+    for _ in range(2):
+        for sign in "<>":
+            done = sweep_fake(*words, f"filter=strategy.k {sign} 2")
+            assert done.returncode == 0, done.stderr
+    assert sorted(map(sorted, lists(tmp_path).values())) == [["first_k"], ["first_k"]]
+    assert {len(manifest.runs) for manifest in read_manifests(tmp_path / "outputs")} == {1}
+    assert len(records(tmp_path)) == 2
+    assert [record.newest_attempt() for record in records(tmp_path)] == [1, 1]
+
+
+def test_a_name_that_was_given_is_not_taken_from_other_runs(sweep_fake: Sweep, tmp_path: Path) -> None:
+    assert sweep_fake("-m", "strategy=full,lora", "name=mine").returncode == 0
+    for plan in ((), ("dry_run=true",)):
+        taken = sweep_fake("strategy=last_k", "name=mine", *plan)
+        assert taken.returncode == 2
+        assert "name='mine' is a sweep that lists 2 runs which are not asked for here; choose another" in taken.stderr
+    assert sweep_fake("strategy=full", "name=mine").returncode == 0
+    assert sweep_fake("-m", "strategy=full,lora,last_k", "name=mine").returncode == 0
+    assert lists(tmp_path) == {"mine": {"full", "lora", "last_k"}}
+
+
+@pytest.mark.parametrize("filters", [(), ("filter=strategy.k < 2",)])
+def test_a_sweep_of_version_0_1_stays_one_sweep(sweep_fake: Sweep, tmp_path: Path, filters: tuple[str, ...]) -> None:
+    words = ("-m", "strategy=first_k", "strategy.k=1,2,3", *filters)
+    assert sweep_fake(*words).returncode == 0
+    (name,) = lists(tmp_path)
+    folder = tmp_path / "outputs" / "sweeps" / name
+    own = [text for text in fake_arguments(*words)[2:] if not text.startswith("-")]
+    earlier = Asked.read(own, None).earlier_name
+    folder.rename(folder.with_name(earlier))
+    again = sweep_fake(*words)
+    assert again.returncode == 0
+    assert f"of sweep {earlier} finished" in again.stdout
+    assert list(lists(tmp_path)) == [earlier]
+    assert {record.newest_attempt() for record in records(tmp_path)} == {1}
+
+
+def test_a_sweep_file_that_changed_makes_a_sweep_of_its_own(sweep_fake: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    for k in ("1,2", "2,3", "1,2", "2,3", "1,2,3"):
+        (tmp_path / "sweeps" / "mine.yaml").write_text(f"overrides:\n  strategy: first_k\n  strategy.k: {k}\n")
+        assert sweep_fake("sweep=mine").returncode == 0
+    first, second = sorted(lists(tmp_path).items(), key=lambda item: len(item[0]))
+    assert second[0].startswith(f"{first[0]}-")
+    assert (first[1], second[1]) == ({"first_k k=1", "first_k k=2", "first_k k=3"}, {"first_k k=2", "first_k k=3"})
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -213,6 +270,7 @@ def test_different_requests_have_different_names(sweep_here: Sweep) -> None:
         (["launcher.grace_seconds=abc"], "must be a number of seconds"),
         (["name=" + "x" * 200], "use at most 150"),
         (["+sweep=lora_rank"], "nothing reads 'sweep'"),
+        (["launcher=debug", "launcher.workers=2"], "unknown key 'launcher.workers'; there is none that could be given"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_remedy_before_anything_starts(
@@ -282,6 +340,22 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_pa
         assert checkpoint is not None
         assert f"resuming from {checkpoint}" in (record.folder / "log.txt").read_text()
         assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 31))
+
+
+def test_ctrl_c_under_the_debug_launcher_writes_a_checkpoint_and_starts_nothing_more(tmp_path: Path) -> None:
+    overrides = ["-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=30", "checkpoint_steps=5", "tracking=none"]
+    whole = start(tmp_path, *overrides, "launcher=debug")
+    wait_for_steps(tmp_path, runs=1)
+    os.killpg(whole.pid, signal.SIGINT)
+    said, _ = whole.communicate(timeout=60)
+    assert whole.returncode == 130, said
+    assert "to resume: python -m efficient_rl.sweep -m" in said
+    assert "failed" not in said
+    (record,) = records(tmp_path)
+    assert record.state() == "waiting"
+    assert record.checkpoint() is not None
+    assert "the same command resumes from the last checkpoint" in (record.folder / "log.txt").read_text()
+    assert " running " not in "".join(said.splitlines(keepends=True)[-4:])
 
 
 KILLED = ("-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=24", "checkpoint_steps=4")

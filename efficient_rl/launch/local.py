@@ -146,10 +146,12 @@ class LocalLauncher:
         for handle in self._running:
             handle.processes.terminate()
         deadline = time.monotonic() + self.grace_seconds
-        while self._running and time.monotonic() < deadline:
-            self.poll(timeout=0.1)
-        self.kill()
-        self._stopping = False
+        try:
+            while self._running and time.monotonic() < deadline:
+                self.poll(timeout=0.1)
+        finally:  # also after a second Ctrl-C
+            self.kill()
+            self._stopping = False
 
     leave = stop  # no job outlives this process
 

@@ -16,12 +16,14 @@ from efficient_rl.config.run_config import RunConfig, from_dict
 from efficient_rl.config.run_options import Options
 from efficient_rl.distributed.failure_watch import PeerFailed
 from efficient_rl.distributed.process_group import ProcessGroup
+from efficient_rl.files import write_atomic
 from efficient_rl.rundir.attempt import AlreadyActive, AlreadyFinished, Attempt, AttemptLost
 from efficient_rl.rundir.directory import RunDirectory
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_NOT_MINE = 76
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 EXIT_DISK_FULL = 74  # EX_IOERR: why the run failed could not be written either
 DISK_FULL = f"{os.strerror(errno.ENOSPC)}, or a quota is used up; with free space the same command resumes the run"
 
@@ -77,7 +79,9 @@ def do(job: Job, release: bool = False) -> int:
 
     config, stop = from_dict(job.config), Stop()
     if threading.current_thread() is threading.main_thread():
-        stop.listen()
+        stop.listen(signal.SIGTERM)
+        if release:  # else the launcher decides what Ctrl-C means
+            stop.listen(signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the process that it was forked from does not hear it
     group = ProcessGroup.join()
     claimed = group.broadcast(_claim(job, config) if group.is_main else None)
@@ -133,14 +137,24 @@ def _failed(error: Exception, group: ProcessGroup, attempt: Attempt) -> int:
 
 
 def _redirect(log: Path) -> None:
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    stream = _open_log(log)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     os.close(stream)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _open_log(path: Path) -> int:
+    """The log, opened to append; one that another user may only read is replaced by a copy."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        return os.open(path, flags, 0o666)
+    except PermissionError:
+        write_atomic(path, path.read_bytes())
+        return os.open(path, flags)
 
 
 def _stop_with_launcher() -> None:

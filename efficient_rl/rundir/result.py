@@ -1,6 +1,7 @@
 """The outcome of a run: result.json or failure.json. Imports neither Hydra nor torch."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -13,6 +14,7 @@ Cause = Literal[
     "cancelled", "not_started",
 ]  # fmt: skip
 MISSING = (FileNotFoundError, NotADirectoryError)
+CLASS_PATH = re.compile(r"^(?:[A-Za-z_]\w*\.)+(?:ConfigError: |SchedulerError: |(?=[A-Z]\w*(?:: |$)))")
 EVALUATED = {"accuracy", "greedy_accuracy", "standard_error", "pass_at_k", "problems", "samples"}
 
 
@@ -21,7 +23,9 @@ class RunResult:
     """What a finished run measured; `accuracy` is held-out avg@k after training.
 
     `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients,
-    optimizer state, reference, saved activations and the trunk cache held at most.
+    optimizer state, reference, saved activations and the trunk cache held at most. `train_seconds`
+    are those of the wall clock, `train_cpu_seconds` the CPU time of the same steps; None on a GPU,
+    and in results from before it was recorded.
     """
 
     config_hash: str
@@ -46,6 +50,7 @@ class RunResult:
     code_version: str
     attempt: int
     finished_at: float
+    train_cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_types("result", self)
@@ -129,12 +134,18 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt ended without a result: the kind of its end, and in words."""
+    """Why an attempt ended without a result: the kind of its end, and in words.
+
+    `error` names the class of an exception, not its modules; of a bad request it is the message.
+    """
 
     attempt: int
     error: str
     log: str
     cause: Cause = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", CLASS_PATH.sub("", self.error, count=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
 
+from efficient_rl.cli import print_table
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.search.space import TrialLike
 from efficient_rl.search.summary import spent
@@ -68,20 +68,18 @@ def arm_row(arm: Arm, trials: Sequence[FrozenTrial], objectives: Mapping[str, st
 
 def show_arms(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str], console: Console) -> None:
     """The table of all arms that have a best; where that lies at the edge, it says so."""
-    table = Table(title="tuned on the validation split", title_justify="left")
     columns = ("arm", "learning rate", "centre", next(iter(objectives)), "trials", "seconds", "tokens", "")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("arm", "") else "right")
-    edges = []
+    edges, shown = [], []
     for row in rows:
         best = row["best"]
         rate = best["learning_rate"]
         cells = (f"{rate:.3g}", f"x {rate / row['centre']:.2g}", f"{best['value']:.4g}")
         cost = (f"{row['trials']}", f"{row['spent']['train_seconds']:.0f}", f"{row['spent']['tokens']:,.0f}")
-        table.add_row(row["arm"], *cells, *cost, "edge" if best["at_edge"] else "")
+        shown.append((row["arm"], *cells, *cost, "edge" if best["at_edge"] else ""))
         if best["at_edge"]:
             edges.append(row["arm"])
-    console.print(table)
+    drop = ("tokens", "seconds", "centre", "trials")
+    print_table(console, "tuned on the validation split", columns, shown, drop, "arm", columns[1:-1])
     if edges:
         said = f"the best of {', '.join(edges)} lies at the edge of what was tried: a wider search.decades may find better"
         console.print(said, soft_wrap=True, highlight=False, markup=False)

@@ -11,7 +11,8 @@ from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import Launcher
 from efficient_rl.search.loop import Limits
 from efficient_rl.search.objectives import parse_objectives
-from efficient_rl.sweep.request import SHARED_KEYS, CommandLine, Request, make_request
+from efficient_rl.sweep.naming import SHARED_KEYS
+from efficient_rl.sweep.request import CommandLine, Request, make_request
 
 
 @dataclass(kw_only=True)

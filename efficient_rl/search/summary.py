@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
 
+from efficient_rl.cli import print_table
 from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.search.trials import HASH, INFEASIBLE, REPEAT
@@ -99,13 +99,12 @@ def show_summary(study: optuna.Study, summary: dict[str, Any], console: Console)
     found = sorted(front(study), key=attrgetter("values"), reverse=True)
     if found:
         title = "best" if len(names) == 1 else f"front of {len(found)} runs"
-        table = Table(title=title, title_justify="left")
-        for column in ("trial", "run", "what", *names):
-            table.add_column(column, justify="right" if column in ("trial", *names) else "left")
+        rows = []
         for trial in found[:SHOWN]:
             what = trial.user_attrs[HASH][:8], label_params(trial.params)
-            table.add_row(str(trial.number), *what, *map(_text, trial.values))
-        console.print(table)
+            rows.append((str(trial.number), *what, *map(_text, trial.values)))
+        drop, right = ("run", "trial", *names[:0:-1]), ("trial", *names)
+        print_table(console, title, ("trial", "run", "what", *names), rows, drop, "what", right)
     counts = ", ".join(f"{count} {state}" for state, count in summary["counts"].items() if count)
     console.print(f"trials: {counts or 'none'}", highlight=False, soft_wrap=True)
 

@@ -17,21 +17,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
-from efficient_rl.cli import DONE, FAILED, command_line, parse_settings
+from efficient_rl.cli import DONE, FAILED, command_line, parse_settings, print_line, room_of
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm import commands
 from efficient_rl.launch.slurm.ledger import Ledger
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.state import RunState
 from efficient_rl.status.snapshot import ACTIVE, Observer, Status, find_run, read_status
-from efficient_rl.sweep.display import STYLES, Row, run_table
+from efficient_rl.sweep.display import FRAME_LINES, Row, failure_text, run_table
 from efficient_rl.sweep.manifest import Manifest, find_manifest
 
 WATCH_SECONDS = 5.0
@@ -128,7 +126,7 @@ def retry(status: Status, outputs: Path, console: Console) -> int:
     idle = [RunState.FAILED] if status.is_watched else [RunState.FAILED, RunState.WAITING]
     if not status.rows_in(*idle):
         counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
-        console.print(f"nothing to try again: {counts}")
+        print_line(console, f"nothing to try again: {counts}")
         return DONE
     from efficient_rl.sweep.__main__ import main as sweep_main
 
@@ -151,40 +149,43 @@ def main(arguments: Sequence[str]) -> int:
     if given.cancel is not None:
         found = read_status(outputs, manifest)
         done = cancel_run(outputs, found, given.cancel) if given.cancel else cancel_sweep(outputs, manifest)
-        console.print("\n".join(done or ["nothing is running"]), soft_wrap=True, highlight=False, markup=False)
+        print_line(console, "\n".join(done or ["nothing is running"]))
         return DONE
     if given.retry:
         return retry(read_status(outputs, manifest), outputs, console)
     status = _watch(outputs, manifest, console) if given.watch else read_status(outputs, manifest)
     if given.json:
         print(json.dumps(status.as_json(), indent=1))
-    elif not given.watch:
-        console.print(_view(status, len(status.rows)))
+    else:
+        print_line(console, _view(status, len(status.rows), room_of(console)))
     return FAILED if status.rows_in(RunState.FAILED) else DONE
 
 
 def _watch(outputs: Path, manifest: Manifest, console: Console) -> Status:
+    """The status once nothing changes any more; a terminal shows what changes until then."""
     observer = Observer(outputs, manifest)
-    with Live(console=console, auto_refresh=False) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             status = observer.refresh()
-            live.update(_view(status, max(3, console.height - 8)), refresh=True)
             if not status.may_change:
                 return status
+            if console.is_terminal:
+                live.update(_view(status, max(3, console.height - FRAME_LINES), console.width), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
-def _view(status: Status, room: int) -> Group:
-    parts: list[Any] = [f"sweep {escape(status.manifest.name)}", run_table(status.rows, room, COLUMNS)]
-    for row in status.rows_in(RunState.FAILED)[:room]:
-        error = row.failure.error if row.failure else "failed"
-        parts.append(Text(f"{row.key[:8]} {error}", style=STYLES[RunState.FAILED]))
+def _view(status: Status, lines: int, room: int | None) -> Text:
+    """The table, and below it errors with their logs and what else there is to say."""
+    parts = [Text(f"sweep {status.manifest.name}"), run_table(status.rows, lines, COLUMNS, room)]
+    if failed := status.rows_in(RunState.FAILED):
+        parts.append(failure_text(failed))
     if status.trouble:
-        parts.append(f"[yellow]Slurm does not answer ({escape(status.trouble)}); this is what the run directories say[/]")
+        trouble = f"Slurm does not answer ({status.trouble}); this is what the run directories say"
+        parts.append(Text(trouble, style="yellow"))
     parts += [Text(warning, style="yellow") for warning in status.warnings]
     if status.rows_in(RunState.FAILED, RunState.WAITING) and not status.may_change:
-        parts.append("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details")
-    return Group(*parts)
+        parts.append(Text("Failed and waiting runs are idle: use --retry to resume them, --logs RUN for details"))
+    return Text("\n", no_wrap=True, overflow="crop").join(parts)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from efficient_rl.cli import print_line
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.config.run_options import Options
 from efficient_rl.launch.base import Handle, Launcher
@@ -75,7 +76,8 @@ class Controller:
 
         `begin` is called first. Ctrl-C and SIGTERM stop the runs, or leave them to their cluster.
         """
-        display = Display(self.rows.values(), self._console)
+        shared = getattr(self.launcher, "in_process", False)
+        display = Display(self.rows.values(), self._console, shared)
         with registered(self._request.sweep_folder), display, _stop_signals():
             try:
                 begin()
@@ -95,8 +97,12 @@ class Controller:
         if self.launcher.detaches:
             self.launcher.leave()
             return "left"
-        self._console.print("stopping: every run writes a checkpoint (a second Ctrl-C ends them at once)")
-        self.launcher.stop()
+        if any(handle.state is RunState.RUNNING for handle in self._handles.values()):
+            print_line(self._console, "stopping: every run writes a checkpoint (a second Ctrl-C ends them at once)")
+        try:
+            self.launcher.stop()
+        finally:
+            self._show_stopped()
         return "stopped"
 
     def _poll(self) -> list[str]:
@@ -141,11 +147,18 @@ class Controller:
             text = f"{key[:8]} {row.label}: {why}"
             if self._request.watch.requeue_stalled and self.launcher.requeue(self._handles[key], why):
                 text += "; it starts again"
-            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+            print_line(self._console, text)
 
     def _show_handles(self) -> None:
         for key, handle in self._handles.items():
             _show(self.rows[key], handle)
+
+    def _show_stopped(self) -> None:
+        """Show what the launcher has stopped as its directory says; none of it is running."""
+        for key, handle in self._handles.items():
+            _show(self.rows[key], handle)
+            state = RunDirectory(handle.job.folder).state()
+            self.rows[key].state = RunState.WAITING if state is RunState.RUNNING else state
 
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)

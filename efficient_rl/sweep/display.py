@@ -2,26 +2,28 @@
 
 import os
 import statistics
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from efficient_rl.cli import lay_out, print_line, room_of
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
 COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left", "where")
-RIGHT, WHOLE = ("step", "reward", "trained", "peak memory", "left"), ("run", "state", "step")
+DROPPED = ("peak memory", "trained", "reward", "where", "left", "accuracy", "run", "step")  # where a terminal is narrow
+RIGHT = ("step", "reward", "trained", "peak memory", "left")
+ACTIVE = ("running", "elsewhere")
 STYLES = {  # in the order of the rows where not all fit
     "running": "cyan",
     "failed": "bold red",
@@ -81,11 +83,16 @@ class Row:
                 else:
                     self.accuracy = metrics["eval/accuracy"]
 
+    @property
+    def pace(self) -> float | None:
+        """Seconds of a step, the median of the last ones; None before the first."""
+        return statistics.median(self.step_seconds[-20:]) if self.step_seconds else None
+
     def seconds_left(self) -> float | None:
-        """From the median step so far; None before the first step and after the last."""
-        if self.state != "running" or not self.step_seconds:
+        """From the pace so far; None before the first step and where the run is not running."""
+        if self.state != "running" or self.pace is None:
             return None
-        return (self.max_steps - self.step) * statistics.median(self.step_seconds[-20:])
+        return (self.max_steps - self.step) * self.pace
 
     def cells(self) -> list[str]:
         """The columns of the table, as text."""
@@ -109,20 +116,22 @@ def _cell(value: float | None, form: Callable[[float], str]) -> str:
 
 
 class Display:
-    """A context in which `update` keeps the terminal, or a log, informed."""
+    """A context in which `update` keeps the terminal, or a log, informed.
 
-    def __init__(self, rows: Collection[Row], console: Console) -> None:
+    `shared`: the runs themselves, or a debugger, use the terminal, so that no table is drawn.
+    """
+
+    def __init__(self, rows: Collection[Row], console: Console, shared: bool = False) -> None:
         self._rows = rows
         self._console = console
-        live = console.is_terminal and "JPY_PARENT_PID" not in os.environ  # a notebook only pretends to be a terminal
+        notebook = "JPY_PARENT_PID" in os.environ  # it only pretends to be a terminal
+        live = console.is_terminal and not notebook and not shared
         self._live = Live(console=console, refresh_per_second=2, transient=False) if live else None
+        self._read: set[Path] = set()  # the rows that have shown what their directories hold
         self._said: dict[Path, str] = {}
         self._last_progress = time.monotonic()
 
     def __enter__(self) -> "Display":
-        for row in self._rows:
-            if row.state == "finished":
-                row.refresh()
         if self._live:
             self._live.start()
         return self
@@ -135,16 +144,18 @@ class Display:
     def update(self, last: bool = False) -> None:
         """Read the directories of what runs and show the change."""
         for row in self._rows:
-            if row.state in ("running", "elsewhere") or last:
+            if row.state in ACTIVE or last or row.folder not in self._read:
+                self._read.add(row.folder)
                 row.refresh()
         if self._live:
             self._live.update(self.table())
         else:
             self._say_changes()
 
-    def table(self) -> Table:
+    def table(self) -> Text:
         """The most important rows: running and failed ones first, up to a screenful."""
-        return run_table([*self._rows], max(3, self._console.height - FRAME_LINES))
+        lines = max(3, self._console.height - FRAME_LINES)
+        return run_table([*self._rows], lines, room=room_of(self._console))
 
     def _say_changes(self) -> None:
         progress = time.monotonic() - self._last_progress > 30
@@ -152,42 +163,77 @@ class Display:
             if self._said.get(row.folder) != row.state or (progress and row.state == "running"):
                 cells = zip(COLUMNS[3:], row.cells()[3:], strict=True)
                 named = ", ".join(f"{name} {cell}" for name, cell in cells if cell)
-                line = f"{row.key[:8]} {row.label}: {row.state} ({named})"
-                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+                print_line(self._console, f"{row.key[:8]} {row.label}: {row.state} ({named})")
                 self._said[row.folder] = row.state
         if progress:
+            print_line(self._console, headline([*self._rows]))
             self._last_progress = time.monotonic()
 
 
-def run_table(rows: Sequence[Row], room: int, columns: Sequence[str] = COLUMNS) -> Table:
-    """The table of all rows, or of the `room` most telling ones, under a count of their states."""
-    counts = Counter(map(attrgetter("state"), rows))
-    title = ", ".join(f"{counts[state]} {state}" for state in TITLE if counts[state])
-    table = Table(title=title, title_justify="left")
+def run_table(rows: Sequence[Row], lines: int, columns: Sequence[str] = COLUMNS, room: int | None = None) -> Text:
+    """All rows, or the `lines` most telling ones, a line each, under a count of their states.
+
+    `room` is how many cells a line may have; None: as many as it needs.
+    """
+    head = headline(rows)
+    text = Text("\n".join(textwrap.wrap(head, room)) if room else head, no_wrap=True, overflow="crop")
+    hidden = len(rows) - lines
+    if hidden > 0:
+        rows = sorted(rows, key=lambda row: [*STYLES].index(row.state))[:lines]
     if not any(map(attrgetter("note"), rows)):
         columns = [column for column in columns if column != "where"]
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
-        table.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold")
-    if len(rows) > room:
-        rows = sorted(rows, key=lambda row: [*STYLES].index(row.state))
-        table.caption = f"{len(rows) - room} more"
-    for row in rows[:room]:
-        cells = dict(zip(COLUMNS, row.cells(), strict=True))
-        table.add_row(*map(cells.__getitem__, columns), style=STYLES[row.state])
-    return table
+    cells = []
+    for row in rows:
+        named = dict(zip(COLUMNS, row.cells(), strict=True))
+        cells.append([*map(named.__getitem__, columns)])
+    titles, *shown = lay_out(columns, cells, room, DROPPED, "what", RIGHT)
+    text.append(f"\n{titles}", style="bold")
+    for row, line in zip(rows, shown, strict=True):
+        text.append(f"\n{line}", style=STYLES[row.state])
+    if hidden > 0:
+        text.append(f"\n{hidden} more")
+    return text
 
 
-def failure_table(rows: Sequence[Row]) -> Table:
-    """Why runs failed, in words, and where their logs are."""
-    table = Table(title="failed", title_justify="left")
-    for column in ("run", "what", "error", "log"):
-        table.add_column(column, overflow="fold")
+def headline(rows: Sequence[Row]) -> str:
+    """How many rows are in each state, and how long they all will take."""
+    counts = Counter(map(attrgetter("state"), rows))
+    text = ", ".join(f"{counts[state]} {state}" for state in TITLE if counts[state])
+    left = seconds_left(rows)
+    return text if left is None else f"{text}; about {duration(left)} left"
+
+
+def seconds_left(rows: Sequence[Row]) -> float | None:
+    """Until the steps of all rows are done, as many rows at once as now; None where unknown.
+
+    A row without a step of its own takes as long as the others.
+    """
+    paces = [row.pace for row in rows if row.pace is not None]
+    active, waiting = list[float](), list[float]()
+    for row in rows:
+        if row.state in (*ACTIVE, "queued", "waiting") and paces:
+            pace = statistics.median(paces) if row.pace is None else row.pace
+            left = max(0, row.max_steps - row.step) * pace
+            (active if row.state in ACTIVE else waiting).append(left)
+    if not active:
+        return None
+    return max(*active, (sum(active) + sum(waiting)) / len(active))
+
+
+def failure_text(rows: Sequence[Row]) -> Text:
+    """Why runs failed, in words, and below each error the logs of its runs; no line is broken."""
+    logs: dict[str, list[str]] = {}
     for row in rows:
         failure = row.failure or RunDirectory(row.folder).failure()
         error, log = (failure.error, failure.log) if failure else ("unknown", row.log)
-        table.add_row(row.key[:8], row.label, escape(error), log)
-    return table
+        logs.setdefault(error, []).append(f"{row.key[:8]} {row.label}: {log}")
+    text = Text()
+    for error, lines in logs.items():
+        count = "" if len(lines) == 1 else f"{len(lines)} "
+        text.append(f"{count}failed: {error}\n", style=STYLES["failed"])
+        text.append("".join(f"  {line}\n" for line in lines))
+    text.right_crop(1)
+    return text
 
 
 def duration(seconds: float) -> str:

@@ -5,21 +5,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from efficient_rl.cli import DONE, FAILED, STOPPED
+from efficient_rl.cli import DONE, FAILED, STOPPED, print_line
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
-from efficient_rl.sweep.display import Row, failure_table
-from efficient_rl.sweep.estimate import approve, finished_results, make_budget
+from efficient_rl.sweep.display import Row, failure_text
+from efficient_rl.sweep.estimate import approve, known_runs, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
 from efficient_rl.tracking.client import resolve_uri
 from efficient_rl.tracking.collector import Collector
 from efficient_rl.tracking.experiment import TrackedRun
-from efficient_rl.tracking.sync import synced
+from efficient_rl.tracking.sync import LastSync, synced
 
 
 def execute_plan(request: Request, plan: Plan, console: Console) -> int:
@@ -28,8 +29,10 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
+    refuse_model_faults(plan.pending, launcher, console, request.sweep_folder)
     if plan.pending:
-        budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
+        known = known_runs(request, {run.model.path for run in plan.pending})
+        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
         approve(budget, request.watch.max_gpu_hours, console)
@@ -70,33 +73,40 @@ def run_with_tracking(
         idle = outcome == "left" and any(row.state is RunState.WAITING for row in controller.rows.values())
         if outcome != "left":
             last.complete = outcome == "ended" and not failed
-    if last.error is not None:
-        console.print(
-            f"[yellow]tracking store {escape(str(uri))} did not take everything ({escape(last.error)}); "
-            "nothing is lost, the same command sends the rest[/]",
-            soft_wrap=True,
-        )
+    _print_tracking(str(uri), last, console)
     _print_outcome(request, controller.rows, outcome, console)
     if uri:
-        _print(console, f"compare:  python -m efficient_rl.ui {shlex.quote(f'sweep={request.name}')}")
+        print_line(console, f"compare:  python -m efficient_rl.ui {shlex.quote(f'sweep={request.name}')}")
     if outcome == "stopped":
         return STOPPED
     return FAILED if failed or idle else DONE
+
+
+def _print_tracking(uri: str, last: LastSync, console: Console) -> None:
+    """What the tracking store lacks."""
+    if last.error is not None:
+        text = (
+            f"tracking store {uri} did not take everything ({last.error}); nothing is lost, the same command sends the rest"
+        )
+        print_line(console, Text(text, style="yellow"))
+    if last.refused:
+        text = f"tracking store {uri} refused {len(last.refused)} values, which stay in the run directories: "
+        print_line(console, Text(text + last.refused[0], style="yellow"))
 
 
 def _print_outcome(request: Request, rows: Mapping[str, Row], outcome: Outcome, console: Console) -> None:
     """How many runs are finished, why runs failed, and the commands that come next."""
     failed = [row for row in rows.values() if row.state == RunState.FAILED]
     finished = sum(row.state == RunState.FINISHED for row in rows.values())
-    _print(console, f"{finished} of {len(rows)} runs of sweep {request.name} finished")
+    print_line(console, f"{finished} of {len(rows)} runs of sweep {request.name} finished")
     if failed:
-        console.print(failure_table(failed))
+        print_line(console, failure_text(failed))
     if outcome == "left":
         _print_left(request, rows.values(), console)
     if outcome != "ended" or failed:
-        _print(console, f"to resume: {request.command}")
+        print_line(console, f"to resume: {request.command}")
     if finished:
-        _print(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
+        print_line(console, f"report:   python -m analysis.report {shlex.quote(f'sweep={request.name}')}")
 
 
 def _print_left(request: Request, rows: Iterable[Row], console: Console) -> None:
@@ -106,14 +116,10 @@ def _print_left(request: Request, rows: Iterable[Row], console: Console) -> None
     if idle:
         told = f"{len(submitted)} of {len(submitted) + len(idle)} submitted, {len(idle)} wait for nobody"
         why = " and ".join(sorted({row.note for row in idle if row.note}))
-        _print(console, f"{told} ({why or 'not submitted yet'}); the same command submits them")
+        print_line(console, f"{told} ({why or 'not submitted yet'}); the same command submits them")
     if submitted:
         words = [request.name]
         if request.settings["output"] != "outputs":
             words.append(f"output={request.settings['output']}")
         shown = shlex.join(["python", "-m", "efficient_rl.status", *words])
-        _print(console, f"the jobs continue without this command; {shown} shows them")
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+        print_line(console, f"the jobs continue without this command; {shown} shows them")

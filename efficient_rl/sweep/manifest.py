@@ -3,13 +3,15 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isfinite
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from filelock import FileLock
 
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.files import write_atomic
@@ -40,15 +42,27 @@ class Manifest:
     created: float = field(default_factory=time.time)
 
     def write(self, outputs: Path) -> None:
-        """Write the file; a list of other runs under the same name is kept beside it."""
-        path = outputs / "sweeps" / self.name / FILE
+        """Write the file. Runs that it listed before stay in the list."""
+        folder = outputs / "sweeps" / self.name
         try:
-            _keep_other(path, set(map(attrgetter("hash"), self.runs)))
-            write_atomic(path, json.dumps(asdict(self)))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "sweep.lock"):
+                content = asdict(self._joined_to(read_manifest(outputs, self.name)))
+                write_atomic(folder / FILE, json.dumps(content))
         except OSError as error:
             raise ConfigError(
                 f"cannot write to output={outputs}: {error.strerror}; choose a folder you may write"
             ) from error
+
+    def _joined_to(self, before: Self | None) -> Self:
+        """The same with the other runs of the list before, and its command where that made all."""
+        if before is None:
+            return self
+        hashes = set(map(attrgetter("hash"), self.runs))
+        others = [run for run in before.runs if run.hash not in hashes]
+        whole = len(before.runs) == len(others) + len(hashes) and bool(others)
+        command, question = (before.command, before.question) if whole else (self.command, self.question)
+        return replace(self, command=command, question=question, runs=(*self.runs, *others))
 
 
 def read_manifest(outputs: Path, name: str) -> Manifest | None:
@@ -102,14 +116,11 @@ def _require(condition: bool) -> None:
         raise ValueError
 
 
-def _keep_other(path: Path, hashes: set[str]) -> None:
-    """Set the manifest of other runs under the same name aside and say so."""
-    try:
-        before = json.loads(path.read_text())
-        others = {run["hash"] for run in before["runs"]} - hashes
-        kept = path.with_name(f"sweep-{int(before['created'])}.json")
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return
-    if others:
-        kept.write_text(json.dumps(before))
-        logger.warning("sweep %s named %d other runs before; that list is kept in %s", path.parent.name, len(others), kept)
+def set_aside(folder: Path, hashes: Collection[str]) -> None:
+    """Keep a list of other runs beside the one that a later stage of the same sweep will write."""
+    listed = read_manifest(folder.parents[1], folder.name)
+    others = set() if listed is None else set(map(attrgetter("hash"), listed.runs)).difference(hashes)
+    if listed is not None and others:
+        kept = folder / f"sweep-{int(listed.created)}.json"
+        (folder / FILE).rename(kept)
+        logger.warning("sweep %s named %d other runs before; that list is kept in %s", folder.name, len(others), kept)

@@ -1,7 +1,5 @@
 """Turns a command line and its sweep file into a request: runs and settings."""
 
-import hashlib
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,32 +10,29 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from efficient_rl.config.compose import Composer, Tree
+from efficient_rl.config.compose import Composer, Point, Tree
 from efficient_rl.config.filters import keeps
 from efficient_rl.config.overrides import Override, parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.faults import Faults
 from efficient_rl.sweep.manifest import ListedRun, Manifest
+from efficient_rl.sweep.naming import SHARED_KEYS, Asked, check_name, find_name
 from efficient_rl.sweep.sweep_yaml import find_sweep_file
 from efficient_rl.sweep.watch import Watch, split_launcher
 
-SHARED_KEYS = (
-    *("launcher", "watch", "tracking", "search", "output", "dry_run", "force", "name", "sweep"),
-    *("checkpoint_steps", "checkpoint_minutes"),
-)
 MAX_NAME_BYTES = 150
-MAX_DERIVED_NAME = 80  # characters
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The parsed overrides of a command and its sweep file, its filters (`rules`) and `name`."""
+    """The parsed overrides of a command and its sweep file, filters (`rules`), what names it."""
 
     overrides: tuple[Override, ...]
     rules: tuple[str, ...]
-    name: str
+    asked: Asked
     command: str
     question: str | None
     extra_folder: str | None
@@ -117,16 +112,16 @@ def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | 
     overrides = [override for override in file.overrides if override.key not in keys] + given
     for override in filter(attrgetter("swept"), overrides):
         if not multirun and file.name is None:
-            raise ConfigError(f"{override.key} takes several values; add -m for a sweep over them")
+            raise ConfigError(f"{override.key} takes several values; add -m for a sweep over them{override.as_one}")
         if override.group in SHARED_KEYS:
-            raise ConfigError(f"{override.key} is one for the whole sweep; give it a single value")
+            raise ConfigError(f"{override.key} is one for the whole sweep; give it a single value{override.as_one}")
     options = ["-m"] * multirun
     if extra_folder:
         options += ["--config-dir", extra_folder]
     return CommandLine(
         overrides=tuple(overrides),
         rules=(*file.rules, *rules),
-        name=_sweep_name(given, filters, file.name),
+        asked=Asked.read(texts, file.name),
         command=shlex.join(["python", "-m", "efficient_rl.sweep", *options, *texts]),
         question=file.question,
         extra_folder=extra_folder,
@@ -141,11 +136,23 @@ def read_request(texts: Sequence[str], multirun: bool, extra_folder: str | None 
 def plan_request(line: CommandLine) -> Request:
     """The request for every run that the command line names, without those that a filter drops."""
     points = line.composer.points(line.overrides)
-    runs = list(map(parse_run, points))
+    runs = parse_runs(points)
     kept = apply_filters(runs, line.rules)
     if not kept:
         raise ConfigError(f"the filters {list(line.rules)} drop all {len(runs)} runs; loosen one")
     return make_request(line, points[0].config, kept, len(runs) - len(kept))
+
+
+def parse_runs(points: Sequence[Point]) -> list[RunConfig]:
+    """The runs of the points; ConfigError with everything that is wrong with any of them."""
+    runs, faults = list[RunConfig](), Faults()
+    for number, point in enumerate(points):
+        try:
+            runs.append(parse_run(point))
+        except ConfigError as error:
+            faults.add(str(error), [str(number)])
+    faults.refuse(len(points))
+    return runs
 
 
 def make_request(line: CommandLine, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:
@@ -157,7 +164,12 @@ def make_request(line: CommandLine, tree: Mapping[str, Any], runs: Sequence[RunC
     if unread and not line.searches:
         raise ConfigError(f"search.{min(unread)} is read with search=<method> only, e.g. search=pareto")
     _check_settings(settings)
-    name = settings["name"] or line.name
+    outputs, hashes = Path(str(settings["output"])).resolve(), {run.config_hash for run in runs}
+    name = settings["name"]
+    if name is None:
+        name = find_name(outputs, line.asked, hashes)
+    elif runs:
+        check_name(outputs, name, hashes)
     return Request(name, line.question, line.command, tuple(runs), dropped, settings)
 
 
@@ -180,20 +192,6 @@ def apply_filters(runs: Sequence[RunConfig], rules: Sequence[str]) -> list[RunCo
     return [run for run, _ in kept]
 
 
-def _sweep_name(given: Sequence[Override], filters: Sequence[str], file_name: str | None) -> str:
-    """The sweep's name, from its file and the overrides of runs; a long one ends in a digest."""
-    # search=tpe is part of the name, search.trials is not: more trials are the same search.
-    words = [file_name] if file_name else []
-    for override in given:
-        if override.key == "search" or override.group not in SHARED_KEYS:
-            words.append(override.text)
-    name = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", "_".join([*words, *filters]))
-    name = name.translate(str.maketrans(",=", "--")).strip("-") or "default"
-    if len(name) <= MAX_DERIVED_NAME:
-        return name
-    return f"{name[: MAX_DERIVED_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def _check_settings(settings: Mapping[str, Any]) -> None:
     for key in ("dry_run", "force"):
         require(isinstance(settings[key], bool), key, settings[key], "must be true or false")
@@ -209,10 +207,10 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     build_launcher(settings["launcher"])
     Watch.parse(settings["watch"])
     if settings["name"] is not None:
-        _check_name(settings["name"])
+        _check_given_name(settings["name"])
 
 
-def _check_name(name: Any) -> None:
+def _check_given_name(name: Any) -> None:
     plain = isinstance(name, str) and name and not set(name) & set("/\\'\"\n") and not name.startswith(".")
     require(bool(plain), "name", name, "must be a text without slashes and quotes")
     size = len(name.encode())

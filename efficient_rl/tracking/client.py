@@ -39,6 +39,16 @@ def database_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+def make_database(uri: str) -> None:
+    """Make the file of a local database that is missing, with the rights that the umask leaves.
+
+    SQLite would make it unwritable for the user's group.
+    """
+    database = database_path(uri)
+    if database is not None and not database.exists():
+        database.touch(mode=0o666)
+
+
 def is_server(uri: str) -> bool:
     """Whether the store is a server that others run."""
     return uri.startswith(SERVER_SCHEMES)
@@ -49,8 +59,8 @@ def open_client(uri: str) -> "MlflowClient":
     _configure()
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("alembic", "mlflow", "urllib3"):  # they log what they raise too, at length
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri)
 
 
@@ -60,17 +70,18 @@ def store_trouble(uri: str) -> tuple[str, str] | None:
     if is_server(uri):
         return _server_trouble(uri)
     database = database_path(uri)
-    if database is not None and not database.exists():
+    if database is not None and (not database.exists() or database.stat().st_size == 0):
         return None
+    if database is not None and not os.access(database, os.W_OK):
+        return f"{database} is read-only for this user", f"chmod g+w {database}, or tracking.uri=..."
     return _schema_trouble(uri)
 
 
 def _server_trouble(uri: str) -> tuple[str, str] | None:
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        MlflowClient(uri).search_experiments(max_results=1)
+        open_client(uri).search_experiments(max_results=1)
     except MlflowException as error:
         remedy = "mlflow server --backend-store-uri ... on that host, or tracking.uri=..."
         return first_line(error)[:MESSAGE_CHARACTERS], remedy

@@ -4,25 +4,21 @@ How far a metrics file was sent is kept beside it, so every point is sent once. 
 sent just before a crash is sent again: the same row, which the store ignores.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from efficient_rl.files import write_atomic
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import MISSING
 from efficient_rl.rundir.state import RunState
-from efficient_rl.tracking.client import database_path
-from efficient_rl.tracking.experiment import Experiment, TrackedRun
+from efficient_rl.tracking.client import database_path, make_database
+from efficient_rl.tracking.experiment import Experiment, TrackedRun, active_runs
+from efficient_rl.tracking.notes import RUNNING, Cursor, ParentNote, key_of, read_note, store_identity, write_note
 from efficient_rl.tracking.views import write_charts_page
 
 logger = logging.getLogger(__name__)
-RUNNING = "RUNNING"
 STATUSES = {  # MLflow's word for the state of a run directory
     RunState.FINISHED: "FINISHED",
     RunState.RUNNING: RUNNING,
@@ -31,28 +27,24 @@ STATUSES = {  # MLflow's word for the state of a run directory
 }
 
 
-@dataclass
-class _Cursor:
-    """How far a run directory has been sent to one experiment."""
-
-    run_id: str
-    offset: int = 0
-    attempt: int = 0
-    status: str = RUNNING
-    store: str = ""  # which database file it was, so that a new one under the same name is seen
-
-
 class Collector:
-    """Sends the runs of a sweep to a store. Not thread-safe; several processes take turns."""
+    """Sends the runs of a sweep to a store. Not thread-safe; several processes take turns.
+
+    `refused`: what the store did not take, and why.
+    """
 
     def __init__(self, uri: str, sweep: str, command: str, outputs: Path) -> None:
         self.uri = uri
+        self.refused: list[str] = []
         self._sweep = sweep
         self._command = command
         self._outputs = outputs
-        self._key = f"{sweep}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+        self._key = f"{sweep}-{key_of(uri)}"
+        self._parent_path = outputs / "sweeps" / sweep / "tracking" / f"{key_of(uri)}.json"
         self._experiment: Experiment | None = None
         self._complete: dict[Path, int] = {}  # nothing left to send until the next claim
+        self._lost: set[Path] | None = None  # sent before, and no longer shown by the store
+        self._moved = False  # whether the sweep has a new parent run, below which its runs belong
 
     def is_sent(self, run: TrackedRun) -> bool:
         """Whether the store has everything of a run, without asking it."""
@@ -60,29 +52,78 @@ class Collector:
         return cursor is not None and cursor.status != RUNNING and not _has_news(run, cursor)
 
     def sync(self, runs: Iterable[TrackedRun]) -> None:
-        """Send what the store lacks. Raises what MLflow raises where the store is away."""
-        for run in runs:
+        """Send what the store lacks. Raises what MLflow raises where the store is away.
+
+        An error with one run, which the store answers with, does not keep the others back; the
+        first is raised at the end.
+        """
+        listed, error = list(runs), None
+        if self._lost is None:
+            self._lost = self._find_lost(listed)
+        sent = False
+        for run in listed:
             claimed = _last_claim(run.folder)
-            if claimed is None or claimed == self._complete.get(run.folder):
+            if claimed is None or (claimed == self._complete.get(run.folder) and not self._moved):
                 continue
-            if _has_news(run, self._cursor(run)):
-                self._send_alone(run)
-            if self.is_sent(run):
+            if run.folder in self._lost or self._moved or _has_news(run, self._cursor(run)):
+                try:
+                    self._send_alone(run)
+                    sent = True
+                except Exception as problem:  # noqa: BLE001 the store may fail in any way
+                    error = error or problem
+                    self._reopen()
+            if run.folder not in self._lost and self.is_sent(run):
                 self._complete[run.folder] = claimed
+        if error is not None:
+            raise error
+        if sent and self._experiment is not None:
+            self._experiment.keep_running()
 
     def close(self, finished: bool) -> None:
-        """End the parent run, if this process ever opened it."""
-        if self._experiment is not None:
-            self._experiment.close(finished)
+        """End the parent run, as finished or as killed, if anything of the sweep was ever sent."""
+        status, note = "FINISHED" if finished else "KILLED", self._parent()
+        if self._experiment is None and (note is None or note.status == status):
+            return
+        experiment = self._opened()
+        try:
+            experiment.close(status)
+        except Exception:
+            self._reopen()
+            raise
+        self._note_parent(experiment, status)
 
     def _opened(self) -> Experiment:
         if self._experiment is None:
             self._outputs.mkdir(parents=True, exist_ok=True)
             # MLflow breaks a database when several processes use it for the first time at once.
             with FileLock(_store_lock(self.uri, self._outputs)):
-                self._experiment = Experiment(self.uri, self._sweep, self._command)
+                make_database(self.uri)
+                self._experiment = Experiment(self.uri, self._sweep, self._command, self.refused)
             write_charts_page(self._outputs / "sweeps" / self._sweep, self._experiment.id)
+            note = self._parent()
+            self._moved = self._moved or (note is not None and note.run_id != self._experiment.parent)
+            self._note_parent(self._experiment, RUNNING)
         return self._experiment
+
+    def _reopen(self) -> None:
+        """Look again for what may have been deleted meanwhile; raises where the store is away."""
+        self._experiment = None
+        self._opened()
+
+    def _find_lost(self, runs: Iterable[TrackedRun]) -> set[Path]:
+        """The runs that were sent and that the store does not show under the sweep any more.
+
+        All, where its parent run is not shown, or not known from an earlier command.
+        """
+        cursors = {run.folder: self._cursor(run) for run in runs}
+        sent = {folder: cursor.run_id for folder, cursor in cursors.items() if cursor is not None}
+        note = self._parent()
+        if not sent or note is None:
+            return set(sent)
+        shown = active_runs(self.uri, note.experiment)
+        if note.run_id not in shown:
+            return set(sent)
+        return {folder for folder, run_id in sent.items() if run_id not in shown}
 
     def _send_alone(self, run: TrackedRun) -> None:
         (run.folder / "tracking").mkdir(exist_ok=True)
@@ -91,12 +132,16 @@ class Collector:
                 self._send(self._opened(), run)
         except Timeout:
             logger.debug("another process sends %s", run.folder.name)
+        else:
+            assert self._lost is not None
+            self._lost.discard(run.folder)
 
     def _send(self, experiment: Experiment, run: TrackedRun) -> None:
         cursor = self._cursor(run)
         if cursor is None or not experiment.has_run(cursor.run_id):
-            cursor = _Cursor(experiment.child(run), store=_store_identity(self.uri))
-        self._save(run, cursor)
+            cursor = Cursor(experiment.child(run), store=store_identity(self.uri))
+        path = self._cursor_path(run)
+        write_note(cursor, path)
         directory = RunDirectory(run.folder)
         status, attempt = STATUSES[directory.state()], directory.newest_attempt() or 0
         if status == RUNNING and cursor.status != RUNNING:
@@ -105,28 +150,28 @@ class Collector:
         experiment.log_rows(cursor.run_id, rows)
         if rows:
             cursor.offset = rows[-1]["end"]
-        self._save(run, cursor)
+        write_note(cursor, path)
         if status != RUNNING and (cursor.status, cursor.attempt) != (status, attempt):
             experiment.log_end(cursor.run_id, run, status, self._outputs / "code")
             cursor.offset = _size(run.folder)
         cursor.status, cursor.attempt = status, attempt
-        self._save(run, cursor)
+        write_note(cursor, path)
 
     def _cursor_path(self, run: TrackedRun) -> Path:
         return run.folder / "tracking" / f"{self._key}.json"
 
-    def _cursor(self, run: TrackedRun) -> _Cursor | None:
-        try:
-            cursor = _Cursor(**json.loads(self._cursor_path(run).read_text()))
-        except (*MISSING, ValueError, TypeError):
-            return None
-        return cursor if cursor.store == _store_identity(self.uri) else None
+    def _cursor(self, run: TrackedRun) -> Cursor | None:
+        return read_note(Cursor, self._cursor_path(run), self.uri)
 
-    def _save(self, run: TrackedRun, cursor: _Cursor) -> None:
-        write_atomic(self._cursor_path(run), json.dumps(asdict(cursor)))
+    def _parent(self) -> ParentNote | None:
+        return read_note(ParentNote, self._parent_path, self.uri)
+
+    def _note_parent(self, experiment: Experiment, status: str) -> None:
+        note = ParentNote(experiment.id, experiment.parent, status, store_identity(self.uri))
+        write_note(note, self._parent_path)
 
 
-def _has_news(run: TrackedRun, cursor: _Cursor | None) -> bool:
+def _has_news(run: TrackedRun, cursor: Cursor | None) -> bool:
     if cursor is None:
         return True
     status = STATUSES[RunDirectory(run.folder).state()]
@@ -150,9 +195,3 @@ def _store_lock(uri: str, outputs: Path) -> Path:
     """Beside a local database, which other output folders may share; else in the output folder."""
     database = database_path(uri)
     return outputs / "tracking.lock" if database is None else Path(f"{database}.lock")
-
-
-def _store_identity(uri: str) -> str:
-    """Tells a local database from another in its place; "" for a server, and without one."""
-    database = database_path(uri)
-    return str(database.stat().st_ino) if database is not None and database.exists() else ""

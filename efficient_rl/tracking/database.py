@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, text
 
+from efficient_rl.tracking.names import read_name, stored_name
+
 RUNS_A_QUERY = 500
 SWEEPS = """
     SELECT t.value, CAST(r.experiment_id AS VARCHAR(32)), r.run_uuid, r.start_time,
@@ -88,17 +90,18 @@ class DatabaseStore:
         runs = {row[0]: StoredRun(*row) for row in self._select(sweep, "run_uuid, status", "runs")}
         for table in ("tags", "params", "latest_metrics"):
             for run_id, key, value in self._select(sweep, "run_uuid, key, value", table):
-                getattr(runs[run_id], table)[key] = value
+                getattr(runs[run_id], table)[read_name(key, runs[run_id].tags)] = value
         return list(runs.values())
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
+        names = dict(zip(map(stored_name, keys), keys, strict=True))
         lists: list[Any] = [bindparam(name, expanding=True) for name in ("runs", "keys")]
         query = text(HISTORIES).bindparams(*lists)
         streamed = self.connection.execution_options(stream_results=True)
         for start in range(0, len(run_ids), RUNS_A_QUERY):
             chunk = list(run_ids[start : start + RUNS_A_QUERY])
-            for row in streamed.execute(query, {"runs": chunk, "keys": list(keys)}):
-                yield row[0], row[1], row[2], row[3]
+            for row in streamed.execute(query, {"runs": chunk, "keys": list(names)}):
+                yield row[0], names[row[1]], row[2], row[3]
 
     def _select(self, sweep: StoredSweep, columns: str, table: str) -> Iterable[Any]:
         query = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({CHILDREN})"

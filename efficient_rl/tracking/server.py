@@ -1,11 +1,12 @@
 """Reads sweeps back from a tracking server, one metric of 100 runs a request."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.tracking.client import open_client
 from efficient_rl.tracking.database import Point, StoredRun, StoredSweep
+from efficient_rl.tracking.names import read_name, stored_name
 
 RUNS_A_REQUEST, POINTS_A_REQUEST = 100, 25_000  # the server gives no more
 ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
@@ -32,7 +33,8 @@ class ServerStore:
         found = []
         for run in self._search(sweep.experiment, condition):
             info, data = run.info, run.data
-            found.append(StoredRun(info.run_id, info.status, data.tags, data.params, data.metrics))
+            params, metrics = _named(data.params, data.tags), _named(data.metrics, data.tags)
+            found.append(StoredRun(info.run_id, info.status, data.tags, params, metrics))
         return found
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Point]:
@@ -41,10 +43,11 @@ class ServerStore:
                 yield from self._history(run_ids[start : start + RUNS_A_REQUEST], key)
 
     def _history(self, run_ids: Sequence[str], key: str) -> Iterator[Point]:
+        """Every point of the metric `key`, whose name in the store may be another."""
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        params = [("metric_key", key), *(("run_id", run_id) for run_id in run_ids)]
+        params = [("metric_key", stored_name(key)), *(("run_id", run_id) for run_id in run_ids)]
         host = get_default_host_creds(self._uri)
         answer = http_request(host, ENDPOINT, "GET", params=params)
         points = verify_rest_response(answer, ENDPOINT).json()["metrics"]
@@ -56,7 +59,7 @@ class ServerStore:
             yield from self._history(run_ids[:half], key)
             yield from self._history(run_ids[half:], key)
         else:
-            for metric in self._client.get_metric_history(run_ids[0], key):
+            for metric in self._client.get_metric_history(run_ids[0], stored_name(key)):
                 yield run_ids[0], key, metric.step, metric.value
 
     def _experiments(self) -> list[str]:
@@ -70,6 +73,11 @@ class ServerStore:
 
     def _search(self, experiment: str, condition: str) -> list[Any]:
         return _pages(lambda **page: self._client.search_runs([experiment], condition, **page))
+
+
+def _named(values: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+    """The same values by the names that were sent."""
+    return {read_name(key, tags): value for key, value in values.items()}
 
 
 def _pages(search: Any) -> list[Any]:

@@ -20,10 +20,14 @@ RETRY_SECONDS = 0.5
 
 @dataclass
 class LastSync:
-    """Whether the sweep is complete (None: running), and why the store lacks something."""
+    """Whether the sweep is complete (None: running), and why the store lacks something.
+
+    `refused`: what it will never take, and why.
+    """
 
     complete: bool | None = None
     error: str | None = None
+    refused: Sequence[str] = ()
 
 
 @contextmanager
@@ -46,6 +50,7 @@ def synced(collector: Collector | None, runs: Sequence[TrackedRun]) -> Iterator[
         ended.set()
         thread.join(timeout=JOIN_SECONDS)
     last.error = sync_until(collector, runs, LAST_SYNC_SECONDS, last.complete)
+    last.refused = list(dict.fromkeys(collector.refused))
 
 
 def sync_until(
