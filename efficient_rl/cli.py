@@ -129,15 +129,17 @@ def lay_out(
 ) -> list[str]:
     """The line of the titles and a line a row; the columns `right` are aligned on that side.
 
-    Where the lines exceed `room`, the column `cut` gets at most half of it, then columns are
-    dropped in the order of `drop`.
+    Where the lines exceed `room`, the column `cut` gets at most half of it; then columns are
+    dropped, first those without a value, then in the order of `drop`.
     """
     table = [titles, *rows]
-    widths = {}
-    for title, column in zip(titles, zip(*table, strict=True), strict=True):
-        widths[title] = max(map(cell_len, column))
-    if room is not None:
-        widths = _fit(widths, room, drop, cut)
+    columns = dict(zip(titles, zip(*table, strict=True), strict=True))
+    widths = {title: max(map(cell_len, column)) for title, column in columns.items()}
+    if room is not None and _total(widths) > room:
+        empty = [title for title in drop if not any(columns.get(title, titles)[1:])]
+        longest, widths[cut] = widths[cut], max(cell_len(shorten(text, room // 2)) for text in columns[cut])
+        widths = _fit(widths, room, (*empty, *drop))
+        widths[cut] = max(1, min(longest, widths[cut] + room - _total(widths)))
     lines = []
     for row in table:
         cells = dict(zip(titles, row, strict=True))
@@ -160,16 +162,13 @@ def shorten(text: str, width: int) -> str:
     return set_cell_size(text, width - 1).rstrip() + CUT
 
 
-def _fit(widths: Mapping[str, int], room: int, drop: Sequence[str], cut: str) -> dict[str, int]:
-    """The widths of the columns that stay; what is left over goes to the column `cut`."""
+def _fit(widths: Mapping[str, int], room: int, drop: Sequence[str]) -> dict[str, int]:
+    """The widths of the columns that stay."""
     kept = dict(widths)
-    if _total(kept) > room:
-        kept[cut] = min(kept[cut], room // 2)
     for title in drop:
         if _total(kept) <= room:
             break
         kept.pop(title, None)
-    kept[cut] = max(1, min(widths[cut], kept[cut] + room - _total(kept)))
     return kept
 
 
