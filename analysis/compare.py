@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.data.load import DAMAGED, Run, load_sweep
+from analysis.data.load import DAMAGED, Run, load_sweep, on_one_clock
 from analysis.figures.numbers import points_text
 from analysis.report.export import csv_text, json_text, write_files
 from analysis.stats.aggregate import MEASURE, Group, group_runs, values_of
@@ -52,12 +52,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All matched configurations; `apart` are the parameters that differ throughout, in A and B."""
+    """All matched configurations; `apart` are the parameters that differ throughout, in A and B.
+
+    `clock` is what the seconds are: CPU time, or of the wall clock.
+    """
 
     changes: Sequence[Change]
     overall: Estimate
     apart: Mapping[str, tuple[list[str], list[str]]]
     unmatched: int
+    clock: str
 
 
 @command_line(USAGE, failures=(OSError,))
@@ -97,6 +101,8 @@ def compare_runs(first: Sequence[Run], second: Sequence[Run]) -> Comparison:
     """Match the configurations and compare them; ConfigError where none has two common seeds."""
     apart = _apart(first, second)
     labels = {group.runs[0].identity(apart): group.label for group in group_runs(second)}
+    both, clock = on_one_clock([*first, *second])
+    first, second = both[: len(first)], both[len(first) :]
     ours, theirs = _by_identity(first, apart), _by_identity(second, apart)
     pairs = []
     for identity in sorted(ours.keys() & theirs.keys(), key=lambda key: (labels[key], key)):
@@ -116,7 +122,7 @@ def compare_runs(first: Sequence[Run], second: Sequence[Run]) -> Comparison:
         memory = _ratio(before, after, "highest_peak_bytes")
         changes.append(Change(each.first, each, seconds, memory))
         strata.append(Stratum(values_of(after, "accuracy") - values_of(before, "accuracy")))
-    return Comparison(changes, mean(strata), apart, len(ours.keys() ^ theirs.keys()))
+    return Comparison(changes, mean(strata), apart, len(ours.keys() ^ theirs.keys()), clock)
 
 
 def show(comparison: Comparison, names: Sequence[str]) -> None:
@@ -128,7 +134,7 @@ def show(comparison: Comparison, names: Sequence[str]) -> None:
         console.print(Text(f"{key}: {', '.join(said)}"))
     table = Table(title=Text(f"{names[1]} less {names[0]}"))
     table.add_column("configuration", no_wrap=True)
-    for column in ("accuracy", "p after Holm", "seeds", "time", "memory"):
+    for column in ("accuracy", "p after Holm", "seeds", comparison.clock, "memory"):
         table.add_column(column, no_wrap=True, justify="right")
     for change in comparison.changes:
         each = change.difference

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+CPU_SECONDS = "time/step_cpu_seconds"  # of every step, of all processes of the run; not on a GPU
+
 
 @dataclass(frozen=True)
 class Metric:

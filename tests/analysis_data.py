@@ -37,6 +37,7 @@ RESULT: dict[str, Any] = {
     "memory_parts_bytes": {"parameters": 2**19},
     "phase_seconds": {},
     "train_seconds": 12.5,
+    "train_cpu_seconds": None,
     "total_seconds": 15.0,
     "steps": 3,
     "tokens": 1234,

@@ -85,6 +85,7 @@ class FakeLauncher:
     detaches = detach = False
     gpus_per_run = 0.0
     sharding = "ddp"
+    trains = False  # so there is no model to look at before the launch
     _handles: list[FakeHandle] = field(default_factory=list)
     _ended: list[Handle] = field(default_factory=list)
 

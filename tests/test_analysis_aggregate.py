@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.data.load import REWARD, Run, make_series
+from analysis.data.load import CPU_TIME, REWARD, SECONDS, WALL_CLOCK, Run, make_series, on_one_clock
 from analysis.stats.aggregate import curves, group_runs, summarize
+from efficient_rl.metrics import CPU_SECONDS
 from tests.analysis_data import result, rewarded, runs_of
 
 
@@ -55,8 +56,9 @@ def test_peak_memory_and_time_are_means_over_seeds() -> None:
 
 def test_a_reward_curve_is_the_mean_over_seeds_of_the_last_steps() -> None:
     first, second = runs_of("lora", [0.4, 0.5])
-    runs = [rewarded(first, 0.0, 0.2, 0.4), rewarded(second, 0.4, 0.4, 0.8)]
-    [curve] = curves(group_runs(runs), REWARD, window=2)
+    wide = rewarded(runs_of("full", [0.5])[0], -3.0, 5.0, 0.0)  # no band is cut
+    runs = [rewarded(first, 0.0, 0.2, 0.4), rewarded(second, 0.4, 0.4, 0.8), wide]
+    curve, _ = curves(group_runs(runs), REWARD, window=2)
     # Means over steps 1-2 and 2-3: 0.1, 0.3 for one seed and 0.4, 0.6 for the other; both 0.15 from their mean.
     assert curve.steps.tolist() == [2, 3]
     assert curve.mean == pytest.approx([0.25, 0.45])
@@ -72,3 +74,27 @@ def test_a_reward_curve_has_only_the_steps_of_every_seed_and_no_band_with_one_se
     assert curve.steps.tolist() == [1]
     [single] = curves(group_runs(both[:1]), REWARD)
     assert (single.low, single.high) == (None, None)
+
+
+def test_a_band_ends_at_the_lowest_and_highest_value_that_was_recorded() -> None:
+    first, second = runs_of("lora", [0.4, 0.5])
+    other = rewarded(runs_of("full", [0.5])[0], 0.5, 1.0)
+    runs = [rewarded(first, 0.0, 0.2), rewarded(second, 1.0, 0.8), other]
+    [curve, single] = curves(group_runs(runs), REWARD)
+    assert curve.low is not None
+    assert curve.high is not None
+    assert (curve.low.tolist(), curve.high.tolist()) == ([0.0, 0.0], [1.0, 1.0])  # Student's would be 0.5 +- 6.4
+    assert single.low is None
+
+
+def test_seconds_are_cpu_time_only_where_every_finished_run_recorded_it() -> None:
+    [known] = runs_of("lora", [0.5], train_seconds=30.0, train_cpu_seconds=5.0)
+    steps = {SECONDS: make_series([(1, 30.0)]), CPU_SECONDS: make_series([(1, 5.0)])}
+    known, [unknown] = replace(known, series=steps), runs_of("full", [0.5], train_seconds=40.0)
+    unfinished = runs_of("full", [None])
+    [changed, _], clock = on_one_clock([known, *unfinished])
+    assert clock == CPU_TIME
+    assert changed.result is not None
+    assert changed.result.train_seconds == 5.0
+    assert changed.series[SECONDS].values.tolist() == [5.0]
+    assert on_one_clock([known, unknown]) == ([known, unknown], WALL_CLOCK)

@@ -223,6 +223,10 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
         (["read=store", "tracking=none"], "read=store needs a store and tracking=none names none"),
         (["read=store"], "no database"),
         (["output=nowhere"], "there is no sweep in nowhere/sweeps; make one with: python -m efficient_rl.sweep"),
+        (["output=" + 300 * "a"], "cannot be read (File name too long); name another folder"),
+        (["reports=demo.txt"], "reports='demo.txt' is no folder that can be written to"),
+        (["reports=demo.txt/below"], "is no folder that can be written to"),
+        (["reports=" + 300 * "a"], "is no folder that can be written to"),
         (["sweep=other"], "other/sweep.json; the command that made a sweep rewrites its file"),
     ],
     ids=[
@@ -235,6 +239,10 @@ def test_no_finished_run_is_an_error(outputs: Path, capsys: pytest.CaptureFixtur
         "no store",
         "no database",
         "no folder",
+        "too long a name",
+        "reports in a file",
+        "reports below a file",
+        "too long a folder",
         "damaged sweep",
     ],
 )
@@ -243,6 +251,7 @@ def test_a_bad_request_ends_in_status_2_and_a_remedy(
 ) -> None:
     write_sweep(outputs, "other", {})
     (outputs / "sweeps" / "other" / "sweep.json").write_text("[]")
+    Path("demo.txt").touch()
     assert report(outputs, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -1,9 +1,9 @@
 """What the report says in words, and that it follows from the numbers."""
 
-from analysis.data.load import SweepData
+from analysis.data.load import CPU_TIME, WALL_CLOCK, SweepData
 from analysis.figures.numbers import points, share_text
 from analysis.report.results import compute_results
-from analysis.report.sentences import ONE_SEED, sentences_of
+from analysis.report.sentences import CLOCKS, ONE_SEED, sentences_of
 from analysis.stats.aggregate import summarize
 from tests.analysis_data import runs_of, sentences
 
@@ -56,6 +56,27 @@ def test_the_best_and_the_cheapest_come_with_their_numbers() -> None:
         "Cheapest on the Pareto front (2 of 2 configurations): lora with 500 trained parameters (12.5%) reaches 45.0% "
         "[32.3%, 57.7%], n=2, 20.0 points below the best."
     ) in said
+
+
+def test_where_nothing_was_learnt_that_is_what_the_report_says() -> None:
+    nothing = sentences(*runs_of("full", [0.0, 0.0], accuracy_before=0.0), *runs_of("lora", [0.0, 0.0], accuracy_before=0.0))
+    assert "Nothing was learnt: no configuration solved any of the 200 held-out problems." in nothing
+    worse = sentences(*runs_of("full", [0.15, 0.15]), *runs_of("lora", [0.2, 0.2]))  # 0.2 before
+    assert any(
+        text.startswith(
+            "Nothing was learnt: no configuration is more accurate than the 20.0% before training; the most accurate is lora"
+        )
+        for text in worse
+    )
+    for said in (nothing, worse):
+        assert not any("Best accuracy" in text or "Pareto front" in text for text in said)
+
+
+def test_the_report_says_whether_seconds_are_cpu_time_or_of_the_wall_clock() -> None:
+    known = runs_of("full", [0.5, 0.6], train_cpu_seconds=7.0)
+    unknown = runs_of("lora", [0.5, 0.6])
+    assert CLOCKS[CPU_TIME] in sentences(*known)
+    assert CLOCKS[WALL_CLOCK] in sentences(*known, *unknown)
 
 
 def test_few_seeds_are_said_to_give_wide_intervals() -> None:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from efficient_rl.launch.slurm.ledger import Assignment, Ledger
 from efficient_rl.launch.slurm.retries import ending, micro_batches_after
 from efficient_rl.launch.slurm.submit import SlurmHandle, SubmissionQueue, job_name, one_line
 from efficient_rl.launch.worker import Job
-from efficient_rl.sweep.estimate import approve, make_budget
+from efficient_rl.sweep.estimate import Budget, approve
 from efficient_rl.sweep.notify import notify
 from efficient_rl.sweep.request import read_request
 from efficient_rl.sweep.watch import Watch
@@ -324,11 +325,14 @@ def test_a_watch_key_in_a_site_preset_or_under_its_earlier_name_still_counts(tmp
 
 
 def test_more_gpu_hours_than_allowed_need_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = make_budget([tiny_run("grpo.max_steps=10000000")], [], gpus_per_run=2)
-    assert budget.gpu_hours == pytest.approx(2 * budget.hours)
+    budget = Budget(hours=100.0, gpus=2.0, runs=3, unknown=0)
+    assert budget.gpu_hours == 200.0
     console = Console()
     approve(budget, None, console)
     approve(budget, 1e9, console)
+    approve(replace(budget, gpus=0.0), 1e-9, console)
+    with pytest.raises(ConfigError, match=r"of unknown length.*perhaps above watch\.max_gpu_hours"):
+        approve(Budget(hours=0.0, gpus=2.0, runs=3, unknown=3), 1e9, console)
     with pytest.raises(ConfigError, match="Nothing was started"):
         approve(budget, 1e-9, console)  # pytest's input is no terminal
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)

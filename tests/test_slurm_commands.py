@@ -128,6 +128,29 @@ def test_a_sweep_without_slurm_ends_with_one_line(
     )
 
 
+def test_what_sacct_and_squeue_print_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["7_0|CANCELLED by 1000|0:15|n1", "7_1|CANCELLED by 0|0:0|None assigned", "7_[2-4,9%2]|PENDING|0:0|None assigned",
+            "7_5|RUNNING|0:0|n[1-2]", "7_6|FAILED|15:0|n1", "7_7|OUT_OF_ME+|0:125|n2"]  # fmt: skip
+    queue = ["7_2  |PENDING |0 | |Priority |", "7_3|PENDING|0||launch failed requeued held|", "7_6|COMPLETING|0:0|n1|None|",
+             "7_8|CONFIGURING|0|n3|None|", "7_9|PENDING|0||Nodes required are DOWN, DRAINED or reserved|",
+             "7_10 |FAILED |36608 |n1 |NonZeroExitCode |"]  # fmt: skip
+    scripts = {name: f"cat <<'END'\n{chr(10).join(lines)}\nEND" for name, lines in (("sacct", told), ("squeue", queue))}
+    put(tmp_path, monkeypatch, **{name: script.replace("cat", "/bin/cat") for name, script in scripts.items()})
+    states = commands.job_states([f"7_{task}" for task in (*range(7), 8, 9, 10)])
+    assert states == {
+        "7_0": JobState("CANCELLED", "0:15", "n1"),
+        "7_1": JobState("CANCELLED", "0:0"),
+        "7_2": JobState("PENDING", "0:0", reason="Priority"),
+        "7_3": JobState("PENDING", "0:0", reason="launch failed requeued held"),
+        "7_4": JobState("PENDING", "0:0"),
+        "7_5": JobState("RUNNING", "0:0", "n[1-2]"),
+        "7_6": JobState("COMPLETING", "0:0", "n1"),  # it may be put back
+        "7_8": JobState("CONFIGURING", "0:0", "n3"),
+        "7_9": JobState("PENDING", "0:0", reason="Nodes required are DOWN, DRAINED or reserved"),
+        "7_10": JobState("FAILED", "143:0", "n1"),  # a site without accounting
+    }
+
+
 def ready(folder: Path, tasks: int) -> Batch:
     """A recorded batch of so many tasks."""
     return Ledger(folder).record_submission("mine", [[f"run{number}"] for number in range(tasks)], {})
@@ -206,9 +229,10 @@ def test_a_job_passes_its_environment_and_cores_on_to_its_step(tmp_path: Path, m
         ("clusters", "other", "by it; leave it out"),
         ("--mail-type", "FAIL", "without dashes in front"),
         ("comment\n#SBATCH --time", "1", "is no option of sbatch"),
-        ("hold", False, "must be a text, a number, or true"),
-        ("comment", None, "must be a text, a number, or true"),
-        ("comment", ["a"], "must be a text, a number, or true"),
+        ("hold", False, "must be a text on one line, a number, or true"),
+        ("comment", None, "must be a text on one line, a number, or true"),
+        ("comment", "a\nsleep 5", "must be a text on one line, a number, or true"),
+        ("comment", ["a"], "must be a text on one line, a number, or true"),
     ],
 )
 def test_additional_options_that_the_launcher_sets_are_refused_with_their_key(

@@ -39,3 +39,11 @@ def test_a_run_without_a_step_has_totals_of_nothing() -> None:
     found = totals([{"eval/accuracy": 0.5}])
     assert (found.final_reward, found.mean_active_params, found.train_seconds, found.tokens) == (0.0, 0.0, 0.0, 0)
     assert found.phase_seconds == found.peak_memory_bytes == found.memory_parts_bytes == {}
+
+
+def test_cpu_seconds_count_only_where_every_step_recorded_them() -> None:
+    step = {"time/step_seconds": 2.0, "time/step_cpu_seconds": 1.5}
+    assert totals([step, step]).train_cpu_seconds == 3.0
+    assert totals([step, step]).phase_seconds == {}
+    assert totals([step, {"time/step_seconds": 2.0}]).train_cpu_seconds is None
+    assert totals([{"time/step_seconds": 2.0}]).train_cpu_seconds is None

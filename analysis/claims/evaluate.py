@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from analysis.claims.spec import AT_DIFFICULTY, BEST, CHANGED, PLAIN, Check, Claim
-from analysis.data.load import Run, finished_runs, results_of
+from analysis.claims.spec import AT_DIFFICULTY, BEST, CHANGED, PLAIN, SECONDS, Check, Claim
+from analysis.data.load import Run, finished_runs, on_one_clock, results_of
 from analysis.stats.aggregate import right_shares, values_of
 from analysis.stats.intervals import Estimate, Floats, mean_of, mean_of_shares, ratio_of_means
 from efficient_rl.config.filters import keeps
@@ -70,6 +70,7 @@ class ClaimResult:
 def evaluate(claim: Claim, runs: Sequence[Run], changes: CountChanges) -> ClaimResult:
     """Every check over the runs of the claim's sweep. ConfigError where an arm's rule is wrong."""
     known: set[str] = set().union(*map(attrgetter("params"), runs))
+    runs, clock = on_one_clock(runs)
     arms = {}
     for name, rule in claim.arms.items():
         arms[name] = [run for run in runs if keeps(rule, run.params, known)]
@@ -77,7 +78,7 @@ def evaluate(claim: Claim, runs: Sequence[Run], changes: CountChanges) -> ClaimR
             raise ConfigError(f"claim {claim.name}: no run of its sweep belongs to the arm {name!r}")
     results = results_of(runs)
     versions = sorted(set(map(attrgetter("code_version"), results)))
-    checks = tuple(_check_result(check, claim, arms, changes) for check in claim.checks)
+    checks = tuple(_check_result(check, claim, arms, changes, clock) for check in claim.checks)
     return ClaimResult(claim, checks, len(results), len(runs), tuple(versions))
 
 
@@ -124,7 +125,9 @@ def changes_of(outputs: Path, bases: Mapping[str, Path]) -> CountChanges:
     return count
 
 
-def _check_result(check: Check, claim: Claim, arms: Mapping[str, Sequence[Run]], changes: CountChanges) -> CheckResult:
+def _check_result(
+    check: Check, claim: Claim, arms: Mapping[str, Sequence[Run]], changes: CountChanges, clock: str
+) -> CheckResult:
     if check.measure.startswith(BEST):
         assert claim.tuned is not None
         return _best_values(check, claim.tuned, list(map(arms.__getitem__, check.arms)))
@@ -133,7 +136,8 @@ def _check_result(check: Check, claim: Claim, arms: Mapping[str, Sequence[Run]],
     if not seeds:
         return CheckResult(check, None, 0, "undecided", "not run")
     runs = [list(map(each.__getitem__, seeds)) for each in chosen]
-    return _result(check, _estimate(check, _scores(check.measure, runs, changes)), len(seeds))
+    note = clock if check.measure == SECONDS else ""
+    return _result(check, _estimate(check, _scores(check.measure, runs, changes)), len(seeds), note)
 
 
 def _result(check: Check, estimate: Estimate, seeds: int, note: str = "") -> CheckResult:

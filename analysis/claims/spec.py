@@ -14,10 +14,11 @@ from efficient_rl.metrics import METRICS, Metric
 Kind = Literal["ratio", "difference", "value"]
 OPERATORS: Mapping[str, str] = {"ratio": " / ", "difference": " - ", "value": ""}
 BOUNDS = ("at_least", "above", "at_most")
+SECONDS = "training seconds"
 PLAIN: Mapping[str, Metric] = {
     "accuracy": METRICS["accuracy"],
     "gain": METRICS["accuracy_gain"],
-    "training seconds": METRICS["time/train_seconds"],
+    SECONDS: METRICS["time/train_seconds"],
     "peak memory": METRICS["memory/total_peak_bytes"],
     "tokens": METRICS["tokens"],
 }

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from efficient_rl.metrics import CPU_SECONDS
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.manifest import find_manifest
@@ -18,7 +19,8 @@ from efficient_rl.sweep.manifest import find_manifest
 DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 REWARD, DIFFICULTY, TOKENS = "train/reward", "train/difficulty", "train/tokens"
 SECONDS, ACCURACY = "time/step_seconds", "eval/accuracy"
-SERIES = (REWARD, DIFFICULTY, TOKENS, SECONDS, ACCURACY)
+SERIES = (REWARD, DIFFICULTY, TOKENS, SECONDS, CPU_SECONDS, ACCURACY)
+CPU_TIME, WALL_CLOCK = "CPU time", "wall clock"
 BLOCKS = "blocks/"  # one series for each transformer block of a model under a schedule
 
 
@@ -85,6 +87,25 @@ def finished_runs(runs: Iterable[Run]) -> list[Run]:
 def results_of(runs: Iterable[Run]) -> list[RunResult]:
     """The results of the finished ones."""
     return [run.result for run in runs if run.result is not None]
+
+
+def on_one_clock(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs, with CPU time for the seconds of training if all recorded it; and which it is.
+
+    The wall clock also counts what else the machine did.
+    """
+    if any(result.train_cpu_seconds is None for result in results_of(runs)):
+        return list(runs), WALL_CLOCK
+    return list(map(_on_cpu_time, runs)), CPU_TIME
+
+
+def _on_cpu_time(run: Run) -> Run:
+    if run.result is None or run.result.train_cpu_seconds is None:
+        return run
+    series = {**run.series}
+    if CPU_SECONDS in series:
+        series[SECONDS] = series[CPU_SECONDS]
+    return replace(run, result=replace(run.result, train_seconds=run.result.train_cpu_seconds), series=series)
 
 
 def load_sweep(outputs: Path, name: str | None) -> SweepData:

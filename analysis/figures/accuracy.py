@@ -24,7 +24,8 @@ FILES = {
 }
 PARETO_CAPTION = (
     "Held-out accuracy against {title}, means over seeds with 95% intervals. The step line is the "
-    "front: nothing else is cheaper and at least as accurate. A percentage beside a name says how "
+    "front: nothing else is cheaper and at least as accurate, not even the model before training, "
+    "which costs nothing. A percentage beside a name says how "
     "often the configuration is on the front when its seeds are drawn anew."
 )
 DIFFICULTY_CAPTION = "Accuracy by difficulty of the held-out problems, means over seeds with 95% intervals over seeds."
@@ -71,19 +72,22 @@ def make_figure(summaries: Sequence[Summary], name: str, title: str, caption: st
     return Figure(name, title, caption, panels)
 
 
-def pareto_figures(summaries: Sequence[Summary]) -> tuple[list[Figure], list[str]]:
-    """A figure for every cost that differs, and a sentence on each that does not."""
+def pareto_figures(summaries: Sequence[Summary], clock: str) -> tuple[list[Figure], list[str]]:
+    """A figure for every cost that differs, and a sentence on each that does not.
+
+    `clock` is what the seconds are.
+    """
     figures, left_out = [], []
     for cost, metric in COSTS.items():
-        panels = panels_of(summaries, partial(_scatter, cost))
+        title = f"{metric.title} ({clock})" if metric.unit == "seconds" else metric.title
+        panels = panels_of(summaries, partial(_scatter, cost, title))
         if panels:
-            caption = PARETO_CAPTION.format(title=metric.title)
-            title = f"Accuracy against {metric.title}"
-            figures.append(Figure(FILES[cost], title, caption, panels))
+            caption = PARETO_CAPTION.format(title=title)
+            figures.append(Figure(FILES[cost], f"Accuracy against {title}", caption, panels))
         for setting, members in by_setting(summaries).items():
             if _is_constant(cost, members):
                 where = f" ({setting})" if setting else ""
-                all_same = f"All configurations have the same {metric.title}{where}"
+                all_same = f"All configurations have the same {title}{where}"
                 left_out.append(f"{all_same}: that axis is left out.")
     return figures, left_out
 
@@ -126,16 +130,17 @@ def _is_constant(cost: str, summaries: Sequence[Summary]) -> bool:
     return len(written) == 1 < len(summaries)
 
 
-def _scatter(cost: str, summaries: Sequence[Summary]) -> Scatter | None:
+def _scatter(cost: str, title: str, summaries: Sequence[Summary]) -> Scatter | None:
     """None where the cost says nothing: it is constant, or all parameters train in every step."""
     active = map(attrgetter("mean_active_params"), summaries)
     trained = list(map(attrgetter("trainable_params"), summaries))
     if _is_constant(cost, summaries) or (cost == ACTIVE and list(active) == trained):
         return None
     metric, front = COSTS[cost], pareto_front(summaries, cost)
+    before = list(map(attrgetter("accuracy_before"), summaries))
     groups = list(map(attrgetter("group"), summaries))
     costs = list(map(Group.values, groups, repeat(metric.attribute)))
-    chances = front_probabilities(costs, list(map(Group.values, groups, repeat("accuracy"))))
+    chances = front_probabilities(costs, list(map(Group.values, groups, repeat("accuracy"))), max(before))
     named = set(map(attrgetter("label"), shown(summaries)))
     points = []
     for index, summary in enumerate(summaries):
@@ -143,11 +148,10 @@ def _scatter(cost: str, summaries: Sequence[Summary]) -> Scatter | None:
         x, y = summary.costs[cost], summary.accuracy_estimate
         is_named = summary.label in named
         points.append(Point(summary.label, x, y, summary in front, chance, is_named))
-    before = list(map(attrgetter("accuracy_before"), summaries))
     line = tuple((summary.costs[cost].value, summary.accuracy) for summary in front)
     span = min(before), max(before)
     y_label = "held-out accuracy"
-    return Scatter(metric.title, metric.unit, y_label, "share", tuple(points), line, span)
+    return Scatter(title, metric.unit, y_label, "share", tuple(points), line, span)
 
 
 def _curve_line(curve: Curve) -> Line:

@@ -1,5 +1,6 @@
 """`python -m analysis.report`: writes the report of a sweep and prints the paths."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from analysis.report.page import to_html
 from analysis.report.results import compute_results
 from analysis.report.search_results import SearchResults, search_results
 from efficient_rl.cli import DONE, command_line, parse_settings
-from efficient_rl.errors import ConfigError, require_known
+from efficient_rl.errors import ConfigError, require, require_known
 from efficient_rl.tracking.client import resolve_uri
 from efficient_rl.tracking.views import attach
 
@@ -37,10 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     given = parse_settings(arguments, KEYS)
     target, uri = _target(given.get("accuracy")), resolve_uri(given.get("tracking"))
-    outputs = Path(given.get("output", "outputs"))
+    outputs, reports = Path(given.get("output", "outputs")), Path(given.get("reports", "reports"))
+    _check_writable(reports)
     sweep = _load(given.get("read", READ[0]), outputs, uri, given.get("sweep"))
     search = search_results(outputs / "sweeps" / sweep.name, sweep, given.get("study"))
-    paths = write_report(sweep, Path(given.get("reports", "reports")), target, search)
+    paths = write_report(sweep, reports, target, search)
     print(*paths, sep="\n")
     trouble = attach(uri, sweep.name, paths[0].parent) if uri is not None else None
     if trouble is not None:
@@ -78,13 +80,26 @@ def _load(read: str, outputs: Path, uri: str | None, name: str | None) -> SweepD
     """The sweep, from where `read` says; ConfigError where that is not possible."""
     require_known("read", read, READ)
     if read == READ[0]:
-        return load_sweep(outputs, name)
+        try:
+            return load_sweep(outputs, name)
+        except OSError as error:
+            raise ConfigError(f"output={str(outputs)!r} cannot be read ({error.strerror}); name another folder") from error
     if uri is None:
         remedy = "use tracking=sqlite:///mlflow.db"
         raise ConfigError(f"read=store needs a store and tracking=none names none; {remedy}")
     from analysis.data.stored import load_stored
 
     return load_stored(uri, name)
+
+
+def _check_writable(reports: Path) -> None:
+    """ConfigError where the folder of reports can neither be made nor be written to."""
+    try:
+        nearest = next(path for path in (reports, *reports.absolute().parents) if path.exists())
+        writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    except OSError:  # such as for a name that is too long
+        writable = False
+    require(writable, "reports", str(reports), "is no folder that can be written to; name another one")
 
 
 def _target(accuracy: str | None) -> float | None:

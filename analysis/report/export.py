@@ -26,7 +26,7 @@ FORMAT = "efficient_rl report 1"  # changes when a reader of the JSON would have
 HEAD = (
     *("configuration", "trained parameters", "accuracy [95%\N{NO-BREAK SPACE}interval]"),
     *("interquartile mean", "gain (points)", "greedy accuracy", "reward at the end", "mean reward"),
-    *("peak memory (MiB)", "training (s)", "tokens", "seeds", "Pareto front"),
+    *("peak memory (MiB)", "{clock} (s)", "tokens", "seeds", "Pareto front"),
 )
 # What Markdown would read as its own; first_k and [1%, 2%] may stay as they are.
 MARKDOWN = re.compile(r"[\\`*|<&#~]|\](?=[(\[])|(?<!\w)_|_(?!\w)")
@@ -34,14 +34,15 @@ LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )
-LATEX_HEAD = r"configuration & trained & accuracy & 95\% interval & gain & memory & time & seeds"
+LATEX_HEAD = r"configuration & trained & accuracy & 95\% interval & gain & memory & {clock} & seeds"
 
 
 def summary_table(results: Results) -> Table:
     """Every configuration; those on the front of trained parameters are marked."""
     rows = tuple(_table_row(results, summary) for summary in results.summaries)
     on_front = (i for i, each in enumerate(results.summaries) if each.name in results.front)
-    return Table(HEAD, rows, marked=frozenset(on_front))
+    head = tuple(name.format(clock=results.clock) for name in HEAD)
+    return Table(head, rows, marked=frozenset(on_front))
 
 
 def to_csv(results: Results) -> str:
@@ -66,6 +67,7 @@ def to_json(results: Results) -> str:
             "command": sweep.command,
             "created": sweep.created,
             "code_versions": sweep.code_versions,
+            "clock": results.clock,
             "runs": {"all": len(sweep.runs), "finished": len(sweep.finished)},
             "summaries": _flat(results),
             "differences": list(map(_difference_row, results.differences)),
@@ -85,7 +87,7 @@ def to_latex(results: Results) -> str:
     return (
         "% needs \\usepackage{booktabs}; a star marks the Pareto front of trained parameters\n"
         "\\begin{tabular}{lrrrrrrr}\n\\toprule\n"
-        f"{LATEX_HEAD} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+        f"{LATEX_HEAD.format(clock=results.clock)} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
     )
 
 
@@ -209,7 +211,7 @@ def _flat(results: Results) -> list[dict[str, Any]]:
         values = dict(vars(summary))
         group, costs, area = values.pop("group"), values.pop("costs"), values.pop("reward_area")
         named = {"label": group.label, "setting": group.setting, "strategy": group.strategy}
-        rest = {"reward_area": area, "on_front": summary.name in results.front}
+        rest = {"reward_area": area, "clock": results.clock, "on_front": summary.name in results.front}
         rows.append(unnested({**named, **values, **costs, **rest}))
     return rows
 

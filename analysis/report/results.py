@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from analysis.data.load import DIFFICULTY, REWARD, SweepData
+from analysis.data.load import DIFFICULTY, REWARD, SweepData, on_one_clock
 from analysis.figures import accuracy, memory
 from analysis.figures.data import Figure
 from analysis.report.search_results import SearchResults
@@ -23,7 +23,7 @@ from analysis.stats.pareto import hypervolume, pareto_front
 FEWEST_SIZES = 4  # of a scaling fit: a line through three leaves its error one degree of freedom
 WINDOWS = 20  # of a reward curve; it is smoothed over one of them
 ALL = "all configurations"
-BAND = "means over seeds with 95% intervals where there are several."
+BAND = "means over seeds with 95% intervals where there are several, cut at the lowest and highest value of any run."
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,17 @@ class Results:
     hypervolumes: Mapping[str, float]
     figures: Sequence[Figure]
     left_out: Sequence[str]  # sentences on figures that would show nothing
+    clock: str  # what the seconds of training are: CPU time, or of the wall clock
     search: SearchResults | None = None  # where the runs come from a search
 
 
 def compute_results(sweep: SweepData, target: float | None = None, search: SearchResults | None = None) -> Results:
     """Compute everything; `target` is the accuracy whose cost is asked for."""
-    groups = group_runs(sweep.runs)
+    runs, clock = on_one_clock(sweep.runs)
+    groups = group_runs(runs)
     summaries = summarize_groups(groups)
     compared = comparisons.differences(groups)
-    figures, left_out = accuracy.pareto_figures(summaries)
+    figures, left_out = accuracy.pareto_figures(summaries, clock)
     others = [
         accuracy.difference_figure(summaries, compared),
         *_curve_figures(groups, summaries),
@@ -74,6 +76,7 @@ def compute_results(sweep: SweepData, target: float | None = None, search: Searc
         hypervolumes=dict(zip(settings, map(front_volume, settings.values()), strict=True)),
         figures=[*figures, *(search.figures if search is not None else [])],
         left_out=left_out,
+        clock=clock,
         search=search,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from operator import attrgetter
 
-from analysis.data.load import SweepData
+from analysis.data.load import CPU_TIME, WALL_CLOCK, SweepData
 from analysis.figures.numbers import percent_interval, points, points_text, share_text, written
 from analysis.report.results import Results
 from analysis.stats.aggregate import Summary, by_setting
@@ -13,6 +13,10 @@ from analysis.stats.pareto import pareto_front
 
 ONE_SEED = "There is one seed per configuration: differences between configurations may be noise. Add seeds: seed=0,1,2"
 SEEDS_ONLY = "Some runs did not record which problems they solved: differences with them cover the choice of seeds only."
+CLOCKS = {
+    CPU_TIME: "Seconds of training are CPU time of the runs' own processes, which a busy machine hardly changes.",
+    WALL_CLOCK: "Seconds of training are those of the wall clock: what else the machine did counts too.",
+}
 ENOUGH_SEEDS = 5
 MOST_NAMED = 12
 
@@ -26,12 +30,12 @@ def sentences_of(results: Results) -> list[str]:
         found = [
             *_of_setting(members),
             *_decisions(members, compared.get(setting, [])),
-            *_costs(members, costs.get(setting, [])),
+            *_costs(members, costs.get(setting, []), results.clock),
         ]
         prefix = f"{setting}: " if setting else ""
         sentences += map(prefix.__add__, found)
     searched = results.search.sentences if results.search is not None else []
-    open_ends = [*results.left_out, *_caution(results), *_code(results.sweep)]
+    open_ends = [*results.left_out, CLOCKS[results.clock], *_caution(results), *_code(results.sweep)]
     return [*sentences, *_across(results), *_fits(results), *searched, *open_ends]
 
 
@@ -51,13 +55,8 @@ def _progress(sweep: SweepData) -> str:
 
 def _of_setting(summaries: Sequence[Summary]) -> Iterator[str]:
     """Sentences on summaries of one setting, which come from high to low accuracy."""
-    best = summaries[0]
-    yield (
-        f"Best accuracy: {best.label} with {accuracy_text(best)}; that is "
-        f"{points(best.gain.value)} points against the {best.accuracy_before:.1%} before training, "
-        f"with {share_text(best.share)} of the parameters trained."
-    )
-    if len(summaries) > 1:
+    yield _best(summaries)
+    if len(summaries) > 1 and pareto_front(summaries):
         yield _front(summaries)
     level = [summary.label for summary in summaries if summary.gain.holds(0.0)]
     if level:
@@ -65,6 +64,23 @@ def _of_setting(summaries: Sequence[Summary]) -> Iterator[str]:
     worse = [s.label for s in summaries if s.gain.high is not None and s.gain.high < 0]
     if worse:
         yield f"Below the accuracy before training, interval included: {_names(worse)}."
+
+
+def _best(summaries: Sequence[Summary]) -> str:
+    """The most accurate, or that none is more accurate than without training."""
+    best, before = summaries[0], max(map(attrgetter("accuracy_before"), summaries))
+    if best.accuracy == 0.0:
+        return f"Nothing was learnt: no configuration solved any of the {best.problems} held-out problems."
+    if best.accuracy <= before:
+        return (
+            f"Nothing was learnt: no configuration is more accurate than the {before:.1%} before training; "
+            f"the most accurate is {best.label} with {accuracy_text(best)}."
+        )
+    return (
+        f"Best accuracy: {best.label} with {accuracy_text(best)}; that is "
+        f"{points(best.gain.value)} points against the {best.accuracy_before:.1%} before training, "
+        f"with {share_text(best.share)} of the parameters trained."
+    )
 
 
 def _front(summaries: Sequence[Summary]) -> str:
@@ -94,14 +110,14 @@ def _decisions(summaries: Sequence[Summary], found: Sequence[Difference]) -> Ite
     if told[True]:
         worse = _names(told[True])
         yield f"{best} is more accurate than {worse}: told apart after Holm's correction for all pairs."
-    if told[False]:
+    if told[False] and summaries[0].accuracy > 0.0:
         yield f"The data do not decide between {best} and {_names(told[False])}."
     if len(found) > 1 and any(told.values()):
         decided = sum(map(attrgetter("decided"), found))
         yield f"Of all {len(found)} pairs on common seeds the data decide {decided}."
 
 
-def _costs(summaries: Sequence[Summary], found: Sequence[CostToTarget]) -> list[str]:
+def _costs(summaries: Sequence[Summary], found: Sequence[CostToTarget], clock: str) -> list[str]:
     """What it took to come near the best; nothing where fewer than two came there."""
     reached = [cost for cost in found if isfinite(cost.seconds) and isfinite(cost.tokens)]
     if len(summaries) < 2 or len(reached) < 2:
@@ -110,8 +126,8 @@ def _costs(summaries: Sequence[Summary], found: Sequence[CostToTarget]) -> list[
     seconds, tokens = written(first.seconds, "seconds"), written(first.tokens, "count")
     return [
         f"{len(reached)} of {len(found)} configurations reached {first.target:.1%} in most seeds; "
-        f"in the fewest seconds of training {first.label}: {seconds} and {tokens} tokens (medians "
-        "over seeds, at the first measurement that shows it)."
+        f"in the fewest seconds of training {first.label}: {seconds} ({clock}) and {tokens} tokens "
+        "(medians over seeds, at the first measurement that shows it)."
     ]
 
 

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import repeat
 from operator import attrgetter
 from typing import TypeVar
 
@@ -142,7 +141,8 @@ class Summary:
 class Curve:
     """A metric of one configuration at the steps that all its seeds have.
 
-    Arrays (steps,); no band with one seed. Every value is the mean of `window` steps, its own last.
+    Arrays (steps,); no band with one seed, and none beyond the lowest and highest value that a run
+    of the setting recorded. Every value is the mean of `window` steps, its own last.
     """
 
     label: str
@@ -240,7 +240,14 @@ def curves(groups: Iterable[Group], metric: str, window: int = 1) -> list[Curve]
     """
     if window < 1:
         raise ValueError(f"window={window} is below 1; use window=1 for no smoothing")
-    return list(filter(None, map(_curve, groups, repeat(metric), repeat(window))))
+    found: list[Curve] = []
+    for members in by_setting(groups).values():
+        values = [each.values for group in members for each in group.series(metric)]
+        if values:
+            all_values = np.concatenate(values)
+            limits = float(all_values.min()), float(all_values.max())
+            found += filter(None, [_curve(group, metric, window, limits) for group in members])
+    return found
 
 
 def _summarize(group: Group) -> Summary:
@@ -272,8 +279,11 @@ def _reward_area(group: Group) -> Estimate | None:
     return mean_of(np.array(areas)) if areas else None
 
 
-def _curve(group: Group, metric: str, window: int) -> Curve | None:
-    """None where the finished runs of the group have fewer than `window` steps in common."""
+def _curve(group: Group, metric: str, window: int, limits: tuple[float, float]) -> Curve | None:
+    """None where the finished runs of the group have fewer than `window` steps in common.
+
+    The band ends at the `limits`: Student's interval of two seeds may leave what is possible.
+    """
     recorded = group.series(metric)
     if not recorded:
         return None
@@ -284,6 +294,7 @@ def _curve(group: Group, metric: str, window: int) -> Curve | None:
     values = sliding_window_view(common, window, axis=1).mean(axis=-1)  # (seeds, steps)
     centre, low, high = values.mean(axis=0), None, None
     if len(recorded) > 1:
-        centre, low, high = intervals.means_of_columns(values)
+        centre, *ends = intervals.means_of_columns(values)
+        low, high = (end.clip(*limits) for end in ends)
     seeds, kept = len(recorded), steps[window - 1 :]
     return Curve(group.label, group.setting, seeds, window, kept, centre, low, high)

@@ -13,12 +13,17 @@ from analysis.stats.intervals import RESAMPLES, Floats
 
 
 def pareto_front(summaries: Sequence[Summary], cost: str = "trainable_params") -> list[Summary]:
-    """Those that no other dominates, cheapest first; equal ones stay. `cost` is a key of COSTS."""
+    """Those that no other dominates, cheapest first; equal ones stay. `cost` is a key of COSTS.
+
+    The others are the rest, and the model before training, which costs nothing: none is on the
+    front that is no more accurate than without training.
+    """
     if not summaries:
         return []
     costs = np.array([[summary.costs[cost].value for summary in summaries]])
     accuracies = np.array([list(map(attrgetter("accuracy"), summaries))])
-    front = compress(summaries, on_front(costs, accuracies)[0])
+    before = max(map(attrgetter("accuracy_before"), summaries))
+    front = compress(summaries, _above(before, costs, accuracies)[0])
     return sorted(front, key=lambda summary: (summary.costs[cost].value, summary.label))
 
 
@@ -46,11 +51,20 @@ def on_front(costs: Floats, values: Floats) -> NDArray[np.bool_]:
     return found
 
 
-def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resamples: int = RESAMPLES) -> Floats | None:
+def _above(before: float, costs: Floats, values: Floats) -> NDArray[np.bool_]:
+    """As `on_front`, with something that costs nothing and is worth `before` among the others."""
+    rows = len(costs)
+    free, worth = np.full((rows, 1), -inf), np.full((rows, 1), before)
+    return on_front(np.hstack([free, costs]), np.hstack([worth, values]))[:, 1:]
+
+
+def front_probabilities(
+    costs: Sequence[Floats], values: Sequence[Floats], before: float, resamples: int = RESAMPLES
+) -> Floats | None:
     """How often each configuration is on the front when its seeds are resampled.
 
-    Arrays (seeds,) for each configuration. Cost and value are drawn together. None where every
-    configuration has one seed.
+    Arrays (seeds,) for each configuration; `before` is the value without training. Cost and value
+    are drawn together. None where every configuration has one seed.
     """
     if max(map(len, values)) < 2:
         return None
@@ -60,7 +74,7 @@ def front_probabilities(costs: Sequence[Floats], values: Sequence[Floats], resam
         draws = rng.integers(0, len(value), (resamples, len(value)))
         drawn_costs[:, column] = cost[draws].mean(axis=1)
         drawn_values[:, column] = value[draws].mean(axis=1)
-    share: Floats = on_front(drawn_costs, drawn_values).mean(axis=0)
+    share: Floats = _above(before, drawn_costs, drawn_values).mean(axis=0)
     return share
 
 

@@ -1,5 +1,6 @@
 """Parses the overrides of a command line with Hydra's parser: keys, values, sweeps."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ def _span(override: HydraOverride, text: str) -> Span | None:
         assert value.start is not None
         assert value.end is not None
         ends, step = (value.start, value.end), None
+        if not -math.inf < value.start < value.end < math.inf:
+            raise ConfigError(f"{text!r} is no interval; use interval(low, high) with low below high")
     elif isinstance(value, RangeSweep):
         numbers = [*value.range()]
         if not numbers:

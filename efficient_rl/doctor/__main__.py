@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from rich.markup import escape
 from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, split_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
-from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.doctor.finding import Finding, counted, ok
 from efficient_rl.doctor.machines import Machine
 from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.launch.base import Launcher, build_launcher
 from efficient_rl.launch.gpus import visible_gpus
 from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.preflight.checks import gpus_of, quick_checks
+from efficient_rl.preflight.faults import Faults, find
+from efficient_rl.preflight.hub import is_here
+from efficient_rl.preflight.inspection import inspect_models
 from efficient_rl.sweep.request import Request, read_request
 
 SIGNS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "failure": "[bold red]FAILURE[/]"}
@@ -58,9 +63,22 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
         yield from cluster.check_python(slurm, request.outputs)
     yield from services.check_tracking(request.settings["tracking"]["uri"])
     yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
+    yield from _faults(runs, launcher)
     machine = machines.machine_of(launcher, at_once, seen, here)
     yield from _memory(runs, machine, launcher, request.outputs)
     yield from _learning(runs, probe and slurm is None, probe_seconds)
+
+
+def _faults(runs: Sequence[RunConfig], launcher: Launcher) -> Iterator[Finding]:
+    """What would end runs at once, as the sweep command says it before it starts them."""
+    faults = Faults()
+    for text, hashes in chain(find(runs, quick_checks(gpus_of(launcher))), inspect_models(runs)):
+        if hashes:
+            faults.add(text, hashes)
+    for text in faults.texts(len(runs)):
+        yield Finding("failure", "start", text, "these runs are not started", "change what the message names")
+    if not faults.runs:
+        yield ok("start", f"problems, prompts, rewards and strategies of {counted(len(runs), 'run')} fit the model")
 
 
 def _slots(launcher: Launcher) -> int:
@@ -96,7 +114,7 @@ def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, out
     sizes: list[int] = []
 
     def check(run: RunConfig) -> list[Finding]:
-        if not services.is_here(run.model) and os.environ.get("HF_HUB_OFFLINE") == "1":
+        if not is_here(run.model) and os.environ.get("HF_HUB_OFFLINE") == "1":
             return []  # said already
         name = f"model={run.model.name} strategy={run.strategy.name}"
         try:
@@ -123,7 +141,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
         return
     kinds: dict[str, RunConfig] = {}
     for run in reversed(runs):
-        if services.is_here(run.model):
+        if is_here(run.model):
             kinds[repr((run.model, run.task, run.reward, run.prompt))] = run
     yield from _each(list(kinds.values())[-MOST_PROBES:], repr, lambda run: learning.check_probe(run, seconds))
     if len(kinds) > MOST_PROBES:

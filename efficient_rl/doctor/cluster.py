@@ -98,7 +98,7 @@ def _beyond_limits(launcher: SlurmRequest, partition: Mapping[str, str]) -> Iter
 
 def _beyond_nodes(launcher: SlurmRequest, partition: str) -> Iterator[str]:
     """What no node of a partition has, or too few nodes that are up have."""
-    listed = _call(["sinfo", "-a", "-h", "-N", "-p", partition, "-o", NODE_FIELDS]).stdout.split()
+    listed = _call(["sinfo", "-h", "-N", "-p", partition, "-o", NODE_FIELDS]).stdout.split()
     nodes = [line.split("|") for line in listed]
     usable = 0
     most = {"cpus_per_task": 0, "mem_gb": 0.0, "gpus_per_node": 0}

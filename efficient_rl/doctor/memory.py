@@ -12,15 +12,16 @@ from efficient_rl.doctor.finding import Finding, counted, ok
 from efficient_rl.doctor.machines import Machine
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.preflight.memory import PROCESS_BYTES, estimate_memory
 from efficient_rl.sweep.display import bytes_text
 
 if TYPE_CHECKING:
-    from efficient_rl.doctor.dry_step import Load, Step
+    from efficient_rl.preflight.dry_step import Load, Step
 
 PROMPT_TOKENS = 128  # of a model whose tokenizer is not here
 PROMPTS_ENCODED = 64
 HEADROOM = 0.9  # the allocator's fragments, CUDA's own context
-PROCESS_BYTES = 1 << 30  # Python and its libraries, of each run in a CPU's memory
+HOST_BYTES = 1 << 30  # of a process that trains on a GPU: Python, its libraries, CUDA's own part
 ROWS_EVALUATED = 512
 FEWEST_EVALUATED = 16
 SMALLER_STRATEGIES = ("lora", "last_k")
@@ -54,7 +55,7 @@ def prompt_tokens(run: RunConfig) -> int:
 
 def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
     """What each process does at a time; ConfigError where the batch cannot be shared."""
-    from efficient_rl.doctor.dry_step import Load
+    from efficient_rl.preflight.dry_step import Load
     from efficient_rl.training.settings import split_batch
 
     grpo = run.grpo
@@ -68,7 +69,7 @@ def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
 
 def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
     """The bytes of one step in each process; OSError without the model's configuration."""
-    from efficient_rl.doctor.dry_step import dry_step
+    from efficient_rl.preflight.dry_step import dry_step
 
     step = dry_step(run, load_of(run, machine, prompt), machine.half and run.model.dtype != "float32")
     if not (machine.sharded and machine.processes > 1):
@@ -138,7 +139,10 @@ def check_memory(run: RunConfig, machine: Machine) -> Verdict:
     tokens = prompt_tokens(run)
     step = measured(run, machine, tokens)
     base = 0 if machine.on_gpu else PROCESS_BYTES
-    what = f"model={run.model.name} strategy={run.strategy.name} needs {_in_words(step, base)}"
+    what = f"model={run.model.name} strategy={run.strategy.name} needs at most {_in_words(step, base)}"
+    usual = estimate_memory(run)
+    if usual is not None:
+        what += f", probably {bytes_text(usual.training)} of tensors at the peak of a step"
     if machine.available_bytes is None:
         return Verdict(_smallest_gpu(what, step), step)
     share = HEADROOM
@@ -171,7 +175,7 @@ def check_loading(name: str, step: "Step", launcher: SlurmLauncher) -> list[Find
     if not launcher.gpus_per_node:
         return []
     here = min(launcher.at_once, launcher.runs_per_job) * max(1, launcher.processes_per_run // launcher.nodes)
-    needed = here * (PROCESS_BYTES + step.parameters)
+    needed = here * (HOST_BYTES + step.parameters)
     if needed <= launcher.mem_gb * 2**30:
         return []
     loaded = f"load {bytes_text(needed)} into launcher.mem_gb={launcher.mem_gb:g}"

@@ -1,7 +1,6 @@
 """Checks the external needs of a run: the model's files, and the tracking store."""
 
 import os
-from collections.abc import Mapping
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -9,11 +8,12 @@ from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.doctor.finding import Finding, ok
 from efficient_rl.errors import first_line
+from efficient_rl.preflight.checks import names_dataset
+from efficient_rl.preflight.hub import is_cached, is_here
 from efficient_rl.tracking.client import resolve_uri, store_trouble
 
 HUB = "https://huggingface.co"
 SECONDS = 10
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_model(model: ModelConfig) -> list[Finding]:
@@ -26,7 +26,7 @@ def check_model(model: ModelConfig) -> list[Finding]:
                 Finding("failure", "model", what, "it cannot be loaded", "model.path=<a folder that save_pretrained wrote>")
             ]
         return [ok("model", f"{model.name} is in {model.folder}")]
-    if _cached(model.path):
+    if is_cached(model.path):
         return [ok("model", f"{model.path} is in the hub's cache")]
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         what = f"{model.path} is not in the cache, and HF_HUB_OFFLINE=1"
@@ -39,11 +39,6 @@ def check_model(model: ModelConfig) -> list[Finding]:
     return [Finding("warning", "model", f"{model.path} is still on the hub", why, f"hf download {model.path}")]
 
 
-def is_here(model: ModelConfig) -> bool:
-    """Whether the model can be loaded without a network."""
-    return model.folder is not None or _cached(model.path)
-
-
 def needs_hub(run: RunConfig) -> bool:
     """Whether the run loads something that may have to come from the hub."""
     return not is_here(run.model) or loads_from_hub(run)
@@ -51,14 +46,7 @@ def needs_hub(run: RunConfig) -> bool:
 
 def loads_from_hub(run: RunConfig) -> bool:
     """Whether a task of the run names a data set of the hub."""
-    return any(_names_dataset(part.arguments) for part in (run.task, *run.eval.sets))
-
-
-def _names_dataset(tree: object) -> bool:
-    if isinstance(tree, Mapping):
-        here = bool(tree.get("dataset")) and not tree.get("path")
-        return here or any(map(_names_dataset, tree.values()))
-    return isinstance(tree, list | tuple) and any(map(_names_dataset, tree))
+    return any(names_dataset(part.arguments) for part in (run.task, *run.eval.sets))
 
 
 def reach_hub() -> bool:
@@ -93,19 +81,6 @@ def _refusal(path: str) -> tuple[str, str] | None:
         what = f"{path} is not here, and the hub does not give it ({first_line(error)})"
         return what, "model.path=<a name of the hub, or a folder>"
     return None
-
-
-def _cached(path: str) -> bool:
-    """Whether the hub's cache has a configuration and weights, or their index."""
-    from huggingface_hub import try_to_load_from_cache
-
-    def has(name: str) -> bool:
-        return isinstance(try_to_load_from_cache(path, name), str)
-
-    try:
-        return has("config.json") and any(has(name) or has(f"{name}.index.json") for name in WEIGHTS)
-    except ValueError:  # no name that the hub could have
-        return False
 
 
 def check_tracking(uri: str | None) -> list[Finding]:

@@ -28,7 +28,8 @@ class Launcher(Protocol):
     """Starts jobs and reports how they ended; `local.LocalLauncher` is one.
 
     `detaches`: its jobs outlive the process that launched them. `detach`: return once they are
-    launched. `sharding`: what the processes of one run share (`config.run_options`).
+    launched. A launcher may say `trains=False`, that it loads no models, or `in_process=True`.
+    `sharding`: what the processes of one run share (`config.run_options`).
     `gpus_per_run`: GPUs that one run occupies. `slots`: how many runs may run at once.
     """
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
 
 from efficient_rl.launch.worker import EXIT_DISK_FULL, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_MINE, Job
 from efficient_rl.libraries import forget_process_group, quiet_libraries
@@ -28,22 +29,7 @@ class RunProcesses:
     @classmethod
     def start(cls, target: Target, job: Job, environments: Iterable[Mapping[str, str]]) -> "RunProcesses":
         """Fork one process per environment; RuntimeError if the server cannot start."""
-        processes = []
-        # A cluster signals every process of a job, the server too, which must outlive that: it
-        # inherits the blocked signals, and a worker unblocks those that it listens to.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
-        try:
-            for environment in environments:
-                processes.append(_fork_server().Process(target=target, args=(job, environment)))
-                processes[-1].start()
-        except EOFError as error:
-            raise RuntimeError(
-                "the process that runs are forked from could not load its libraries; "
-                "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
-            ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        return cls(processes)
+        return cls([fork(target, job, environment) for environment in environments])
 
     @property
     def alive(self) -> list[ForkServerProcess]:
@@ -84,6 +70,24 @@ class RunProcesses:
         """Free what the ended processes held here."""
         for process in self._processes:
             process.close()
+
+
+def fork(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Call the target in a process with the libraries loaded; RuntimeError if they cannot be."""
+    # A cluster signals every process of a job, the server too, which must outlive that: it
+    # inherits the blocked signals, and a worker unblocks those that it listens to.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        process = _fork_server().Process(target=target, args=arguments)
+        process.start()
+    except EOFError as error:
+        raise RuntimeError(
+            "the process that runs are forked from could not load its libraries; "
+            "`python -c 'import efficient_rl.launch.forkserver_preload'` shows why"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return process
 
 
 @functools.cache

@@ -45,12 +45,15 @@ class Imported:
         """The function's own name, for metrics."""
         return self.path.rpartition(".")[2].removeprefix("get_")
 
+    def resolve(self) -> Callable[..., Any]:
+        """The function itself; ImportError, AttributeError or TypeError if the path names none."""
+        return _resolved(self.path, None if self.arguments is None else json.dumps(dict(self.arguments)))
+
     def __call__(
         self, completions: list[str], gold: list[str] | None = None, prefill: list[str] | None = None, **columns: Any
     ) -> list[float | None]:
         """One value a completion; other columns are passed on if the function takes them."""
-        arguments = None if self.arguments is None else json.dumps(dict(self.arguments))
-        function = _resolved(self.path, arguments)
+        function = self.resolve()
         texts = whole_texts(completions, prefill if self.whole else None)
         columns |= {"completions": list(map(_message, texts)) if self.messages else texts, "gold": gold}
         parameters = inspect.signature(function).parameters

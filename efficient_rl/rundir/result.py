@@ -23,7 +23,9 @@ class RunResult:
     """What a finished run measured; `accuracy` is held-out avg@k after training.
 
     `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients,
-    optimizer state, reference, saved activations and the trunk cache held at most.
+    optimizer state, reference, saved activations and the trunk cache held at most. `train_seconds`
+    are those of the wall clock, `train_cpu_seconds` the CPU time of the same steps; None on a GPU,
+    and in results from before it was recorded.
     """
 
     config_hash: str
@@ -48,6 +50,7 @@ class RunResult:
     code_version: str
     attempt: int
     finished_at: float
+    train_cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_types("result", self)

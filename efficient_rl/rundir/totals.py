@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
+from efficient_rl.metrics import CPU_SECONDS
+
 LAST_SHARE = 10  # the final reward is the mean of the last tenth of the steps
 
 
@@ -18,6 +20,7 @@ class RunTotals:
     memory_parts_bytes: dict[str, int]
     phase_seconds: dict[str, float]
     train_seconds: float
+    train_cpu_seconds: float | None
     tokens: int
 
 
@@ -36,12 +39,16 @@ def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
         elif part := _between("memory/", name, "_bytes"):
             parts[part] = int(max(values))
     rewards = columns["train/reward"]
+    cpu_seconds = seconds.pop("step_cpu", None)
+    if len(columns[CPU_SECONDS]) < len(columns["time/step_seconds"]):
+        cpu_seconds = None  # an attempt of an earlier version did not record them
     return RunTotals(
         final_reward=fmean(rewards[-max(1, len(rewards) // LAST_SHARE) :] or [0.0]),
         mean_active_params=fmean(columns["params/active"] or [0.0]),
         peak_memory_bytes=peaks,
         memory_parts_bytes=parts,
         train_seconds=seconds.pop("step", 0.0),
+        train_cpu_seconds=cpu_seconds,
         phase_seconds=seconds,
         tokens=int(max(columns["train/tokens"], default=0.0)),
     )

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from efficient_rl.cli import lay_out, print_line
 from efficient_rl.config.overrides import parse_overrides
-from efficient_rl.config.run_config import RunConfig, parse_run
+from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
-from efficient_rl.launch.base import build_launcher
+from efficient_rl.launch.base import Launcher, build_launcher
+from efficient_rl.preflight.inspection import refuse_known_faults, refuse_model_faults
 from efficient_rl.search.arm import ARM, DIGITS, Arm, arm_row, show_arms
 from efficient_rl.search.base import Search, check, is_count, question_of
 from efficient_rl.search.loop import SearchLoop
@@ -25,12 +26,12 @@ from efficient_rl.search.study import MakeSampler, check_sampler, opened
 from efficient_rl.search.summary import write_summary
 from efficient_rl.search.trials import Trials
 from efficient_rl.sweep.controller import Controller
-from efficient_rl.sweep.estimate import approve, make_budget
+from efficient_rl.sweep.estimate import approve, known_runs, make_budget
 from efficient_rl.sweep.execution import execute_plan, run_with_tracking
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.manifest import set_aside
 from efficient_rl.sweep.plan import make_plan, read_plan
-from efficient_rl.sweep.request import CommandLine, Request, apply_filters
+from efficient_rl.sweep.request import CommandLine, Request, apply_filters, parse_runs
 
 
 @dataclass(kw_only=True)
@@ -53,11 +54,13 @@ class EqualTuning(Search):
         check(width, "decades", self.decades, "must lie in 0 < decades <= 10")
 
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
-        arms = self.arms(line)
         launcher = build_launcher(request.settings["launcher"])
+        arms = self._checked_arms(line, launcher)
+        refuse_model_faults([arm.run for arm in arms], launcher, console)
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
-        approve(make_budget(runs, [], launcher.gpus_per_run), request.watch.max_gpu_hours, console)
+        known = known_runs(request, {run.model.path for run in runs})
+        approve(make_budget(runs, known, launcher.gpus_per_run), request.watch.max_gpu_hours, console)
         tuning = replace(request, name=f"{request.name}-tuning")
         kind = "grid" if self.sampler is None else "sampler"
         question = [*question_of(line), f"{kind} of {self.trials_per_arm} over {self.decades:g} decades"]
@@ -77,7 +80,7 @@ class EqualTuning(Search):
 
     def show(self, line: CommandLine, request: Request, console: Console) -> None:
         """The table of a dry run: the arms and their learning rates."""
-        arms = self.arms(line)
+        arms = self._checked_arms(line, build_launcher(request.settings["launcher"]))
         rows = []
         for arm in arms:
             rates = [*map("{:g}".format, arm.rates)]
@@ -86,6 +89,11 @@ class EqualTuning(Search):
         print_line(console, "\n".join([f"search {request.name}", *lines]))
         trials, tests = self.trials_per_arm * len(arms), self.test_seeds * len(arms)
         console.print(f"{trials} trials on the validation split, then {tests} runs on the test", highlight=False)
+
+    def _checked_arms(self, line: CommandLine, launcher: Launcher) -> list[Arm]:
+        arms = self.arms(line)
+        refuse_known_faults([arm.run for arm in arms], launcher)
+        return arms
 
     def arms(self, line: CommandLine) -> list[Arm]:
         """The distinct combinations of the swept values; ConfigError if not comparable."""
@@ -97,7 +105,7 @@ class EqualTuning(Search):
             if override.key == "seed" and override.swept:
                 raise ConfigError("give seed one value: search.test_seeds says how many seeds test each arm")
         points = line.composer.points([*line.overrides, *parse_overrides(["eval.split=validation"])])
-        runs = make_plan(map(parse_run, points), {}).runs  # each once
+        runs = make_plan(parse_runs(points), {}).runs  # each once
         kept = apply_filters(runs, line.rules)
         if len(kept) < 2:
             raise ConfigError(f"search=per_arm compares arms, and this is {len(kept)}; use strategy=first_k,last_k,lora")

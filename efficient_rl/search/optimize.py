@@ -12,16 +12,17 @@ from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import Launcher, build_launcher
+from efficient_rl.preflight.inspection import refuse_known_faults, refuse_model_faults
 from efficient_rl.search.base import Search, check, is_count, question_of
 from efficient_rl.search.loop import Limits, SearchLoop
 from efficient_rl.search.objectives import Constraint, parse_constraints
-from efficient_rl.search.pruning import Pruning
+from efficient_rl.search.pruning import Pruning, check_resources
 from efficient_rl.search.space import Space
 from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
 from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
 from efficient_rl.search.trials import Trials
 from efficient_rl.sweep.controller import Controller, Outcome
-from efficient_rl.sweep.estimate import Budget, approve, make_budget
+from efficient_rl.sweep.estimate import Budget, approve, known_runs, make_budget
 from efficient_rl.sweep.execution import run_with_tracking
 from efficient_rl.sweep.request import CommandLine, Request
 
@@ -61,13 +62,12 @@ class Optimize(Search):
 
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
         """Ask for trials until a limit is reached, and say which runs are best."""
-        space = _make_space(line)
-        if not space.parameters:
-            raise ConfigError("a search needs a space: give a key several values, e.g. strategy=choice(first_k,last_k,lora)")
         launcher = build_launcher(request.settings["launcher"])
+        space = self._make_space(line, launcher)
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
-        approve(_budget(space.example(), limits, launcher), request.watch.max_gpu_hours, console)
+        refuse_model_faults(space.corners, launcher, console)
+        approve(_budget(request, space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)
         with opened(folder, self.storage, request.name, self.objectives, question, self.pruner) as study:
@@ -95,7 +95,8 @@ class Optimize(Search):
 
     def show(self, line: CommandLine, request: Request, console: Console) -> None:
         """The table of a dry run: the space, and what is asked of it."""
-        rows = [(parameter.axis.key, str(parameter)) for parameter in _make_space(line).parameters]
+        space = self._make_space(line, build_launcher(request.settings["launcher"]))
+        rows = [(parameter.axis.key, str(parameter)) for parameter in space.parameters]
         lines = lay_out(("key", "values"), rows, None, (), "key")
         print_line(console, "\n".join([f"search {request.name}", *lines]))
         for name, direction in self.objectives.items():
@@ -107,25 +108,40 @@ class Optimize(Search):
         ends = " or ".join(filter(None, (trials, hours)))
         console.print(f"up to {ends}, {len(self.fixed)} of them fixed", highlight=False)
 
+    def _make_space(self, line: CommandLine, launcher: Launcher) -> Space:
+        """The space of the overrides; without an eval.split of its own, on the validation split.
 
-def _make_space(line: CommandLine) -> Space:
-    """The space of the overrides; without an eval.split of its own, on the validation split."""
-    overrides = list(line.overrides)
-    if all(override.key != "eval.split" for override in overrides):
-        # What chooses the best must not be what the best is then measured on.
-        overrides += parse_overrides(["eval.split=validation"])
-    return Space(line.composer, overrides, line.rules)
+        ConfigError where there is nothing to search, or its runs would end at once.
+        """
+        overrides = list(line.overrides)
+        if all(override.key != "eval.split" for override in overrides):
+            # What chooses the best must not be what the best is then measured on.
+            overrides += parse_overrides(["eval.split=validation"])
+        space = Space(line.composer, overrides, line.rules)
+        size = space.size()
+        if size is not None and size < 2:
+            raise ConfigError(
+                f"a search needs a space, and this one has {size} {'run' if size == 1 else 'runs'}: "
+                "give a key several values, e.g. strategy=choice(first_k,last_k,lora)"
+            )
+        steps = None if space.searches("grpo.max_steps") else max(run.grpo.max_steps for run in space.corners)
+        if self.pruner is not None and steps is not None:
+            check_resources(line.shared_tree()["search"]["pruner"], self.report_steps, steps)
+        refuse_known_faults(space.corners, launcher)
+        return space
 
 
-def _budget(example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:
+def _budget(request: Request, example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:
     """The budget of a search, from one run of its space: for its trials or its hours."""
     budgets = []
     if limits.trials is not None:
-        budgets.append(make_budget([example] * limits.trials, [], launcher.gpus_per_run))
+        budgets.append(
+            make_budget([example] * limits.trials, known_runs(request, [example.model.path]), launcher.gpus_per_run)
+        )
     if limits.hours is not None:
         hours = limits.hours * limits.parallel
-        budgets.append(Budget(hours * launcher.gpus_per_run, hours, limits.parallel, 0))
-    return min(budgets, key=lambda budget: budget.gpu_hours)
+        budgets.append(Budget(hours, launcher.gpus_per_run, limits.parallel, 0))
+    return min(budgets, key=lambda budget: (budget.unknown > 0, budget.gpu_hours))
 
 
 def _are_texts(fixed: Any) -> bool:

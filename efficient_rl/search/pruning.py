@@ -1,15 +1,29 @@
 """Prunes runs: reports the rewards that they log to the study, and asks its pruner."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import optuna
 
+from efficient_rl.errors import ConfigError
 from efficient_rl.rundir.directory import RunDirectory
 
 REWARD = "train/reward"
+
+
+def check_resources(pruner: Mapping[str, Any], report_steps: int, steps: int) -> None:
+    """ConfigError where a pruner with these settings could end no run of so many steps early."""
+    for key in ("min_resource", "n_warmup_steps"):
+        least = pruner.get(key, 0)
+        if type(least) is int and report_steps * max(1, -(-least // report_steps)) >= steps:
+            raise ConfigError(
+                f"search.pruner.{key}={least} with search.report_steps={report_steps} ends no run of grpo.max_steps={steps} "
+                "early; use smaller ones, or a search without a pruner such as search=tpe"
+            )
 
 
 @dataclass

@@ -16,6 +16,7 @@ from efficient_rl.config.filters import keeps
 from efficient_rl.config.overrides import EXTENSIBLE, Axis, Override, parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.errors import ConfigError
+from efficient_rl.sweep.request import parse_runs
 
 OF_A_RUN = (*EXTENSIBLE, "seed")
 MOST_LISTED = 1000
@@ -109,7 +110,7 @@ class Space:
     """The runs that the overrides span, without those that a filter drops.
 
     Options are asked for first; a value only where the chosen options have it and it reaches the
-    run.
+    run. `corners` are runs that choose every option once, with the first or lowest of all values.
     """
 
     def __init__(self, composer: Composer, overrides: Iterable[Override], rules: Sequence[str] = ()) -> None:
@@ -137,6 +138,10 @@ class Space:
             if self._value_matters(options, value):
                 chosen = (*chosen, value.suggest(trial))
         return self._run(chosen)
+
+    def searches(self, key: str) -> bool:
+        """Whether the key has several values."""
+        return any(parameter.axis.key == key for parameter in self.parameters)
 
     def size(self) -> int | None:
         """The number of distinct runs; None with an interval or above `MOST_LISTED`."""
@@ -178,10 +183,6 @@ class Space:
             params[axis.key] = labels[0]
         return params
 
-    def example(self) -> RunConfig:
-        """One run of the space, for estimates."""
-        return parse_run(next(self._corners()))
-
     def _corners(self) -> Iterator[Point]:
         """Points that choose every option once; all else is at its first or lowest value."""
         first = {option: option.first for option in self._options}
@@ -198,8 +199,9 @@ class Space:
     def _check(self) -> None:
         """Refuse keys that no option has and options that cannot run; register value names."""
         self._unused = {axis.key for axis, _ in self._fixed} | {value.axis.key for value in self._values}
-        for point in self._corners():
-            self._names |= set(parse_run(point).flat())
+        self.corners = tuple(parse_runs(list(self._corners())))
+        for run in self.corners:
+            self._names |= set(run.flat())
         for key in sorted(self._unused):
             raise self._composer.unknown(key)
 

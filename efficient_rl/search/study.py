@@ -125,6 +125,7 @@ def _check_question(study: Study, name: str, objectives: list[str], question: Se
 
 def check_sampler(make: Any) -> None:
     """Raise a ConfigError unless it makes a sampler from a seed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not callable(make):
         raise ConfigError(f"search.sampler={make!r} must name a sampler of Optuna, with _partial_: true")
     try:
@@ -136,6 +137,7 @@ def check_sampler(make: Any) -> None:
 
 def check_pruner(pruner: Any) -> None:
     """ConfigError unless the pruner can judge a trial: Optuna reads some settings only then."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not isinstance(pruner, BasePruner):
         raise ConfigError(f"search.pruner={pruner!r} must be null or a pruner of Optuna, e.g. search=hyperband")
     try:

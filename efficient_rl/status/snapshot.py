@@ -134,8 +134,8 @@ def _job_states(jobs: Collection[str]) -> tuple[dict[str, JobState], str | None]
     """States of the jobs, with the reasons of those that wait, and why Slurm could not be asked."""
     try:
         return commands.job_states(jobs) if jobs else {}, None
-    except SchedulerError as error:
-        return {}, str(error)
+    except SchedulerError as error:  # the accounting may answer without the controller
+        return commands.accounted(jobs), str(error)
 
 
 def _job_view(ledger: Ledger, key: str, run: RunView, job: str, state: JobState | None) -> JobView:

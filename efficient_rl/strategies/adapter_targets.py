@@ -52,6 +52,13 @@ def find_targets(
     return {name: module for name, module in linear.items() if name in chosen}
 
 
+def is_target(ending: str, target_modules: str | Sequence[str]) -> bool:
+    """Whether a module of a block is adapted, by the end of its name; a pattern may mean any."""
+    if isinstance(target_modules, str):
+        return True
+    return any(f".{ending}".endswith(f".{name}") for name in target_modules)
+
+
 def name_matches(pattern: str, name: str) -> bool:
     """Whether the regular expression fits the whole name; ValueError where it is none."""
     try:

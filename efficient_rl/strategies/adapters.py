@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from efficient_rl.errors import require, require_above_zero, require_share, require_whole
-from efficient_rl.strategies.adapter_targets import adapter_layers, check_rank_fits, find_targets, is_conv1d, name_matches
+from efficient_rl.strategies.adapter_targets import (
+    adapter_layers,
+    check_rank_fits,
+    find_targets,
+    is_conv1d,
+    is_target,
+    name_matches,
+)
+from efficient_rl.strategies.extent import Extent, Shape
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.strategies.selection import Layers, check_layers, resolve_layers
 
@@ -51,6 +59,22 @@ class Adapters(Strategy):
         if self.layers is not None:
             resolve_layers(self.layers, blocks)
 
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent | None:
+        layers = range(shape.blocks) if self.layers is None else resolve_layers(self.layers, shape.blocks)
+        chosen = [linear for linear in shape.linear if is_target(linear[0], self.target_modules)]
+        sizes = [self.size(inputs, outputs) for _, inputs, outputs in chosen]
+        known = list(filter(None, sizes))
+        if len(known) < len(sizes) or not sizes:
+            return None
+        added = float(len(layers) * sum(known))
+        lowest = min(layers)
+        share = sum(inputs * outputs for _, inputs, outputs in chosen) / shape.block
+        return Extent(added, added, lowest, share * len(layers) / (shape.blocks - lowest), added=added)
+
+    def size(self, inputs: int, outputs: int) -> float | None:
+        """Trained parameters of an adapter beside a linear module; None where unknown."""
+        return None
+
     @abstractmethod
     def config(self, targets: "Mapping[str, nn.Module]", **shared: Any) -> "PeftConfig":
         """PEFT's configuration for the chosen modules, which `shared` names already."""
@@ -84,6 +108,9 @@ class LowRank(Adapters):
         require_whole("lora.rank", self.rank, 1)
         require_above_zero("lora.alpha", self.alpha)
         require_share("lora.dropout", self.dropout)
+
+    def size(self, inputs: int, outputs: int) -> float | None:
+        return self.rank * (inputs + outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

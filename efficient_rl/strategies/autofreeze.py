@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.errors import is_number, require, require_whole
 from efficient_rl.strategies.blocks import find_blocks, names_by_block, refuse_adapters
+from efficient_rl.strategies.extent import Extent, Shape, everything
 from efficient_rl.strategies.modules import tied_head
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
@@ -41,6 +42,9 @@ class AutoFreeze(Strategy):
         require_whole("strategy.intervals", self.intervals, 1)
         flag = isinstance(self.freeze_tied, bool)
         require(flag, "strategy.freeze_tied", self.freeze_tied, "must be true or false")
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return everything(shape)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         refuse_adapters(model, "autofreeze")

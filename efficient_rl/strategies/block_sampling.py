@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from efficient_rl.errors import require, require_one_of, require_whole
 from efficient_rl.strategies.blocks import find_blocks, names_by_block, refuse_adapters, train_only
+from efficient_rl.strategies.extent import Extent, Shape
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
 
@@ -41,6 +42,11 @@ class Lisa(Strategy):
         refuse_adapters(model, "lisa")
         self.check_blocks(len(find_blocks(model)))
         return model.requires_grad_(True)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        always = shape.parameters - shape.blocks * shape.block
+        active = always + self.active_layers * shape.block
+        return Extent(shape.parameters, active, share=self.active_layers / shape.blocks)
 
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "LisaSchedule":
         return LisaSchedule(model, self.active_layers, self.interval, seed)
@@ -84,6 +90,12 @@ class BAdam(Strategy):
         refuse_adapters(model, "badam")
         return train_only(model, find_blocks(model), ())
 
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        rounds = range(min(shape.blocks, -(-steps // self.interval)))
+        visited = (block_of(number, shape.blocks, self.order, seed) for number in rounds)
+        lowest = min(visited)
+        return Extent(shape.blocks * shape.block, shape.block, lowest, 1 / (shape.blocks - lowest))
+
     def schedule(self, model: "PreTrainedModel", seed: int, steps: int) -> "BAdamSchedule":
         return BAdamSchedule(model, self.interval, self.order, seed)
 
@@ -98,11 +110,16 @@ class BAdamSchedule(Switching):
 
     def layer(self, step: int) -> int:
         """The number of the block that trains in that step."""
-        round_number, position = divmod(step // self.interval, len(self.blocks))
-        order = list(range(len(self.blocks)))
-        if self.order == "random":
-            random.Random(f"badam {self.seed} {round_number}").shuffle(order)
-        return order[~position] if self.order == "descending" else order[position]
+        return block_of(step // self.interval, len(self.blocks), self.order, self.seed)
 
     def begin_step(self, step: int) -> None:
         self.switch(self.blocks[self.layer(step)])
+
+
+def block_of(interval: int, blocks: int, order: str, seed: int) -> int:
+    """The block that BAdam trains in an interval, counted from 0."""
+    round_number, position = divmod(interval, blocks)
+    numbers = list(range(blocks))
+    if order == "random":
+        random.Random(f"badam {seed} {round_number}").shuffle(numbers)
+    return numbers[~position] if order == "descending" else numbers[position]

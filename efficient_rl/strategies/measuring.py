@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.errors import require, require_whole
 from efficient_rl.strategies.blocks import refuse_adapters
+from efficient_rl.strategies.extent import Extent, Shape, everything
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
 
@@ -25,6 +26,9 @@ class Measuring(Strategy):
         enough = isinstance(self.interval, int) and self.interval >= self.batches
         bound = f"must be a whole number of at least strategy.batches={self.batches}"
         require(enough, "strategy.interval", self.interval, bound)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return everything(shape)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         refuse_adapters(model, "auto_rgn or auto_snr")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from efficient_rl.errors import require
 from efficient_rl.strategies.blocks import check_names, find_blocks, let_train, matching, part_names, train_only
+from efficient_rl.strategies.extent import Extent, Shape
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ class Parts(Strategy):
         require(known, "strategy.parts", list(parts), f"must name some of {', '.join(PARTS)}")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "also_train", check_names("strategy.also_train", self.also_train, "[norm, lm_head]"))
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        sizes = {"attention": shape.matrices("attn"), "mlp": shape.matrices("mlp"), "norms": shape.vectors}
+        size = sum(sizes.get(part, 0) for part in self.parts)
+        share = size / shape.block
+        lowest = 0 if set(self.parts) != {"head"} else shape.blocks
+        names = [*self.also_train, *(["lm_head"] if "head" in self.parts else [])]
+        return Extent(shape.blocks * size, shape.blocks * size, lowest, share).also(names, shape)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The same model with those kinds trainable; ValueError for a kind that it lacks."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.errors import is_number, require, require_one_of, require_whole
 from efficient_rl.strategies.blocks import refuse_adapters
+from efficient_rl.strategies.extent import Extent, Shape, everything
 from efficient_rl.strategies.modules import block_matrices
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 
@@ -38,6 +39,14 @@ class _Projected(Strategy):
         refuse_adapters(model, "galore or apollo")
         self._by_rank(model)
         return model.requires_grad_(True)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        kept = 2.0 * (shape.parameters - shape.blocks * shape.matrices())
+        for _, inputs, outputs in shape.linear:
+            short, long = sorted((inputs, outputs))
+            rank = self.rank if isinstance(self.rank, int) else self.rank * short
+            kept += shape.blocks * rank * (2 * long + short)
+        return everything(shape, moments=kept / shape.parameters)
 
     def _by_rank(self, model: "PreTrainedModel") -> "dict[int, list[nn.Parameter]]":
         matrices: dict[int, list[nn.Parameter]] = {}

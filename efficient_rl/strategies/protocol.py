@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from efficient_rl.strategies.extent import Extent, Shape
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
@@ -65,6 +67,10 @@ class Strategy(Protocol):
 
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the strategy cannot work on a model with that many blocks."""
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent | None:
+        """How much trains on a model of this shape; None where that takes the model itself."""
+        return None
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Mark or wrap the parameters that may ever train, and return the model to train."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efficient_rl.errors import is_number, require
 from efficient_rl.strategies.blocks import refuse_adapters
+from efficient_rl.strategies.extent import Extent, Shape
 from efficient_rl.strategies.modules import is_bias
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.switching import Switching
@@ -35,6 +36,10 @@ class SlimFit(Strategy):
         bound = "must be a number of at least 0, below 1 (the paper uses 0.75 to 0.95)"
         inside = is_number(self.freezing_rate) and 0 <= self.freezing_rate < 1
         require(inside, "strategy.freezing_rate", self.freezing_rate, bound)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        share = 1 - self.freezing_rate
+        return Extent(shape.parameters, share * shape.parameters, share=share)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         refuse_adapters(model, "slimfit")

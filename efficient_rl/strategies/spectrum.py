@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from efficient_rl.errors import is_number, require
 from efficient_rl.strategies.blocks import check_names, find_blocks, is_matrix, train_only
+from efficient_rl.strategies.extent import Extent, Shape
 from efficient_rl.strategies.protocol import Strategy
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Spectrum(Strategy):
         object.__setattr__(
             self, "also_train", check_names("strategy.also_train", self.also_train, "[embed_tokens, lm_head]")
         )
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        share = self.top_percent / 100
+        size = share * shape.blocks * shape.matrices()
+        return Extent(size, size, share=share).also(self.also_train, shape)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         kinds: dict[str, list[nn.Module]] = {}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from efficient_rl.errors import require, require_one_of, require_whole
 from efficient_rl.strategies.blocks import check_names, find_blocks, train_only
+from efficient_rl.strategies.extent import Extent, Shape, everything, whole_blocks
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.selection import Layers as Selection
 from efficient_rl.strategies.selection import check_layers, resolve_layers
@@ -19,6 +20,9 @@ PARTS = ("first", "second", "third", "last")
 @dataclass(frozen=True)
 class Full(Strategy):
     """Every parameter trains."""
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return everything(shape)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         return model.requires_grad_(True)
@@ -43,6 +47,9 @@ class _Consecutive(Strategy):
 class FirstK(_Consecutive):
     """The first k blocks train; embeddings, norm and head only if in `also_train`."""
 
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return whole_blocks(shape, range(self.k), self.also_train)
+
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         blocks = find_blocks(model)
         self.check_blocks(len(blocks))
@@ -52,6 +59,9 @@ class FirstK(_Consecutive):
 @dataclass(frozen=True)
 class LastK(_Consecutive):
     """The last k blocks train; embeddings, norm and head only if in `also_train`."""
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return whole_blocks(shape, range(shape.blocks)[-self.k :], self.also_train)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         blocks = find_blocks(model)
@@ -78,6 +88,9 @@ class Layers(Strategy):
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the model has not all of the layers."""
         resolve_layers(self.layers, blocks)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return whole_blocks(shape, resolve_layers(self.layers, shape.blocks), self.also_train)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         blocks = find_blocks(model)
@@ -116,6 +129,9 @@ class Block(Strategy):
     def check_blocks(self, blocks: int) -> None:
         """Raise ValueError where the model is too short for the group."""
         self._range(blocks)
+
+    def extent(self, shape: Shape, seed: int, steps: int) -> Extent:
+        return whole_blocks(shape, self._range(shape.blocks), self.also_train)
 
     def apply(self, model: "PreTrainedModel") -> "PreTrainedModel":
         blocks = find_blocks(model)

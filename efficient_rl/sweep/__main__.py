@@ -22,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     known, overrides = split_overrides(_parser(), arguments)
     # Imported here and not for --help, which is to answer at once.
     from efficient_rl.config.compose import expand
+    from efficient_rl.launch.base import build_launcher
+    from efficient_rl.preflight.inspection import refuse_known_faults
     from efficient_rl.sweep.dry_run import show_plan
     from efficient_rl.sweep.plan import read_plan
     from efficient_rl.sweep.request import build_search, plan_request, read_command_line
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         return build_search(line).run(line, console)
     request = plan_request(line)
     plan = read_plan(request)
+    refuse_known_faults(plan.pending, build_launcher(request.settings["launcher"]))
     if request.settings["dry_run"]:
         show_plan(request, plan, console)
         console.print(f"planned in {time.monotonic() - started:.1f} s; nothing was started")

@@ -1,12 +1,15 @@
 """Prints the table of a dry run: every run of a plan, its state, and what it will take."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.memory import PROCESS_BYTES
 from efficient_rl.sweep.display import bytes_text, duration
-from efficient_rl.sweep.estimate import estimate, finished_results, make_budget
+from efficient_rl.sweep.estimate import estimate, known_runs, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
@@ -17,26 +20,30 @@ ROWS = 50
 def show_plan(request: Request, plan: Plan, console: Console) -> None:
     """Print the table and the totals."""
     gpus = build_launcher(request.settings["launcher"]).gpus_per_run
-    known = finished_results(request, plan.finished)
+    known = known_runs(request, {run.model.path for run in plan.runs})
     table = Table(title=escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
-    for column in ("run", "what", "state", "time", "memory", "estimated from"):
+    for column in ("run", "what", "state", "time", "memory"):
         table.add_column(column, justify="right" if column in ("time", "memory") else "left")
     labels = label_runs(plan.runs)
     states = ["finished"] * len(plan.finished) + ["active"] * len(plan.active) + ["new"] * len(plan.pending)
+    sources: dict[str, Counter[str]] = {"time": Counter(), "memory": Counter()}
     for run, state in list(zip(plan.runs, states, strict=True))[:ROWS]:
-        guess = estimate(run, known, gpu=gpus > 0)
-        seconds = "" if guess.seconds is None else duration(guess.seconds)
-        memory = "" if guess.peak_bytes is None else bytes_text(guess.peak_bytes)
-        table.add_row(run.config_hash[:8], labels[run.config_hash], state, seconds, memory, guess.source)
+        guess = estimate(run, known)
+        seconds = "unknown" if guess.seconds is None else duration(guess.seconds)
+        memory = "unknown" if guess.peak_bytes is None else bytes_text(guess.peak_bytes)
+        table.add_row(run.config_hash[:8], labels[run.config_hash], state, seconds, memory)
+        sources["time"][guess.seconds_from] += 1
+        sources["memory"][guess.bytes_from] += 1
     console.print(table)
     if len(plan.runs) > ROWS:
         console.print(f"({len(plan.runs) - ROWS} more)")
-    budget = make_budget(plan.pending, known, gpus)
-    counts = f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished"
-    counts += f", {plan.duplicates} duplicate, {request.dropped} dropped by filters"
-    total = f"about {duration(3600 * budget.hours)} of one worker"
-    if gpus:
-        total += f", {budget.gpu_hours:.1f} GPU hours"
-    if budget.unknown:
-        total += f" and {budget.unknown} of unknown length"
-    console.print(f"{counts}; {total}", soft_wrap=True)
+    for word, counts in sources.items():
+        said = "; ".join(f"{source} ({count} of the rows)" for source, count in counts.items())
+        console.print(f"{word}: {said}", soft_wrap=True, highlight=False)
+    process = bytes_text(PROCESS_BYTES)
+    console.print(
+        f"memory is that of tensors at the peak of a step; on a CPU a process takes {process} besides", highlight=False
+    )
+    counts_text = f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished"
+    counts_text += f", {plan.duplicates} duplicate, {request.dropped} dropped by filters"
+    console.print(f"{counts_text}; {make_budget(plan.pending, known, gpus)}", soft_wrap=True)

@@ -9,10 +9,11 @@ from rich.text import Text
 
 from efficient_rl.cli import DONE, FAILED, STOPPED, print_line
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row, failure_text
-from efficient_rl.sweep.estimate import approve, finished_results, make_budget
+from efficient_rl.sweep.estimate import approve, known_runs, make_budget
 from efficient_rl.sweep.labels import label_runs
 from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
@@ -28,8 +29,10 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
+    refuse_model_faults(plan.pending, launcher, console)
     if plan.pending:
-        budget = make_budget(plan.pending, finished_results(request, plan.finished), launcher.gpus_per_run)
+        known = known_runs(request, {run.model.path for run in plan.pending})
+        budget = make_budget(plan.pending, known, launcher.gpus_per_run)
         if launcher.detaches:
             console.print(str(budget), highlight=False)
         approve(budget, request.watch.max_gpu_hours, console)

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from efficient_rl.config.compose import Composer, Tree
+from efficient_rl.config.compose import Composer, Point, Tree
 from efficient_rl.config.filters import keeps
 from efficient_rl.config.overrides import Override, parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import ConfigError, require
 from efficient_rl.launch.base import build_launcher
+from efficient_rl.preflight.faults import Faults
 from efficient_rl.sweep.manifest import ListedRun, Manifest
 from efficient_rl.sweep.naming import SHARED_KEYS, Asked, check_name, find_name
 from efficient_rl.sweep.sweep_yaml import find_sweep_file
@@ -135,11 +136,23 @@ def read_request(texts: Sequence[str], multirun: bool, extra_folder: str | None 
 def plan_request(line: CommandLine) -> Request:
     """The request for every run that the command line names, without those that a filter drops."""
     points = line.composer.points(line.overrides)
-    runs = list(map(parse_run, points))
+    runs = parse_runs(points)
     kept = apply_filters(runs, line.rules)
     if not kept:
         raise ConfigError(f"the filters {list(line.rules)} drop all {len(runs)} runs; loosen one")
     return make_request(line, points[0].config, kept, len(runs) - len(kept))
+
+
+def parse_runs(points: Sequence[Point]) -> list[RunConfig]:
+    """The runs of the points; ConfigError with everything that is wrong with any of them."""
+    runs, faults = list[RunConfig](), Faults()
+    for number, point in enumerate(points):
+        try:
+            runs.append(parse_run(point))
+        except ConfigError as error:
+            faults.add(str(error), [str(number)])
+    faults.refuse(len(points))
+    return runs
 
 
 def make_request(line: CommandLine, tree: Mapping[str, Any], runs: Sequence[RunConfig], dropped: int) -> Request:

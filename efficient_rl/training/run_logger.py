@@ -7,9 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from efficient_rl.metrics import CPU_SECONDS
 from efficient_rl.training.block_activity import BlockActivity
 from efficient_rl.training.settings import rename_metrics
 
@@ -52,8 +54,13 @@ class RunLogger(TrainerCallback):
         self._record, self._trainer, self._policy, self._group = record, trainer, policy, group
         self._blocks = BlockActivity()
         self._saved = time.monotonic()
+        self._cpu_seconds = time.process_time()
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._cpu_seconds = time.process_time()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._cpu_seconds = time.process_time() - self._cpu_seconds
         if state.global_step % self._policy.period == 0 and state.global_step < state.max_steps:
             overdue = time.monotonic() - self._saved > self._policy.seconds
             stop, save = self._group.all_reduce_any(self._policy.wants_stop(), overdue)
@@ -74,6 +81,8 @@ class RunLogger(TrainerCallback):
         meter = self._trainer.meter
         metrics |= {f"time/{name}_seconds": value for name, value in meter.take_seconds().items()}
         metrics |= {f"memory/{name}_bytes": float(size) for name, size in meter.take_bytes().items()}
+        if not torch.cuda.is_available():
+            metrics[CPU_SECONDS] = sum(self._group.all_gather(self._cpu_seconds))
         if not self._group.is_main:
             return
         metrics |= self._blocks.changes(self._trainer.model, self._trainer.parameters)

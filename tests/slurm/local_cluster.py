@@ -60,6 +60,10 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def ended(self, job: str) -> str:
+        """State and exit code of a job, as sacct writes them."""
+        return self.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").strip()
+
 
 def alive(pid: int) -> bool:
     """Whether the process still runs (a zombie does not)."""

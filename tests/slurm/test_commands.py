@@ -87,7 +87,8 @@ def test_more_gpu_hours_than_allowed_are_refused_without_a_terminal(cluster: Clu
     bound = "watch.max_gpu_hours=0.00001"
     sweep = Sweep(tmp_path, "-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=100000", bound).start()
     assert sweep.end(60) == 2
-    assert "GPU hours: above watch.max_gpu_hours" in sweep.output()
+    assert "2 runs to do, of unknown length" in sweep.output()
+    assert "perhaps above watch.max_gpu_hours=1e-05" in sweep.output()
     assert not list(tmp_path.glob("outputs/jobs/*/*"))
 
 

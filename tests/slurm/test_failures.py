@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.status.snapshot import read_status
+from efficient_rl.sweep.manifest import find_manifest
 from tests.conftest import environment, reserved_port
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
@@ -39,6 +41,8 @@ def test_a_run_that_fails_says_why_and_leaves_its_neighbours_alone(
     assert failure.cause == cause
     assert words in failure.error
     assert record.newest_attempt() == 1  # an error of the run is not tried again
+    job = broken.job()
+    wait_until(lambda: cluster.ended(job).startswith("FAILED"), 60, "a mail of type FAIL")
 
 
 @pytest.mark.slow
@@ -48,7 +52,8 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
     sweep = Sweep(tmp_path, *more).start()
     assert sweep.end() == 1, sweep.output()
     assert sorted(record.state() for record in sweep.records) == ["failed", "finished", "finished"]
-    assert len({record.owner().job_id for record in sweep.records}) == 1
+    (job,) = {record.owner().job_id for record in sweep.records}
+    assert cluster.ended(job) == "FAILED|65:0"
     peaks = [max(r.peak_memory_bytes.values()) for record in sweep.records if (r := record.result()) is not None]
     assert all(0 < peak < 1 << 30 for peak in peaks)
 
@@ -94,6 +99,9 @@ def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed
     try:
         sweep = Sweep(tmp_path, *LONG, OFTEN).start()
         assert sweep.end() == 1, sweep.output()
+        (row,) = read_status(outputs, find_manifest(outputs, None)).rows
+        assert row.failure is not None
+        assert "No space left on device" in row.failure.error, row.failure
         subprocess.run(["mount", "-o", "remount,size=500m", str(outputs)], check=True)
         assert sweep.start().end() == 0, sweep.output()
         assert_same_run(sweep, undisturbed)

@@ -41,6 +41,37 @@ def test_a_preempted_run_is_requeued_and_goes_on_exactly(
 
 
 @pytest.mark.slow
+def test_a_job_asked_to_end_writes_a_checkpoint_and_a_new_job_goes_on_exactly(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
+    sweep = Sweep(tmp_path, *LONG).start()  # only the checkpoint that the signal asks for
+    (job,) = sweep.wait_steps(15)
+    cluster.slurm("scancel", "--signal=TERM", job)
+    assert sweep.end() == 0, sweep.output()
+    assert_same_run(sweep, undisturbed, attempts=2)
+    log = (sweep.records[0].folder / "log.txt").read_text()
+    assert int(re.findall(r"resuming from .*checkpoint-(\d+)", log)[-1]) >= 15
+    assert cluster.ended(job) == "FAILED|15:0"
+    assert "starts again: preempted or asked to stop" in sweep.output()
+    assert sweep.job() != job
+
+
+@pytest.mark.slow
+def test_a_suspended_run_is_not_taken_for_stalled_and_goes_on(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
+    sweep = Sweep(tmp_path, *LONG, "watch.stall_minutes=0.15", "watch.requeue_stalled=true").start()
+    (job,) = sweep.wait_steps(15)
+    cluster.slurm("scontrol", "suspend", job)
+    wait_until(lambda: "(suspended)" in sweep.output(), 60, f"the suspension\n{sweep.output()}")
+    time.sleep(20)
+    cluster.slurm("scontrol", "resume", job)
+    assert sweep.end() == 0, sweep.output()
+    assert "stalled" not in sweep.output()
+    assert_same_run(sweep, undisturbed, attempts=1)
+
+
+@pytest.mark.slow
 def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
     cluster: Cluster, tmp_path: Path, undisturbed_slow: RunDirectory
 ) -> None:

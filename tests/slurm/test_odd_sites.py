@@ -60,17 +60,21 @@ def test_jobs_that_slurm_never_got_are_submitted_again_once_it_answers_and_does_
     assert sorted(jobs_called(cluster, sweep).values()) == [0, 1]
 
 
-def test_a_command_that_gives_up_on_an_odd_answer_leaves_jobs_that_the_same_command_finds(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("taken", [True, False])
+def test_after_an_odd_answer_the_controller_is_asked_and_nothing_is_submitted_twice(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
     odd = 'echo "our filter has a bad day" >&2; exit 1'
-    script = f'if mkdir {tmp_path}/lost 2>/dev/null; then "$REAL" "$@" >/dev/null; {odd}; fi; exec "$REAL" "$@"'
+    real = '"$REAL" "$@" >/dev/null; ' if taken else ""
+    script = f'if mkdir {tmp_path}/lost 2>/dev/null; then {real}{odd}; fi; exec "$REAL" "$@"'
     put_in_front(tmp_path, "sbatch", script, monkeypatch)
     sweep = Sweep(tmp_path, "strategy=last_k", "grpo.max_steps=2").start()
-    assert sweep.end(60) == 2
-    assert "our filter has a bad day" in sweep.output()
-    assert sweep.start().end() == 0, sweep.output()
-    assert list(jobs_called(cluster, sweep).values()) == [1]
+    if not taken:
+        assert sweep.end(60) == 2
+        assert "sbatch does not tell whether Slurm has the jobs: sbatch: our filter has a bad day" in sweep.output()
+        sweep.start()
+    assert sweep.end() == 0, sweep.output()
+    assert sorted(jobs_called(cluster, sweep).values()) == ([1] if taken else [0, 1])
     assert sweep.records[0].newest_attempt() == 1
 
 

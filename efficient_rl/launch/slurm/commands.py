@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 COMMAND_SECONDS = 60
 IDS_A_CALL = 200
 DEFAULT_MAX_ARRAY = 1000
+QUEUE_FIELDS = "JobArrayID:64|,State:32|,exit_code:16|,NodeList:256|,Reason:128|"
 NEEDED = ("sbatch", "squeue", "scontrol", "scancel")  # a site without accounting may have no sacct
 WAITING = (
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
@@ -148,7 +149,7 @@ def accounted(ids: Collection[str]) -> dict[str, JobState]:
 
 def queued(ids: Collection[str]) -> dict[str, JobState]:
     """The states of those jobs that the controller knows, with the reason why they wait."""
-    return _states(["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|0:0|%N|%r"], ids)
+    return _states(["squeue", "-h", "-r", "-t", "all", "-O", QUEUE_FIELDS], ids)
 
 
 def _states(command: list[str], ids: Collection[str]) -> dict[str, JobState]:
@@ -162,7 +163,9 @@ def _states(command: list[str], ids: Collection[str]) -> dict[str, JobState]:
                 raise
             continue
         for line in text.splitlines():
-            name, word, exit_code, node, reason = [*line.strip().split("|", 4), "", "", "", ""][:5]
+            name, word, exit_code, node, reason = [*map(str.strip, line.split("|")), "", "", "", ""][:5]
+            if exit_code.isdigit():  # squeue prints what `wait` returned
+                exit_code = f"{int(exit_code) >> 8}:{int(exit_code) & 127}"
             state = JobState(word.split(" ")[0].rstrip("+"), exit_code, _known(node), _known(reason))
             states |= dict.fromkeys(_expanded(name), state if state.waits else replace(state, reason=""))
     return {name: states[name] for name in ids if name in states}

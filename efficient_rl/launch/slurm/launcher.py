@@ -182,7 +182,7 @@ class SlurmLauncher(SlurmRequest):
         for reason in waiting.reasons(states.values()):
             if reason not in self._told:
                 self._told.add(reason)
-                logger.warning("%s", stuck.get(reason, f"jobs wait for Slurm's reason {reason}"))
+                logger.warning("%s", stuck.get(reason, f"jobs wait in Slurm's queue: {reason}"))
 
     def _look(self, handle: SlurmHandle) -> None:
         """Take over how a submitted run is doing, and retry or fail it if its job has ended."""
@@ -273,8 +273,19 @@ def _states_at_rest(ids: Sequence[str]) -> dict[str, JobState]:
     """The states of jobs; those that are just ending, after a cancel, are waited for a while."""
     deadline = time.monotonic() + COMPLETING_SECONDS
     while True:
-        states = commands.job_states(ids)
+        states = _states_by_any(ids)
         completing = any(state.word == "COMPLETING" for state in states.values())
         if not completing or time.monotonic() > deadline:
             return states
         time.sleep(1)
+
+
+def _states_by_any(ids: Sequence[str]) -> dict[str, JobState]:
+    """The states of jobs, by the accounting alone where the controller does not answer."""
+    try:
+        return commands.job_states(ids)
+    except SchedulerError:
+        states = commands.accounted(ids)
+        if len(states) < len(ids):
+            raise
+        return states

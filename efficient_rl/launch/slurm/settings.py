@@ -147,8 +147,8 @@ def _check_additional(option: Any, value: Any) -> None:
     whole_node = name == "mem" and str(value) == "0"
     require(name not in KEYS or whole_node, key, value, bound)
     require(name not in OURS, key, value, "is set by the launcher, which finds and resumes its jobs by it; leave it out")
-    flag_or_text = value is True or (isinstance(value, str | int | float) and value is not False)
-    require(flag_or_text, key, value, "must be a text, a number, or true for an option without a value")
+    text = isinstance(value, str | int | float) and value is not False and str(value).isprintable()
+    require(text, key, value, "must be a text on one line, a number, or true for an option without a value")
 
 
 def _guarded(setup: Sequence[str]) -> list[str]:

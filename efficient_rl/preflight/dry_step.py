@@ -1,9 +1,11 @@
 """Counts the bytes of a training step without doing it, on tensors without contents."""
 
+import copy
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -17,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
+from efficient_rl.config.schema import ModelConfig
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
 from efficient_rl.training.trunk import COPIES, frozen_depth
@@ -113,7 +116,7 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
     (or RuntimeError) for a strategy that looks at the weights themselves.
     """
     with torch.device("meta"):
-        causal = _made(run)
+        causal = shaped_model(run.model)
         bare = _count(causal)
         add_fused_lm_head(causal, run.grpo.temperature, outputs=("log_probs", "entropy"))
         strategy: Strategy = run.strategy.build()
@@ -164,17 +167,21 @@ def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active:
     return dict(zip(names, (activations, backward, cache, sampling, evaluating), strict=True))
 
 
-def _made(run: RunConfig) -> PreTrainedModel:
-    """The run's model without its weights."""
-    extra = {}
-    if run.model.gguf_file:
-        extra["gguf_file"] = run.model.gguf_file
-    source = str(run.model.folder or run.model.path)
-    config = AutoConfig.from_pretrained(source, **extra)
-    dtype = torch.float32 if run.model.dtype == "auto" else getattr(torch, run.model.dtype)
-    attention = "eager" if run.model.attn_implementation == "eager" else "sdpa"
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+def shaped_model(settings: ModelConfig) -> PreTrainedModel:
+    """The model without weights, on torch's meta device; OSError where its files are not here."""
+    config = _configuration(str(settings.folder or settings.path), settings.gguf_file)
+    dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    attention = "eager" if settings.attn_implementation == "eager" else "sdpa"
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), dtype=dtype, attn_implementation=attention
+        )
     return model
+
+
+@lru_cache(maxsize=8)
+def _configuration(source: str, gguf_file: str | None) -> Any:
+    return AutoConfig.from_pretrained(source, **({"gguf_file": gguf_file} if gguf_file else {}))
 
 
 def _give_shapes_only(model: PreTrainedModel) -> None:

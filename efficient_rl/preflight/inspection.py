@@ -1,0 +1,103 @@
+"""Refuses runs that would end at once: quick checks at planning, with torch before a launch."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from rich.console import Console
+
+from efficient_rl.config.run_config import RunConfig, from_dict, to_dict
+from efficient_rl.launch.base import Launcher
+from efficient_rl.launch.processes import fork
+from efficient_rl.libraries import quiet_libraries
+from efficient_rl.preflight.checks import gpus_of, quick_checks
+from efficient_rl.preflight.faults import Faults, find
+
+LOAD_SECONDS, SECONDS = 180.0, 60.0  # of the libraries, and then of all checks together
+Found = tuple[str, list[str]]
+
+
+def refuse_known_faults(runs: Sequence[RunConfig], launcher: Launcher) -> None:
+    """ConfigError with all that can be known of the runs' ends without torch."""
+    faults = Faults()
+    for text, hashes in find(runs, quick_checks(gpus_of(launcher))):
+        faults.add(text, hashes)
+    faults.refuse(len(runs))
+
+
+def refuse_model_faults(runs: Sequence[RunConfig], launcher: Launcher, console: Console) -> None:
+    """ConfigError with all that models without weights and imports say; prints what they did not.
+
+    The checks run in a process of their own, forked from the server of local runs, unless the
+    launcher trains in this one.
+    """
+    if not runs or not getattr(launcher, "trains", True):
+        return
+    inspect = inspect_models if getattr(launcher, "in_process", False) else _inspected
+    faults, unchecked = Faults(), list[str]()
+    with console.status("checking models, strategies and rewards"):
+        for text, hashes in inspect(runs):
+            if hashes:
+                faults.add(text, hashes)
+            else:
+                unchecked.append(text)
+    faults.refuse(len(runs))
+    for text in unchecked:
+        console.print(f"not checked before the start: {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _inspected(runs: Sequence[RunConfig]) -> Iterator[Found]:
+    """What the other process finds; a text without hashes says what was not checked."""
+    ours, theirs = Pipe(duplex=False)
+    try:
+        process = fork(_inspect, theirs, list(map(to_dict, runs)))
+    except RuntimeError as error:
+        yield f"models, strategies and rewards ({error})", []
+        return
+    theirs.close()
+    deadline = time.monotonic() + LOAD_SECONDS
+    try:
+        while ours.poll(max(0.0, deadline - time.monotonic())):
+            found: Found | str | None = ours.recv()
+            if found is None:
+                return
+            if isinstance(found, str):  # it has begun
+                deadline = time.monotonic() + SECONDS
+            else:
+                yield found
+        yield f"the rest of models, strategies and rewards, after {SECONDS:.0f} s", []
+    except EOFError:
+        yield "the rest of models, strategies and rewards: the process that checks them died", []
+    finally:
+        process.kill()
+        process.join()
+
+
+def _inspect(results: Connection, configurations: Sequence[Mapping[str, Any]]) -> None:
+    """Send what the checks find, at the end None; loads nothing from the hub and prints nothing."""
+    import huggingface_hub.constants
+
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(silence, stream.fileno())
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    results.send("begun")
+    for found in inspect_models(list(map(from_dict, configurations))):
+        results.send(found)
+    results.send(None)
+
+
+def inspect_models(runs: Sequence[RunConfig]) -> Iterator[Found]:
+    """Each fault that models' shapes, tokenizers and imports show, with the hashes of its runs."""
+    quiet_libraries()
+    from efficient_rl.preflight.hub import is_here
+    from efficient_rl.preflight.model_checks import model_checks
+
+    for model in {run.model.path: run.model for run in runs}.values():
+        if not is_here(model):
+            yield f"model={model.name}, which is not on this machine yet", []
+    yield from find(runs, model_checks())

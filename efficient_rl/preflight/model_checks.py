@@ -1,0 +1,81 @@
+"""Checks with torch, on models without weights: strategies, prompts, imports of rewards."""
+
+from collections.abc import Iterator
+
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.datasets import HELD_OUT_SEED
+from efficient_rl.errors import first_line
+from efficient_rl.models import load_tokenizer
+from efficient_rl.preflight.checks import check_splits, data_key, in_words, is_quick, names_dataset
+from efficient_rl.preflight.dry_step import shaped_model
+from efficient_rl.preflight.faults import ERRORS, Check, Key
+from efficient_rl.preflight.hub import is_here
+from efficient_rl.prompts import Prompts
+from efficient_rl.rewards.external import Imported
+from efficient_rl.strategies.protocol import AdamSettings
+
+PROBLEMS = 32  # whose prompts are encoded
+
+
+def model_checks() -> list[tuple[Key, Check]]:
+    """All of them, each with what its verdict depends on."""
+    return [
+        (lambda run: (run.model, run.strategy, run.grpo.max_steps), check_strategy),
+        (lambda run: (run.model, run.prompt, run.task), check_prompts),
+        (lambda run: run.reward, check_imports),
+        (data_key, check_slow_problems),
+    ]
+
+
+def check_strategy(run: RunConfig) -> Iterator[str]:
+    """The model's parts that the strategy names are there, and something trains."""
+    if not is_here(run.model):
+        return
+    name = f"strategy={run.strategy.name} on model={run.model.name}"
+    try:
+        strategy = run.strategy.build()
+        model = strategy.apply(shaped_model(run.model))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            yield f"{name} trains no parameter; use another strategy"
+        strategy.schedule(model, run.seed, run.grpo.max_steps)
+        strategy.optimizer(model, AdamSettings(run.grpo.learning_rate))
+    except ImportError as error:
+        yield f"{name}: {first_line(error)}"
+    except ValueError as error:
+        yield f"{name}: {error}"
+    except (OSError, RuntimeError):
+        return  # it looks at the weights themselves, which are not loaded here
+
+
+def check_prompts(run: RunConfig) -> Iterator[str]:
+    """The tokenizer writes the prompts of the task's problems."""
+    if names_dataset(run.task.arguments) or not is_here(run.model):
+        return
+    try:
+        problems = run.task.build().problems("held_out", min(PROBLEMS, run.eval.problems), HELD_OUT_SEED)
+    except ERRORS:
+        return  # check_splits says it
+    try:
+        prompts = Prompts(run.model, run.prompt, load_tokenizer(run.model), problems)
+        for problem in problems:
+            prompts.encode(prompts.write(problem))
+        prompts.stop_ids(shaped_model(run.model))
+    except ERRORS as error:
+        yield f"task={run.task.name} on model={run.model.name}: {in_words(error)}"
+
+
+def check_imports(run: RunConfig) -> Iterator[str]:
+    """Functions that the reward names by a path can be imported."""
+    for term in run.reward:
+        function = term.function.build()
+        if isinstance(function, Imported):
+            try:
+                function.resolve()
+            except ERRORS as error:
+                yield f"reward={term.function.name}: {in_words(error)}"
+
+
+def check_slow_problems(run: RunConfig) -> Iterator[str]:
+    """As `check_splits`, where that was too slow at planning; not of data sets on the hub."""
+    if not (is_quick(run) or any(names_dataset(part.arguments) for part in (run.task, *run.eval.sets))):
+        yield from check_splits(run)
