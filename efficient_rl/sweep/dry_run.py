@@ -3,9 +3,8 @@
 from collections import Counter
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from efficient_rl.cli import print_line, print_table
 from efficient_rl.launch.base import build_launcher
 from efficient_rl.preflight.memory import PROCESS_BYTES
 from efficient_rl.sweep.display import bytes_text, duration
@@ -15,35 +14,32 @@ from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
 
 ROWS = 50
+TITLES = ("run", "what", "state", "time", "memory")
+DROPPED = ("memory", "run", "state", "time")  # where a terminal is narrow
 
 
 def show_plan(request: Request, plan: Plan, console: Console) -> None:
     """Print the table and the totals."""
     gpus = build_launcher(request.settings["launcher"]).gpus_per_run
     known = known_runs(request, {run.model.path for run in plan.runs})
-    table = Table(title=escape(f"sweep {request.name}"), title_justify="left", caption_justify="left")
-    for column in ("run", "what", "state", "time", "memory"):
-        table.add_column(column, justify="right" if column in ("time", "memory") else "left")
     labels = label_runs(plan.runs)
     states = ["finished"] * len(plan.finished) + ["active"] * len(plan.active) + ["new"] * len(plan.pending)
-    sources: dict[str, Counter[str]] = {"time": Counter(), "memory": Counter()}
+    rows, sources = [], {"time": Counter[str](), "memory": Counter[str]()}
     for run, state in list(zip(plan.runs, states, strict=True))[:ROWS]:
         guess = estimate(run, known)
         seconds = "unknown" if guess.seconds is None else duration(guess.seconds)
         memory = "unknown" if guess.peak_bytes is None else bytes_text(guess.peak_bytes)
-        table.add_row(run.config_hash[:8], labels[run.config_hash], state, seconds, memory)
+        rows.append((run.config_hash[:8], labels[run.config_hash], state, seconds, memory))
         sources["time"][guess.seconds_from] += 1
         sources["memory"][guess.bytes_from] += 1
-    console.print(table)
+    print_table(console, f"sweep {request.name}", TITLES, rows, DROPPED, "what", right=("time", "memory"))
     if len(plan.runs) > ROWS:
-        console.print(f"({len(plan.runs) - ROWS} more)")
+        print_line(console, f"({len(plan.runs) - ROWS} more)")
     for word, counts in sources.items():
         said = "; ".join(f"{source} ({count} of the rows)" for source, count in counts.items())
-        console.print(f"{word}: {said}", soft_wrap=True, highlight=False)
+        print_line(console, f"{word}: {said}")
     process = bytes_text(PROCESS_BYTES)
-    console.print(
-        f"memory is that of tensors at the peak of a step; on a CPU a process takes {process} besides", highlight=False
-    )
+    print_line(console, f"memory is that of tensors at the peak of a step; on a CPU a process takes {process} besides")
     counts_text = f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished"
     counts_text += f", {plan.duplicates} duplicate, {request.dropped} dropped by filters"
-    console.print(f"{counts_text}; {make_budget(plan.pending, known, gpus)}", soft_wrap=True)
+    print_line(console, f"{counts_text}; {make_budget(plan.pending, known, gpus)}")
