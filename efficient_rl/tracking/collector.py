@@ -87,9 +87,11 @@ class Collector:
             raise error
         if sent:
             self._keep_running()
-            if moved or not self._moved:  # all runs stand below the parent
-                self._moved = False
-                self._note_parent(self._opened(), RUNNING)
+        if self._moved and not moved:
+            self.sync(listed)  # some still stand below the parent that is gone
+        elif sent:
+            self._moved = False
+            self._note_parent(self._opened(), RUNNING)
 
     def close(self, finished: bool) -> None:
         """End the parent run, as finished or as killed, if anything of the sweep was ever sent."""
