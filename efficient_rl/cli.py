@@ -6,6 +6,9 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from typing import Any, NoReturn
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -15,6 +18,10 @@ from efficient_rl.errors import ConfigError, SchedulerError, did_you_mean
 
 DONE, FAILED, BAD_REQUEST, STOPPED = 0, 1, 2, 130
 NO_READER = 128 + signal.SIGPIPE  # as a shell reports a process that a closed pipe has ended
+HYDRAS = (
+    *("--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--shell-completion", "-sc"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun", "--info", "-i"),
+)
 GAP, CUT = "  ", "…"  # between the columns of a table, and in a text that was cut
 Main = Callable[[Sequence[str]], int]
 
@@ -57,15 +64,53 @@ def command_line(
     return decorate
 
 
-def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The parser's own options and the overrides, with `-m` and `--config-dir` as in Hydra."""
-    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
-    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
-    known, overrides = parser.parse_known_args(arguments)
-    for text in overrides:
-        if text.startswith("-"):
-            parser.error(f"unknown option {text}")
-    return known, overrides
+class Parser(argparse.ArgumentParser):
+    """A parser of options and Hydra's overrides, whose errors are one line as all others.
+
+    It has `-m` and `--config-dir` as in Hydra. Options of Hydra that mean nothing here are named.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        self.add_argument("-m", "--multirun", action="store_true", help="sweep over every override with several values")
+        self.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of your own options, searched too")
+        self.add_argument("--version", action="version", version=f"efficient_rl {_version()}")
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+    def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options and the overrides; ConfigError for an unknown option."""
+        own = set(chain.from_iterable(action.option_strings for action in self._actions))
+        for text in arguments:
+            name = text.partition("=")[0]
+            if name in HYDRAS and name not in own:
+                raise ConfigError(
+                    f"{name} is an option of Hydra that this command does not have; use --help for the options, "
+                    "--config-dir FOLDER for your own, and in a sweep --cfg job for the composed configuration"
+                )
+        known, overrides = self.parse_known_args(arguments)
+        for text in overrides:
+            if text.startswith("-"):
+                self.error(f"unknown option {text}; an override reads key=value, without dashes")
+        return known, overrides
+
+
+def _version() -> str:
+    try:
+        return version("efficient_rl")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
+
+
+def own_folder(arguments: Sequence[str]) -> str | None:
+    """The folder after `--config-dir`, also where `--help` is asked for."""
+    folder = None
+    for place, text in enumerate(arguments):
+        name, equals, value = text.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = value if equals else next(iter(arguments[place + 1 :]), None)
+    return folder
 
 
 def parse_settings(arguments: Sequence[str], valid: Collection[str], bare: str | None = None) -> dict[str, str]:

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
+from textwrap import shorten
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
-from efficient_rl.tasks.contamination import decontaminated
+from efficient_rl.tasks.contamination import Leaks, decontaminated
 from efficient_rl.tasks.datasets import Table
 from efficient_rl.tasks.problem import Problem, Task
 
@@ -16,6 +18,7 @@ HELD_OUT_SEED = 20_000_003  # the held-out problems are the same for every run o
 VALIDATION_SEED = 40_000_003  # and the problems that settings are chosen on
 SEEDS = {"test": HELD_OUT_SEED, "validation": VALIDATION_SEED}
 ALL = 0  # of a table
+MOST_TYPICAL = 4096
 EXAMPLES_SEED = 30_000_001  # and so are the solved examples of few-shot prompts
 
 
@@ -36,16 +39,8 @@ class Problems:
 
 
 def load_splits(config: RunConfig) -> Problems:
-    """All problems of a run; ConfigError for a task with too few, or nothing left to train on."""
-    own, shots = config.task.name, config.prompt.shots
-    tasks: dict[str, Task] = {own: config.task.build()}
-    for part in config.eval.sets:
-        if part.name != own:
-            tasks[part.name] = part.build()
-        elif part != config.task:
-            raise ConfigError(
-                f"eval.sets has another {own!r} than task; map it to a name of its own: eval.sets={{other: ...}}"
-            )
+    """All problems of a run; ConfigError for a task with too few, or too few left to train on."""
+    tasks, own, shots = _tasks(config), config.task.name, config.prompt.shots
     solved: list[Problem] = []
     try:
         eval_sets = {name: _eval_split(task, config) for name, task in tasks.items()}
@@ -54,16 +49,18 @@ def load_splits(config: RunConfig) -> Problems:
             solved = tasks[own].problems("train", 2 * shots, EXAMPLES_SEED)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    typical = _typical(tasks[own], train)
     chosen = list(chain.from_iterable(eval_sets.values()))
     reserved = list(chain.from_iterable(map(_whole, tasks.values())))  # also what this run does not measure
     if config.eval.split == "validation":
-        train, solved = decontaminated(train, chosen)[0], decontaminated(solved, chosen)[0]
+        leaks = Leaks(typical, chosen)
+        train, solved = leaks.split(train)[0], leaks.split(solved)[0]
     else:
         reserved += chosen
-    kept, dropped = decontaminated(train, reserved)
-    if dropped:
-        logger.warning("%d of %d training problems are in an evaluation set; they are left out", len(dropped), len(train))
-    examples = decontaminated(solved, reserved)[0][:shots]
+    leaks = Leaks(typical, reserved)
+    kept, dropped = leaks.split(train)
+    _report(leaks, dropped, len(train))
+    examples = leaks.split(solved)[0][:shots]
     shown = {problem.key for problem in examples}
     kept = [problem for problem in kept if problem.key not in shown]
     if len(examples) < shots:
@@ -74,6 +71,37 @@ def load_splits(config: RunConfig) -> Problems:
             f"all {len(train)} training problems of task={own} are in an evaluation set or the prompt; use other sets"
         )
     return Problems(kept, eval_sets, examples, len(dropped))
+
+
+def _tasks(config: RunConfig) -> dict[str, Task]:
+    """The run's own task first, then those of further evaluation sets."""
+    own = config.task.name
+    tasks: dict[str, Task] = {own: config.task.build()}
+    for part in config.eval.sets:
+        if part.name != own:
+            tasks[part.name] = part.build()
+        elif part != config.task:
+            raise ConfigError(
+                f"eval.sets has another {own!r} than task; map it to a name of its own: eval.sets={{other: ...}}"
+            )
+    return tasks
+
+
+def _report(leaks: Leaks, dropped: Sequence[Problem], train: int) -> None:
+    """Log which training problems are left out; ConfigError if they are more than half."""
+    if leaks.boilerplate:
+        passage, count = max(leaks.boilerplate.items(), key=itemgetter(1))
+        logger.info("%d questions share %r; such boilerplate does not count as a leak", count, passage)
+    if not dropped:
+        return
+    passage = shorten(leaks.find(dropped[0]) or "", 120)
+    said = f"{len(dropped)} of {train} training problems share a passage with an evaluation set, such as {passage!r}"
+    if 2 * len(dropped) > train:
+        raise ConfigError(
+            f"{said}; more than half must not go: evaluate on other problems (task.held_out, eval.sets), or move "
+            "what questions share into prompt.template"
+        )
+    logger.warning("%s; they are left out", said)
 
 
 def evaluation_seed(split: str) -> int:
@@ -94,6 +122,12 @@ def _eval_split(task: Task, config: RunConfig) -> Sequence[Problem]:
     if len(found) < count:
         raise ValueError(f"eval.problems={count}, but only {len(found)} can be kept for validation; use at most as many")
     return found
+
+
+def _typical(task: Task, train: Sequence[Problem]) -> Sequence[Problem]:
+    """Training problems that show what is boilerplate: more of a table than a run draws from."""
+    whole = task.problems("train", ALL, EXAMPLES_SEED) if isinstance(task, Table) else []
+    return max(train, whole[:MOST_TYPICAL], key=len)
 
 
 def _whole(task: Task) -> Sequence[Problem]:

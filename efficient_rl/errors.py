@@ -19,13 +19,14 @@ class SchedulerError(RuntimeError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A half sentence with the nearest of the valid names, and all of them."""
+    """A half sentence with the nearest of the valid names, whatever the case, and all of them."""
     names = sorted(valid)
     if not names:
         return "there is none that could be given"
     listed = f"valid: {', '.join(names)}"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? {listed}" if near else listed
+    lower = {valid_name.lower(): valid_name for valid_name in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f"did you mean {lower[near[0]]!r}? {listed}" if near else listed
 
 
 def require(condition: bool, key: str, value: Any, bound: str) -> None:

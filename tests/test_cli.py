@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,78 @@ def test_a_bad_request_is_status_2_and_no_traceback(
     said = capsys.readouterr()
     assert "Traceback" not in said.out + said.err
     assert (said.out + said.err).strip()
+
+
+@pytest.mark.parametrize("main", [sweep, doctor], ids=["sweep", "doctor"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--info"], "--info is an option of Hydra that this command does not have; use --help"),
+        (["--info", "all"], "--info is an option of Hydra"),
+        (["--hydra-help"], "--hydra-help is an option of Hydra"),
+        (["--config-name", "x"], "--config-name is an option of Hydra"),
+        (["-cn=x"], "-cn is an option of Hydra"),
+        (["--max_steps", "10"], "unknown option --max_steps; an override reads key=value, without dashes"),
+        (["--config-dir"], "expected one argument"),
+        (["--config-dir", "nowhere"], "--config-dir 'nowhere' is no folder here"),
+        (["--config-dir="], "--config-dir '' is no folder here"),
+        (["hydra.run.dir=x"], "runs are not started by Hydra"),
+    ],
+)
+def test_what_users_of_hydra_try_is_answered_in_one_line(
+    main: Callable[[Sequence[str]], int], arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+    if main is sweep:
+        assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cfg", "job", "--resolve", "--package", "eval"], "problems: 200\n"),
+        (["-c", "job", "-p", "task.operands"], "- 3\n"),
+        (["--cfg=job", "seed=3"], "seed: 3\n"),
+    ],
+)
+def test_the_composed_configuration_is_printed_as_hydra_does(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(arguments) == 0
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cfg", "hydra"], "invalid choice: 'hydra'"),
+        (["-c", "job", "-p", "task.operand"], "unknown key 'operand'; did you mean 'operands'"),
+    ],
+)
+def test_parts_that_cannot_be_printed_are_refused_in_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_help_lists_the_options_of_ones_own_folder_and_the_version_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "zebra.yaml").write_text("_target_: efficient_rl.strategies.static.LastK\n")
+    for order in (["--help", "--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            sweep(order)
+        assert ended.value.code == 0
+        assert "zebra" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        sweep(["--version"])
+    assert capsys.readouterr().out.startswith("efficient_rl ")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The command line means what Hydra's would, and says clearly what it does not know."""
 
 import itertools
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from omegaconf import OmegaConf
 
 from efficient_rl.config.compose import expand
 from efficient_rl.config.options import config_folder
+from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import parse_run
 from efficient_rl.errors import ConfigError
 
@@ -43,14 +46,32 @@ def test_a_value_that_only_some_strategies_know_is_inert_for_the_others() -> Non
         (["strategy=full", "strategy.k=2"], "unknown key 'strategy.k'"),
         (["strategy=first_k", "strategy.kk=2"], "did you mean 'k'"),
         (["model.foo.bar=1"], "unknown key 'model.foo.bar'"),
-        (["a=b=c=[ }"], "an override reads key=value"),
-        (["model.path=${nothing.here}"], "nothing.here"),
+        (["a=b=c=[ }"], "a: the value 'b=c=[ }' cannot be read"),
+        (["lora"], "'lora' cannot be read; an override reads key=value"),
+        (["max_steps=10"], "did you mean 'grpo.max_steps'?"),
+        (["Max-Steps=10"], "did you mean 'grpo.max_steps'?"),
+        (["maxsteps=10"], "did you mean 'grpo.max_steps'?"),
+        (["batch_size=8"], "did you mean 'grpo.per_device_train_batch_size'?"),
+        (["rank=4"], "did you mean 'lora.rank'?"),
+        (["grpo.rank=4"], "did you mean 'lora.rank'?"),
+        (["learning_rate=1"], "did you mean 'grpo.learning_rate' or 'model.learning_rate'?"),
+        (["strategy=LORA"], "did you mean 'lora'"),
+        (["Strategy=lora"], "did you mean 'strategy'"),
+        (["model.path=${nothing.here}"], "model.path: Interpolation key 'nothing.here' not found; write \\${ where"),
         (["strategy=lora", "+lora.use_rslora=true"], "nothing reads 'lora.use_rslora'"),
         (["+foo=1"], "nothing reads 'foo'"),
         (["~grpo"], "deletes what every run needs"),
         (["strategy@other=full"], "names a package"),
         (["seed=range(0,0)"], "names no value"),
-        (["strategy=glob(*)"], "is no sweep over values"),
+        (["strategy=glob(zzz*)"], "matches no option; valid: adalora"),
+        (["seed=glob(1*)"], "matches no option; valid: none, as seed is no group"),
+        (["strategy=choice()"], "empty choice is not legal; use a,b,c"),
+        (["seed=range()"], "missing a required argument: 'start'; use a,b,c"),
+        (["+seed=1"], "seed=1 sets one that is there"),
+        (["+strategy=lora"], "every run has one strategy already; write strategy=lora"),
+        (["++foo=1"], "unknown key 'foo'"),
+        (["hydra.run.dir=x"], "runs are not started by Hydra"),
+        (["hydra/launcher=submitit_slurm"], "runs are not started by Hydra"),
         (["seed=interval(0,1)"], "is no sweep over values"),
     ],
 )
@@ -58,6 +79,75 @@ def test_unknown_names_get_the_valid_ones_and_the_nearest(overrides: list[str], 
     with pytest.raises(ConfigError) as caught:
         expand(overrides)
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TEXTS = (
+    *("/data/a=b/q.jsonl", "/data/a,b.jsonl", "/data/x[1].jsonl", "/data/(new)/q.jsonl", "~/q.jsonl", "/d/é/日本#1.jsonl"),
+    *(
+        "Q: {question}",
+        "{question}",
+        "it's",
+        'she "said" it',
+        "a: b, c",
+        "$x$ & $HOME",
+        "back\\",
+        "\\boxed{}",
+        "a\nb\tc",
+        "100%!;`",
+    ),
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_an_error_shows_for_an_odd_text_is_that_text_when_pasted_into_a_shell(text: str) -> None:
+    shows = re.compile(r"(\$'|')model\.path=.*")
+    try:
+        (override,) = parse_overrides([f"model.path={text}"])
+        shown = shows.search(override.as_one)
+    except ConfigError as error:
+        message = str(error)
+        assert message.startswith("model.path: the value ")
+        assert "\n" not in message
+        shown = shows.search(message)
+        assert shown is not None
+    if shown:
+        pasted = subprocess.run(["bash", "-c", f"printf %s {shown[0]}"], capture_output=True, text=True, check=True).stdout
+        (override,) = parse_overrides([pasted])
+    assert override.parsed.value() == text
+
+
+@pytest.mark.parametrize(
+    ("given", "stop"),
+    [
+        ("prompt.stop=\\n", "\n"),
+        ("prompt.stop='\\n'", "\n"),
+        ('prompt.stop="\\n\\n"', "\n\n"),
+        ('prompt.stop="\n"', "\n"),
+        ('prompt.stop="\\\\n"', "\\n"),
+        ("prompt.stop=\\t", "\\t"),
+        ("prompt.stop=END", "END"),
+        ("prompt.stop=null", None),
+    ],
+)
+def test_in_texts_of_the_prompt_backslash_n_is_a_line_break(given: str, stop: str | None) -> None:
+    assert expand([given])[0].config["prompt"]["stop"] == stop
+
+
+def test_backslashes_stay_in_all_other_keys_and_line_breaks_are_read_in_swept_ones() -> None:
+    assert expand(["task=table", "task.answer_pattern='a\\n(b)'"])[0].config["task"]["answer_pattern"] == "a\\n(b)"
+    points = expand(["prompt.stop='\\n','#'"])
+    assert [point.config["prompt"]["stop"] for point in points] == ["\n", "#"]
+
+
+def test_a_glob_is_all_options_that_match() -> None:
+    points = expand(["strategy=glob([lora*,do*],exclude=lora_*)"])
+    assert [point.choices["strategy"] for point in points] == ["dora", "lora"]
+
+
+def test_a_forced_key_is_set_like_any_other() -> None:
+    point = expand(["++seed=3", "++grpo.max_steps=5"])[0]
+    assert (point.config["seed"], point.config["grpo"]["max_steps"]) == (3, 5)
 
 
 def test_interpolations_of_the_user_are_resolved() -> None:

@@ -3,6 +3,7 @@
 import random
 import string
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from efficient_rl.tasks.arithmetic import Arithmetic
 from efficient_rl.tasks.chain import Chain
-from efficient_rl.tasks.contamination import decontaminated, normalized
+from efficient_rl.tasks.contamination import Leaks, decontaminated, normalized
 from efficient_rl.tasks.problem import Problem
 
 STORY = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
@@ -104,3 +105,87 @@ def test_forty_thousand_questions_are_compared_with_ten_thousand_in_seconds() ->
 def test_zero_words_are_refused() -> None:
     with pytest.raises(ValueError, match=r"n=0 words must be at least 1"):
         decontaminated([], [], n=0)
+
+
+RULE = "Think step by step and put the final number between the answer tags, nothing else please."
+SHOTS = "Q: How much is one and one? A: 2. Q: How much is two and five? A: 7. Now the question that you answer:"
+THINGS = ("apples", "books", "coins", "doors", "eggs", "flags", "goats", "hats", "inks", "jars", "kites")
+NAMES = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo", "Kim", "Lea", "Max")
+
+
+def story(number: int) -> str:
+    """A question of its own for every number below 143, without eight words in a row that any two share."""
+    return f"{NAMES[number % 13]} has {number} {THINGS[number % 11]} in {number * 7} boxes; how many is that?"
+
+
+def rows(numbers: range, written: Callable[[int, str], str] = lambda number, question: question) -> list[Problem]:
+    return [text(written(number, story(number))) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda number, question: f"{question} {RULE}",
+        lambda number, question: f"{SHOTS} {question}",
+        lambda number, question: f"{SHOTS} {question} {RULE}",
+        lambda number, question: f"{RULE} {RULE} {question}",
+        lambda number, question: question.replace(";", f". {RULE} "),
+        lambda number, question: f"{question} {RULE}" if number % 10 else question,
+        lambda number, question: f"{question} {RULE}" if number % 2 else question,
+        lambda number, question: f"{question} {RULE}" if number % 7 == 0 else question,
+        lambda number, question: (
+            f"In source {number % 8} all of the people count like this, says page {number % 8}. {question}"
+        ),
+        lambda number, question: f"{question} {RULE}" if number >= 50 or number % 20 == 0 else question,  # the held-out rows
+    ],
+    ids=["end", "few-shot", "both", "twice", "middle", "most", "half", "few", "by-source", "held-out"],
+)
+def test_a_passage_of_many_questions_is_boilerplate_and_true_leaks_are_still_found(
+    written: Callable[[int, str], str],
+) -> None:
+    train, evaluation = rows(range(40), written), rows(range(50, 70), written)
+    assert decontaminated(train, evaluation) == (train, [])
+    again = [text(problem.question.upper().replace("?", " ?!")) for problem in evaluation[:3]]
+    longer = [text(f"{problem.question} Tell me, dear friend.") for problem in evaluation[3:6]]
+    leaks = [*again, *longer]
+    assert decontaminated([*train, *leaks], evaluation) == (train, leaks)
+
+
+def test_a_question_with_and_one_without_the_shared_instruction_are_the_same_question() -> None:
+    written, bare = rows(range(20), lambda _, question: f"{question} {RULE}"), rows(range(20, 40))
+    extended = rows(range(20, 26), lambda _, question: f"{question} {RULE}")
+    assert decontaminated([*written, *extended], [*bare, *rows(range(50, 70), lambda _, asked: f"{asked} {RULE}")]) == (
+        written,
+        extended,
+    )
+
+
+@pytest.mark.parametrize("instruction", [RULE, SHOTS])
+def test_short_questions_below_a_shared_instruction_are_compared_whole(instruction: str) -> None:
+    train = [text(f"{instruction} What is {n} - 3?") for n in range(20)]
+    evaluation = [text(f"{instruction} What is {n} + 3?") for n in range(20)]
+    assert decontaminated(train, evaluation) == (train, [])
+    repeated = text(f"{instruction} WHAT is 7 + 3 ?")
+    assert decontaminated([*train, repeated], evaluation) == (train, [repeated])
+
+
+def test_a_template_with_a_number_in_it_drops_only_the_same_number() -> None:
+    template = "Natalia sold clips to {} of her friends in April, and half as many in May, so how many in all?"
+    train = [text(template.format(n)) for n in range(30)]
+    evaluation = [text(template.format(n)) for n in range(100, 120)]
+    assert decontaminated(train, evaluation) == (train, [])
+    repeated = text(template.format(103).lower().replace(",", ""))
+    assert decontaminated([*train, repeated], evaluation) == (train, [repeated])
+
+
+def test_a_passage_of_fewer_than_five_questions_is_no_boilerplate() -> None:
+    for copies, leaked in ((4, 4), (5, 0)):
+        train = [text(f"{story(n)} {RULE}") for n in range(copies)]
+        assert len(decontaminated(train, [text(f"{story(50)} {RULE}")])[1]) == leaked
+
+
+def test_what_is_boilerplate_and_what_was_shared_is_known() -> None:
+    leaks = Leaks(rows(range(40), lambda _, question: f"{question} {RULE}"), [text(f"{STORY} {RULE}")] * 3)
+    assert "think step by step and put the final" in leaks.boilerplate
+    assert leaks.find(text("Once, " + STORY)) == "natalia sold clips to 48 of her friends"
+    assert leaks.find(text(story(3))) is None

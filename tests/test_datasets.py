@@ -337,7 +337,7 @@ def test_rows_that_do_not_parse_are_left_out_and_counted(tmp_path: Path, caplog:
         task = Table(path=lines(tmp_path / "d.jsonl", [*sums(3), *bad]), check="number", held_out="all")
         assert len(task.problems("held_out", 0, 0)) == 3
     assert "3 problems in" in caplog.text
-    assert "no answer that parses: 4, no question: 2, question seen before: 1" in caplog.text
+    assert "no answer that parses: 4 (such as None), no question: 2 (such as ' '), question seen before: 1" in caplog.text
 
 
 def test_training_rows_that_are_held_out_too_are_not_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -349,34 +349,11 @@ def test_training_rows_that_are_held_out_too_are_not_trained_on(tmp_path: Path, 
     assert "1 rows of" in caplog.text
 
 
-def test_wrong_columns_are_named(tmp_path: Path) -> None:
-    path = lines(tmp_path / "d.jsonl", sums(4))
-    with pytest.raises(ValueError, match=r"no row of .* is a problem \(no question: 4\); check the columns answer, prompt"):
-        Table(path=path, question="prompt").problems("train", 1, 0)
-    with pytest.raises(ValueError, match=r"task\.where=\{lang: \.\.\.\} names a column that the rows do not have"):
-        Table(path=path, where={"lang": "en"}).problems("train", 1, 0)
-
-
 def test_a_list_of_wanted_values_keeps_rows_with_any_of_them(tmp_path: Path) -> None:
     rows = [{**row, "lang": ["en", "fr", "de"][i % 3]} for i, row in enumerate(sums(9))]
     path = lines(tmp_path / "d.jsonl", rows)
     assert len(Table(path=path, where={"lang": ["en", "de"]}, held_out="all").problems("held_out", 0, 0)) == 6
     assert len(Table(path=path, where={"lang": "fr"}, held_out="all").problems("held_out", 0, 0)) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("d.xml", "", r"'d\.xml' has no known ending; use one of \.jsonl, \.json, \.parquet"),
-        ("d.jsonl", '{"question": 1}\n{oops\n', r"d\.jsonl, line 2: .*; every line must hold one JSON object"),
-        ("d.jsonl", "[1]\n", r"d\.jsonl, line 1 is a list; it must be an object"),
-        ("d.json", "{}", r"holds a dict; it must hold a list of objects"),
-    ],
-)
-def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, says: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=says):
-        Table(path=str(tmp_path / name)).problems("train", 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -110,11 +110,40 @@ def test_no_training_problem_is_in_any_evaluation_set(tmp_path: Path) -> None:
 
 def test_what_a_table_holds_out_stays_out_of_training_though_it_is_not_measured(tmp_path: Path) -> None:
     test = [f"Row{n} asks how many of the {n} blue cats{n} are asleep now" for n in range(30)]
-    held_out, own = table(tmp_path, "test", test), table(tmp_path, "own", [*(f"More: {text}" for text in test), "Is it?"])
-    overrides = ("task=table", f"task.path={own}", f"task.held_out=path:{held_out}", "grpo.train_problems=31")
+    others = [f"Is it {n}?" for n in range(30)]
+    held_out, own = table(tmp_path, "test", test), table(tmp_path, "own", [*(f"More: {text}" for text in test), *others])
+    overrides = ("task=table", f"task.path={own}", f"task.held_out=path:{held_out}", "grpo.train_problems=60")
     problems = load_splits(tiny_run(*overrides, "task.check=number", "eval.problems=2"))
-    assert [problem.question for problem in problems.train] == ["Is it?"]
+    assert {problem.question for problem in problems.train} == set(others)
     assert problems.contaminated == 30
+
+
+def test_what_is_dropped_is_told_with_a_passage_and_more_than_half_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = [f"Row{n} asks how many of the {n} blue cats{n} are asleep now" for n in range(12)]
+    held_out, own = (
+        table(tmp_path, "test", test),
+        table(tmp_path, "own", [*(f"More: {text}" for text in test), *"abcdefghij"]),
+    )
+    overrides = ("task=table", f"task.path={own}", f"task.held_out=path:{held_out}", "task.check=number", "eval.problems=2")
+    said = r"12 of 22 training problems share a passage with an evaluation set, such as 'row\d+ asks .*'; more than half"
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_splits(tiny_run(*overrides, "grpo.train_problems=22"))
+    assert "prompt.template" in str(caught.value)
+    table(tmp_path, "own", [*(f"More: {text}" for text in test), *"abcdefghijkl"])
+    assert load_splits(tiny_run(*overrides, "grpo.train_problems=24")).contaminated == 12
+    assert "12 of 24 training problems share a passage with an evaluation set, such as 'row" in caplog.text
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4, 12])
+def test_an_instruction_that_questions_of_a_source_share_costs_no_training_problem(tmp_path: Path, sources: int) -> None:
+    rule = "Think step by step and put the final number between the tags of book {0}, page {0}."
+    rows = [f"Case {n}: Kim finds {n} of {n * 7} eggs. {rule.format(n % sources)}" for n in range(120)]
+    own = table(tmp_path, "own", rows)
+    overrides = ("task=table", f"task.path={own}", "task.check=number", "grpo.train_problems=40", "eval.problems=2")
+    problems = load_splits(tiny_run(*overrides))
+    assert (len(problems.train), problems.contaminated) == (40, 0)
 
 
 def test_examples_of_a_prompt_are_not_trained_on() -> None:

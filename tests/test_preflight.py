@@ -1,13 +1,20 @@
 """What would end runs is said before one starts: all of it at once, each fault with its number of runs."""
 
 import json
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from efficient_rl.config.options import group_options
+from efficient_rl.config.run_config import RunConfig
+from efficient_rl.errors import ConfigError
+from efficient_rl.launch.debug import DebugLauncher
+from efficient_rl.launch.slurm.launcher import SlurmLauncher
+from efficient_rl.preflight import inspection
 from efficient_rl.preflight.alphabet import read_alphabet
 from efficient_rl.preflight.imports import trouble_with
 from efficient_rl.preflight.inspection import inspect_models
@@ -35,7 +42,7 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
         (["task=table", "task.path=nowhere/at/all"], "task.path='nowhere/at/all' is neither a file nor a folder"),
         (["task=math", "task.path=gone.jsonl"], "task.path='gone.jsonl' is neither"),
         ([*TABLE, "task.held_out=path:gone.jsonl"], "task.held_out='gone.jsonl' is neither"),
-        ([*TABLE, "task.path=empty.jsonl"], "no row of empty.jsonl is a problem"),
+        ([*TABLE, "task.path=empty.jsonl"], "empty.jsonl has no rows"),
         ([*TABLE, "task.path=folder"], "has no file for the split 'train'"),
         ([*TABLE, "task.question=qestion"], "qestion"),
         ([*TABLE, "task.answer=reply"], "reply"),
@@ -50,6 +57,7 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
             "distinct held_out problems found",
         ),
         (["task=gsm8k"], "model=nano has no tokens for words"),
+        (["eval.sets=[gsm8k]"], "which the data set of task=gsm8k is in"),
         (["task=chain", "model=nano", "prompt=chat_boxed"], "has no chat template"),
         (["prompt=few_shot"], "which problems of task=countdown hold, such as 'Using all of the numbers"),
         ([IMPORTED, "+reward.own.path=trl.rewards.think_formt_reward"], "did you mean 'think_format_reward'?"),
@@ -71,11 +79,6 @@ TABLE = ("task=table", "task.path=rows.jsonl", "task.check=number", "grpo.train_
         (["-m", "search=per_arm", "strategy=full,lora", "task=table"], "task.path='problems.jsonl' is neither"),
         (["-m", "search=tpe", "grpo.learning_rate=interval(1e-3,1e-5)"], "is no interval; use interval(low, high)"),
         (["-m", "search=tpe", "grpo.learning_rate=interval(1e-3,1e-3)"], "is no interval"),
-        (["-m", "search=hyperband", "strategy=full,lora", "grpo.max_steps=10"], "search.pruner.min_resource=10"),
-        (
-            ["-m", "search=hyperband", "strategy=full,lora", "grpo.max_steps=12", "search.report_steps=6"],
-            "search.report_steps=6 ends no run of grpo.max_steps=12 early",
-        ),
     ],
 )
 def test_a_dry_run_says_what_would_end_a_run(rows: Path, sweep_here: Sweep, overrides: list[str], said: str) -> None:
@@ -106,6 +109,23 @@ def test_what_can_run_is_planned(rows: Path, sweep_here: Sweep, overrides: list[
     done = sweep_here(*tiny(overrides), "dry_run=true", "tracking.uri=none")
     assert done.returncode == 0, done.stderr
     assert "nothing was started" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("steps", "report_steps", "said"),
+    [
+        (10, 5, "search.pruner.min_resource=10 with search.report_steps=5 ends no run of grpo.max_steps=10 early"),
+        (12, 6, "search.report_steps=6 ends no run of grpo.max_steps=12 early"),
+        (11, 5, None),
+        (14, 6, None),
+    ],
+)
+def test_a_pruner_that_can_end_no_run_is_said(sweep_here: Sweep, steps: int, report_steps: int, said: str | None) -> None:
+    settings = (f"grpo.max_steps={steps}", f"search.report_steps={report_steps}")
+    done = sweep_here("-m", "search=hyperband", "strategy=full,lora", *settings, "dry_run=true", "tracking.uri=none")
+    assert done.returncode == 0, done.stderr
+    assert ("warning: " in done.stdout) == (said is not None)
+    assert said is None or said in done.stdout
 
 
 def test_all_faults_stand_in_one_list_each_once_with_its_number_of_runs(sweep_here: Sweep) -> None:
@@ -166,6 +186,7 @@ def test_a_model_without_weights_says_what_would_end_a_run(llama: Path, override
     assert any(said in text for text in found), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nano", "llama"])
 def test_no_strategy_that_works_is_refused(llama: Path, model: str) -> None:
     own = [f"model.path={llama}", "lora.rank=4"] if model == "llama" else []
@@ -176,6 +197,13 @@ def test_no_strategy_that_works_is_refused(llama: Path, model: str) -> None:
     assert set(refused) == ({"bitfit"} if model == "llama" else set())
 
 
+def test_processes_that_cannot_share_the_batch_are_refused() -> None:
+    run = tiny_run("grpo.per_device_train_batch_size=6", "grpo.gradient_accumulation_steps=2", "grpo.num_generations=3")
+    assert [text for text, _ in inspect_models([run], processes=5)] != []
+    assert [text for text, _ in inspect_models([run], processes=1)] == []
+
+
+@pytest.mark.slow
 def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Sweep) -> None:
     done = sweep("-m", "strategy=bitfit,full", "seed=0,1", f"model.path={llama}", "tracking.uri=none")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -184,7 +212,36 @@ def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Swee
     assert "Traceback" not in done.stderr
 
 
-def test_a_model_that_is_not_here_is_not_checked_and_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_for_a_cluster_the_checks_run_in_a_process_that_ends_with_them(llama: Path, tmp_path: Path) -> None:
+    launcher = SlurmLauncher(gpus_per_node=0)
+    runs = [tiny_run("strategy=bitfit", f"model.path={llama}"), tiny_run("strategy=full", f"model.path={llama}")]
+    with pytest.raises(ConfigError, match=r"has no biases.*\(1 of 2 runs\)"):
+        inspection.refuse_model_faults(runs, launcher, Console(quiet=True), tmp_path)
+    inspection.refuse_model_faults(runs[1:], launcher, Console(quiet=True), tmp_path)
+    assert (tmp_path / inspection.FILE).exists()
+    assert multiprocessing.active_children() == []
+
+
+def test_runs_that_were_found_faultless_are_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = list[list[str]]()
+
+    def inspect(runs: Sequence[RunConfig], processes: int) -> Iterator[tuple[str, list[str]]]:
+        looked_at.append([run.strategy.name for run in runs])
+        yield from inspect_models(runs, processes)
+
+    monkeypatch.setattr(inspection, "inspect_models", inspect)
+    full, lora, bad = (tiny_run(text) for text in ("strategy=full", "strategy=lora", "prompt.stop='~'"))
+    console, launcher = Console(quiet=True), DebugLauncher()
+    for runs in ([full], [full], [full, lora]):
+        inspection.refuse_model_faults(runs, launcher, console, tmp_path)
+    assert looked_at == [["full"], ["lora"]]
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="is in no token"):
+            inspection.refuse_model_faults([bad], launcher, console, tmp_path)
+
+
+def test_a_model_that_is_not_here_is_not_checked_and_not_fetched() -> None:
     found = list(inspect_models([tiny_run("model=qwen2.5_0.5b", "model.path=nobody/has-this", "strategy=bitfit")]))
     assert ("model=qwen2.5_0.5b, which is not on this machine yet", []) in found
 

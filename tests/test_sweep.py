@@ -167,6 +167,7 @@ def test_a_named_sweep_with_a_filter_is_the_runs_of_its_file(sweep_here: Sweep, 
         ("overrides: {seed: 1}\nfilter: 5\n", "filter must be a rule or a list"),
         ("overrides: {sweep: other}\n", "'sweep' cannot be an override here"),
         ("overrides: {seed: 2020-01-01}\n", "put quotes around it"),
+        ("overrides: {model.path: /a=b}\n", "sweeps/mine.yaml: model.path: the value '/a=b' cannot be read"),
     ],
 )
 def test_a_sweep_file_with_a_mistake_is_refused_by_name(

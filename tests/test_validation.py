@@ -61,10 +61,15 @@ def test_validation_problems_of_a_table_share_no_passage_with_its_test(tmp_path:
     assert {split_of(problem.key) for problem in validation_set} == {"train"}
 
 
-def test_a_table_whose_questions_all_share_a_passage_has_no_validation_problems(tmp_path: Path) -> None:
+def test_a_passage_that_all_questions_of_a_table_share_leaves_it_its_validation_problems(tmp_path: Path) -> None:
     path = table(tmp_path, 300, "On the way to the old mill by the river Anna counts. ")
     _, validation = both(*of_table(path, "grpo.train_problems=100", "eval.problems=20"))
-    with pytest.raises(ConfigError, match=r"eval.problems=20, but only 0 can be kept for validation"):
+    chosen = load_splits(validation)
+    (validation_set,) = chosen.eval_sets.values()
+    assert len(validation_set) == 20
+    assert {problem.key for problem in validation_set}.isdisjoint(problem.key for problem in chosen.train)
+    _, validation = both(*of_table(path, "grpo.train_problems=100", "eval.problems=290"))
+    with pytest.raises(ConfigError, match=r"eval.problems=290, but only \d+ can be kept for validation"):
         load_splits(validation)
 
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,8 @@ def parse_run(point: Point) -> RunConfig:
         require(is_number(value) and value > 0, key, value, "must be a number above 0")
     if grpo["learning_rate"] is None:
         grpo["learning_rate"] = base_rate * factor
-    model["fingerprint"] = fingerprint(str(model["path"]))
-    sets = tree["eval"].get("sets")
+    model["fingerprint"] = fingerprint(str(model.get("path") or ""))
+    sets = _sets(tree["eval"].get("sets"), point.folder)
     run = RunConfig(
         model=_section(ModelConfig, "model", {"name": names["model"], **model}),
         prompt=_section(PromptSettings, "prompt", {"name": names["prompt"], **tree["prompt"]}),
@@ -111,14 +111,14 @@ def parse_run(point: Point) -> RunConfig:
         reward=tuple(starmap(_term, tree["reward"].items())),
         curriculum=_component(names["curriculum"], tree["curriculum"]),
         grpo=_section(GRPOSettings, "grpo", grpo),
-        eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": _sets(sets)}),
+        eval=_section(EvalSettings, "eval", {**tree["eval"], "sets": sets}),
         seed=tree["seed"],
-        data=_data_digest([tree["task"], sets]),
+        data=_data_digest([tree["task"], tree["eval"].get("sets")]),
     )
     whole = type(run.seed) is int and 0 <= run.seed < 2**32
     require(whole, "seed", run.seed, "must be a whole number, 0 or above, below 2^32")
     require(bool(run.reward), "reward", {}, "has no term; name at least one function")
-    _check_parts(run)
+    _check_parts(run, point)
     return run
 
 
@@ -135,6 +135,9 @@ def _section(kind: Any, name: str, values: Mapping[str, Any]) -> Any:
     for key in values:
         if key not in known:
             raise ConfigError(f"unknown key {f'{name}.{key}'!r}; {did_you_mean(key, known)}")
+    for item in fields(kind):
+        if item.default is MISSING and item.name not in values:
+            raise ConfigError(f"{name}.{item.name} is missing; add it to the option {values['name']!r} of {name}")
     return kind(**values)
 
 
@@ -146,10 +149,10 @@ def _component(name: str, arguments: Mapping[str, Any]) -> Component:
     return Component(name, target, rest)
 
 
-def _sets(named: Any) -> tuple[Component, ...]:
-    """Evaluation sets: a list of options of conf/task, or a mapping of names to tasks."""
+def _sets(named: Any, folder: str | None) -> tuple[Component, ...]:
+    """Evaluation sets: a list of options of the group task, or a mapping of names to tasks."""
     if isinstance(named, list):
-        named = {str(name): load_option("task", str(name)) for name in named}
+        named = {str(name): load_option("task", str(name), folder) for name in named}
     require(named is None or isinstance(named, dict), "eval.sets", named, "must list tasks or map names to tasks")
     return tuple(starmap(_component, sorted((named or {}).items())))
 
@@ -174,9 +177,9 @@ def _paths(tree: Any) -> Iterator[Path]:
             yield from _paths(value)
 
 
-def _check_parts(run: RunConfig) -> None:
+def _check_parts(run: RunConfig, point: Point) -> None:
     """Build every part once: its constructor knows its ranges."""
-    strategy: Strategy = _built(_key(run.strategy))
+    strategy: Strategy = _checked(run.strategy, point, "strategy")
     if (blocks := run.model.blocks) is not None:
         try:
             strategy.check_blocks(blocks)
@@ -184,9 +187,22 @@ def _check_parts(run: RunConfig) -> None:
             raise ConfigError(str(error)) from error
         except AttributeError as error:
             raise ConfigError(f"strategy={run.strategy.name}: {run.strategy.target} is no strategy ({error})") from error
-    _: Task = _built(_key(run.task))
-    for part in (run.curriculum, *run.eval.sets, *(term.function for term in run.reward)):
-        _built(_key(part))
+    _: Task = _checked(run.task, point, "task")
+    _checked(run.curriculum, point, "curriculum")
+    for part in run.eval.sets:
+        _checked(part, point, "eval")
+    for term in run.reward:
+        _checked(term.function, point, "reward")
+
+
+def _checked(part: Component, point: Point, group: str) -> Any:
+    """The built part; where its class or arguments are wrong, the error names the file."""
+    try:
+        return _built(_key(part))
+    except ConfigError as error:
+        if isinstance(error.__cause__, ValueError):
+            raise
+        raise ConfigError(f"{point.file(group)}: {group}={part.name}: {error}") from error
 
 
 def _key(component: Component) -> str:

@@ -35,7 +35,9 @@ class Component:
             return instantiate({"_target_": self.target, **self.arguments}, _convert_="all")
         except HydraException as error:
             cause = error.__cause__ or error
-            raise ConfigError(" ".join(str(cause).split())) from error
+            place = str(error).partition("full_key: ")[2].strip()
+            said = " ".join(str(cause).split()) + (f" (in {place})" if place else "")
+            raise ConfigError(said) from cause
 
 
 @dataclass(frozen=True)

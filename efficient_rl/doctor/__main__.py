@@ -3,7 +3,6 @@
 python -m efficient_rl.doctor [-m] [overrides as for efficient_rl.sweep]
 """
 
-import argparse
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, command_line, split_overrides
+from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, Parser, command_line
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, counted, ok
@@ -151,7 +150,7 @@ def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterato
 @command_line()
 def main(arguments: Sequence[str]) -> int:
     """Run the checks and print the findings; exit codes as in `cli`, --strict fails warnings."""
-    known, overrides = split_overrides(_parser(), arguments)
+    known, overrides = _parser().split(arguments)
     console, found = Console(), list[Finding]()
 
     def tell(finding: Finding) -> None:
@@ -184,13 +183,8 @@ def _show(finding: Finding, console: Console) -> None:
             console.print(f"        {word}: {escape(text)}", soft_wrap=True, highlight=False)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m efficient_rl.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m efficient_rl.doctor", description=__doc__)
     parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings too")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     parser.add_argument(

@@ -51,11 +51,14 @@ def check_problems(run: RunConfig) -> Iterable[str]:
 def check_words(run: RunConfig) -> Iterator[str]:
     """A model that writes no letters is not asked to read a data set on the hub."""
     alphabet = read_alphabet(run.model.folder)
-    if alphabet is not None and len(alphabet.unknown(LETTERS)) > len(LETTERS) / 2 and names_dataset(run.task.arguments):
-        yield (
-            f"model={run.model.name} has no tokens for words, which the data set of task={run.task.name} is in; use a task "
-            "that it reads, such as task=countdown or task=arithmetic with prompt=model, or another model"
-        )
+    if alphabet is None or len(alphabet.unknown(LETTERS)) < len(LETTERS) / 2:
+        return
+    for part in (run.task, *run.eval.sets):
+        if names_dataset(part.arguments):
+            yield (
+                f"model={run.model.name} has no tokens for words, which the data set of task={part.name} is in; use a task "
+                "that it reads, such as task=countdown or task=arithmetic with prompt=model, or another model"
+            )
 
 
 def is_quick(run: RunConfig) -> bool:
@@ -80,15 +83,15 @@ def check_splits(run: RunConfig) -> Iterator[str]:
         return
     template = run.prompt.template
     in_symbols = run.model.prompt == "symbols" if template is None else "{question}" not in template
-    for problem in problems.train:
-        text = problem.symbols if in_symbols else problem.question
-        if unknown := alphabet.unknown(text):
+    for name, members in {**problems.eval_sets, run.task.name: problems.train}.items():
+        texts = [problem.symbols if in_symbols else problem.question for problem in members]
+        text = next(filter(alphabet.unknown, texts), None)
+        if text is not None:
             yield (
-                f"model={run.model.name} has no tokens for {unknown!r}, which problems of task={run.task.name} hold, "
+                f"model={run.model.name} has no tokens for {alphabet.unknown(text)!r}, which problems of task={name} hold, "
                 f"such as {text!r}; use a task that it reads, such as task=countdown or task=arithmetic with prompt=model, "
                 "or another model"
             )
-            return
 
 
 def in_words(error: Exception) -> str:

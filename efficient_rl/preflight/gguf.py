@@ -32,8 +32,8 @@ def read_gguf(path: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ..
     return values, sizes
 
 
-def as_configuration(path: Path) -> tuple[Mapping[str, Any], int]:
-    """The same under transformers' names, and the number of parameters."""
+def as_configuration(path: Path) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """The settings under transformers' names, and the size of every tensor."""
     values, tensors = read_gguf(path)
     kind = str(values["general.architecture"])
     found = {
@@ -47,7 +47,7 @@ def as_configuration(path: Path) -> tuple[Mapping[str, Any], int]:
         "num_experts": values.get(f"{kind}.expert_count"),
         "vocab_size": tensors["token_embd.weight"][-1],
     }
-    return found, sum(map(math.prod, tensors.values()))
+    return found, dict(zip(tensors, map(math.prod, tensors.values()), strict=True))
 
 
 def _number(stream: BinaryIO, kind: str) -> Any:

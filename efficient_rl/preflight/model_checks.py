@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.datasets import HELD_OUT_SEED
-from efficient_rl.errors import first_line
+from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.models import load_tokenizer
 from efficient_rl.preflight.checks import check_splits, data_key, in_words, is_quick, names_dataset
 from efficient_rl.preflight.dry_step import shaped_model
@@ -13,18 +13,33 @@ from efficient_rl.preflight.hub import is_here
 from efficient_rl.prompts import Prompts
 from efficient_rl.rewards.external import Imported
 from efficient_rl.strategies.protocol import AdamSettings
+from efficient_rl.training.settings import split_batch
 
 PROBLEMS = 32  # whose prompts are encoded
 
 
-def model_checks() -> list[tuple[Key, Check]]:
-    """All of them, each with what its verdict depends on."""
+def model_checks(processes: int) -> list[tuple[Key, Check]]:
+    """All of them, each with what its verdict depends on; `processes` train a run together."""
     return [
+        (_batch_key, lambda run: check_batch(run, processes)),
         (lambda run: (run.model, run.strategy, run.grpo.max_steps), check_strategy),
         (lambda run: (run.model, run.prompt, run.task), check_prompts),
         (lambda run: run.reward, check_imports),
         (data_key, check_slow_problems),
     ]
+
+
+def check_batch(run: RunConfig, processes: int) -> Iterator[str]:
+    """The processes of a run can share its batch."""
+    try:
+        split_batch(run.grpo, processes, 1)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _batch_key(run: RunConfig) -> object:
+    grpo = run.grpo
+    return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
 
 
 def check_strategy(run: RunConfig) -> Iterator[str]:

@@ -24,6 +24,7 @@ OTHER = (
 )
 ATTENTION = ("full_attention", "sliding_attention")
 GATED = ("llama", "qwen", "mistral", "gemma", "smollm", "phi3", "olmo", "granite", "cohere", "stablelm", "glm", "exaone")
+HEADS = ("lm_head.weight", "output.weight")  # of transformers and GGUF; tied ones are not saved
 HEADER_BYTES = 100 << 20
 
 
@@ -38,12 +39,12 @@ def _read(folder: Path, gguf_file: str | None) -> Shape | None:
         if gguf_file is not None:
             return _shape(*as_configuration(folder / gguf_file))
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return _shape(values, sum(_sizes(folder)))
+        return _shape(values, dict(_sizes(folder)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
 
 
-def _shape(values: Mapping[str, Any], parameters: int) -> Shape | None:
+def _shape(values: Mapping[str, Any], sizes: Mapping[str, int]) -> Shape | None:
     layers = set(values.get("layer_types") or ATTENTION)
     if any(values.get(key) for key in OTHER) or not layers <= set(ATTENTION):
         return None
@@ -60,8 +61,9 @@ def _shape(values: Mapping[str, Any], parameters: int) -> Shape | None:
         return None
     matrices = blocks * sum(inputs * outputs for _, inputs, outputs in linear)
     embedding, positions = vocabulary * hidden, values.get("n_positions", 0) * hidden  # GPT-2 learns positions
+    parameters = sum(sizes.values())
     rest = parameters - matrices - positions
-    tied = rest < 2 * embedding
+    tied = not any(map(sizes.__contains__, HEADS))
     vectors = max(0, rest - (1 if tied else 2) * embedding) // blocks
     if rest < embedding:
         return None  # other blocks than the configuration seems to say
@@ -96,8 +98,8 @@ def _gpt2(hidden: int, inner: int) -> tuple[Linear, ...]:
     )
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    """The size of every tensor in the folder's weights, from the heads of its safetensors files."""
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Name and size of every tensor in the folder's weights, from the heads of its safetensors."""
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -106,4 +108,4 @@ def _sizes(folder: Path) -> Iterator[int]:
             header = json.loads(stream.read(length))
         for name, tensor in header.items():
             if name != "__metadata__":
-                yield math.prod(tensor["shape"])
+                yield name, math.prod(tensor["shape"])

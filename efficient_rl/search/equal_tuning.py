@@ -56,7 +56,7 @@ class EqualTuning(Search):
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
         launcher = build_launcher(request.settings["launcher"])
         arms = self._checked_arms(line, launcher)
-        refuse_model_faults([arm.run for arm in arms], launcher, console)
+        refuse_model_faults([arm.run for arm in arms], launcher, console, request.sweep_folder)
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
         known = known_runs(request, {run.model.path for run in runs})

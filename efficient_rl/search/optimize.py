@@ -16,7 +16,7 @@ from efficient_rl.preflight.inspection import refuse_known_faults, refuse_model_
 from efficient_rl.search.base import Search, check, is_count, question_of
 from efficient_rl.search.loop import Limits, SearchLoop
 from efficient_rl.search.objectives import Constraint, parse_constraints
-from efficient_rl.search.pruning import Pruning, check_resources
+from efficient_rl.search.pruning import Pruning, why_never
 from efficient_rl.search.space import Space
 from efficient_rl.search.study import MakeSampler, check_pruner, check_sampler, enqueue, opened
 from efficient_rl.search.summary import importances, show_summary, summarize, write_summary
@@ -66,7 +66,8 @@ class Optimize(Search):
         space = self._make_space(line, launcher)
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
-        refuse_model_faults(space.corners, launcher, console)
+        self._warn(line, space, console)
+        refuse_model_faults(space.corners, launcher, console, request.sweep_folder)
         approve(_budget(request, space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)
@@ -107,6 +108,7 @@ class Optimize(Search):
         hours = f"{self.hours:g} h" if self.hours is not None else ""
         ends = " or ".join(filter(None, (trials, hours)))
         console.print(f"up to {ends}, {len(self.fixed)} of them fixed", highlight=False)
+        self._warn(line, space, console)
 
     def _make_space(self, line: CommandLine, launcher: Launcher) -> Space:
         """The space of the overrides; without an eval.split of its own, on the validation split.
@@ -124,11 +126,17 @@ class Optimize(Search):
                 f"a search needs a space, and this one has {size} {'run' if size == 1 else 'runs'}: "
                 "give a key several values, e.g. strategy=choice(first_k,last_k,lora)"
             )
-        steps = None if space.searches("grpo.max_steps") else max(run.grpo.max_steps for run in space.corners)
-        if self.pruner is not None and steps is not None:
-            check_resources(line.shared_tree()["search"]["pruner"], self.report_steps, steps)
         refuse_known_faults(space.corners, launcher)
         return space
+
+    def _warn(self, line: CommandLine, space: Space, console: Console) -> None:
+        """Print what makes the pruner useless, if anything does."""
+        if self.pruner is None or space.searches("grpo.max_steps"):
+            return
+        steps = max(run.grpo.max_steps for run in space.corners)
+        reason = why_never(line.shared_tree()["search"]["pruner"], self.report_steps, steps)
+        if reason is not None:
+            print_line(console, f"warning: {reason}")
 
 
 def _budget(request: Request, example: RunConfig, limits: Limits, launcher: Launcher) -> Budget:

@@ -9,21 +9,21 @@ from typing import Any
 
 import optuna
 
-from efficient_rl.errors import ConfigError
 from efficient_rl.rundir.directory import RunDirectory
 
 REWARD = "train/reward"
 
 
-def check_resources(pruner: Mapping[str, Any], report_steps: int, steps: int) -> None:
-    """ConfigError where a pruner with these settings could end no run of so many steps early."""
+def why_never(pruner: Mapping[str, Any], report_steps: int, steps: int) -> str | None:
+    """Why a pruner with these settings ends no run of so many steps early; None where it may."""
     for key in ("min_resource", "n_warmup_steps"):
         least = pruner.get(key, 0)
         if type(least) is int and report_steps * max(1, -(-least // report_steps)) >= steps:
-            raise ConfigError(
+            return (
                 f"search.pruner.{key}={least} with search.report_steps={report_steps} ends no run of grpo.max_steps={steps} "
                 "early; use smaller ones, or a search without a pruner such as search=tpe"
             )
+    return None
 
 
 @dataclass

@@ -14,17 +14,17 @@ from efficient_rl.sweep.plan import Plan
 from efficient_rl.sweep.request import Request
 
 ROWS = 50
-TITLES = ("run", "what", "state", "time", "memory")
-DROPPED = ("memory", "run", "state", "time")  # where a terminal is narrow
+COLUMNS = ("run", "what", "state", "time", "memory")
 
 
 def show_plan(request: Request, plan: Plan, console: Console) -> None:
     """Print the table and the totals."""
     gpus = build_launcher(request.settings["launcher"]).gpus_per_run
     known = known_runs(request, {run.model.path for run in plan.runs})
+    rows: list[tuple[str, ...]] = []
     labels = label_runs(plan.runs)
     states = ["finished"] * len(plan.finished) + ["active"] * len(plan.active) + ["new"] * len(plan.pending)
-    rows, sources = [], {"time": Counter[str](), "memory": Counter[str]()}
+    sources: dict[str, Counter[str]] = {"time": Counter(), "memory": Counter()}
     for run, state in list(zip(plan.runs, states, strict=True))[:ROWS]:
         guess = estimate(run, known)
         seconds = "unknown" if guess.seconds is None else duration(guess.seconds)
@@ -32,14 +32,14 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
         rows.append((run.config_hash[:8], labels[run.config_hash], state, seconds, memory))
         sources["time"][guess.seconds_from] += 1
         sources["memory"][guess.bytes_from] += 1
-    print_table(console, f"sweep {request.name}", TITLES, rows, DROPPED, "what", right=("time", "memory"))
+    print_table(console, f"sweep {request.name}", COLUMNS, rows, ("run", "state"), "what", ("time", "memory"))
     if len(plan.runs) > ROWS:
-        print_line(console, f"({len(plan.runs) - ROWS} more)")
+        console.print(f"({len(plan.runs) - ROWS} more)")
     for word, counts in sources.items():
-        said = "; ".join(f"{source} ({count} of the rows)" for source, count in counts.items())
-        print_line(console, f"{word}: {said}")
+        said = [f"{source} ({count} runs)" for source, count in counts.items()]
+        print_line(console, f"{word}: {'; '.join(said if len(said) > 1 else counts)}")
     process = bytes_text(PROCESS_BYTES)
     print_line(console, f"memory is that of tensors at the peak of a step; on a CPU a process takes {process} besides")
-    counts_text = f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished"
-    counts_text += f", {plan.duplicates} duplicate, {request.dropped} dropped by filters"
-    print_line(console, f"{counts_text}; {make_budget(plan.pending, known, gpus)}")
+    counted = f"{len(plan.pending)} new, {len(plan.active)} active, {len(plan.finished)} finished"
+    counted += f", {plan.duplicates} duplicate, {request.dropped} dropped by filters"
+    print_line(console, f"{counted}; {make_budget(plan.pending, known, gpus)}")

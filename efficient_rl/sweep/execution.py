@@ -29,7 +29,7 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
-    refuse_model_faults(plan.pending, launcher, console)
+    refuse_model_faults(plan.pending, launcher, console, request.sweep_folder)
     if plan.pending:
         known = known_runs(request, {run.model.path for run in plan.pending})
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)

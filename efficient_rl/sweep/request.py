@@ -112,9 +112,9 @@ def read_command_line(texts: Sequence[str], multirun: bool, extra_folder: str | 
     overrides = [override for override in file.overrides if override.key not in keys] + given
     for override in filter(attrgetter("swept"), overrides):
         if not multirun and file.name is None:
-            raise ConfigError(f"{override.key} takes several values; add -m for a sweep over them")
+            raise ConfigError(f"{override.key} takes several values; add -m for a sweep over them{override.as_one}")
         if override.group in SHARED_KEYS:
-            raise ConfigError(f"{override.key} is one for the whole sweep; give it a single value")
+            raise ConfigError(f"{override.key} is one for the whole sweep; give it a single value{override.as_one}")
     options = ["-m"] * multirun
     if extra_folder:
         options += ["--config-dir", extra_folder]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from efficient_rl.config.options import config_folder, option_names
 from efficient_rl.config.overrides import Override, parse_overrides
@@ -65,13 +66,16 @@ def _read(path: Path, name: str) -> SweepFile:
             raise ConfigError(f"{path}: {str(key)!r} cannot be an override here")
         overrides.append(f"{key}={_hydra_value(value)}")
     question = text.splitlines()[0].lstrip("# ").strip() if text.startswith("#") else None
-    return SweepFile(name, question, tuple(parse_overrides(overrides)), tuple(rules))
+    try:
+        return SweepFile(name, question, tuple(parse_overrides(overrides)), tuple(rules))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _hydra_value(value: Any) -> str:
-    """A YAML value in Hydra's syntax; text is taken as it stands."""
+    """A YAML value in Hydra's syntax; text is taken as it stands, if it has one line."""
     if isinstance(value, str):
-        return value
+        return value if value.isprintable() else QuotedString(value, Quote.double).with_quotes()
     if value is None or isinstance(value, bool | int | float | list | dict):
         return json.dumps(value)
     raise ConfigError(f"a sweep file holds texts, numbers and lists, not {value!r}; put quotes around it")

@@ -2,13 +2,15 @@
 
 import functools
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from efficient_rl.tasks.layout import Layout
+from efficient_rl.errors import ConfigError, did_you_mean
+from efficient_rl.tasks.layout import Layout, LeftOut
 from efficient_rl.tasks.parsing import Difficulty
 from efficient_rl.tasks.problem import Problem, Split, shuffled, split_of
 from efficient_rl.tasks.rows import Location
@@ -16,6 +18,8 @@ from efficient_rl.tasks.rows import Location
 logger = logging.getLogger(__name__)
 COLUMNS = ("question", "answer", "options", "solution", "source")
 Columns = str | Sequence[str] | None
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 60
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,11 @@ class Table:
     r"""A data set with one problem a row.
 
     `dataset`, `config` (one or a list), `split` and `revision` name it on the hub, `files` a single
-    file inside it; `path`, a local file (.jsonl, .json, .csv, also with .gz, or .parquet) or a
-    folder of such files named after their splits, goes before them. A column option (`question`,
-    `answer`, `solution`, `options`, `source`, `difficulty`) is a name or a list of names, of which
-    the first that a row has is read.
+    file inside it; `path`, a local file (`files.read_rows`) or a folder of such files named after
+    their splits, goes before them. A column option (`question`, `answer`, `solution`, `options`,
+    `source`, `difficulty`) is a name or a list of names, of which the first that a row has is read;
+    `a.b` is what the column a holds under b. The question may be a list of chat messages
+    (`parsing.question_text`).
 
     The answer is the whole answer column, or the first group of the last match of `answer_pattern`
     in it, or with `boxed` what its last \boxed{} holds. `check` verifies it: exact `number`, `math`
@@ -157,18 +162,44 @@ def _sides(
 def _read(layout: Layout, location: Location) -> dict[str, Problem]:
     """The problems of one location by their keys; what is left out is counted in the log."""
     found: dict[str, Problem] = {}
-    left_out: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    examples: dict[str, Any] = {}
+    there: set[str] = set()
     for row in location.rows(layout.columns):
+        there |= row.keys()
         problem = layout.problem(row)
-        if isinstance(problem, str):
-            left_out[problem] += 1
+        if isinstance(problem, LeftOut):
+            reasons[problem.reason] += 1
+            examples.setdefault(problem.reason, problem.value)
         elif problem.key in found:
-            left_out["question seen before"] += 1
+            reasons["question seen before"] += 1
         else:
             found[problem.key] = problem
-    reasons = ", ".join(f"{reason}: {number}" for reason, number in left_out.most_common(8))
+    absent = layout.absent(there, needed=not found)
+    left_out = ", ".join(_told(reason, number, examples) for reason, number in reasons.most_common(8))
     if not found:
-        raise ValueError(f"no row of {location} is a problem ({reasons}); check the columns {', '.join(layout.columns)}")
-    if left_out:
-        logger.warning("%d problems in %s; rows left out: %s", len(found), location, reasons)
+        raise _nothing(layout, location, absent, left_out)
+    for option, name in absent:
+        logger.warning("task.%s=%r is no column of %s; nothing is read for it", option, name, location)
+    if reasons:
+        logger.warning("%d problems in %s; rows left out: %s", len(found), location, left_out)
     return found
+
+
+def _nothing(layout: Layout, location: Location, absent: Sequence[tuple[str, str]], left_out: str) -> ConfigError:
+    """The error that no row is a problem: a column is missing, or all rows are left out."""
+    names = location.names()
+    if not names:
+        return ConfigError(f"{location} has no rows with columns; give a data set that has")
+    if absent:
+        option, name = absent[0]
+        return ConfigError(f"task.{option}={name!r} is no column of {location}; {did_you_mean(name, names)}")
+    return ConfigError(
+        f"no row of {location} is a problem ({left_out}); check the columns {', '.join(layout.columns)}; "
+        f"there are {', '.join(names)}"
+    )
+
+
+def _told(reason: str, number: int, examples: Mapping[str, Any]) -> str:
+    example = f" (such as {SHORT.repr(examples[reason])})" if reason in examples else ""
+    return f"{reason}: {number}{example}"

@@ -2,20 +2,28 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from efficient_rl.errors import require_one_of
 from efficient_rl.rewards.extract import last_box
 from efficient_rl.tasks.contamination import normalized
-from efficient_rl.tasks.parsing import Difficulty, first, group, plain_math, plain_number
+from efficient_rl.tasks.files import Row
+from efficient_rl.tasks.parsing import Difficulty, first, group, plain_math, plain_number, plain_text, question_text
 from efficient_rl.tasks.problem import Problem
-from efficient_rl.tasks.rows import Row
 
 CHECKS = ("number", "math", "choice")
 LETTER = re.compile(r"\(?([A-Z])\)?\.?")
 OPTION = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a row is no problem, and the value that is at fault."""
+
+    reason: str
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -52,21 +60,32 @@ class Layout:
         parts = (self.question, self.answer, self.options, self.solution, self.source, self.difficulty.columns)
         return sorted(set[str]().union(*parts, dict(self.where)))
 
-    def problem(self, row: Row) -> Problem | str:
+    def absent(self, there: Collection[str], needed: bool) -> list[tuple[str, str]]:
+        """The options that name no column which is there, with the first name of each.
+
+        Those without which no row is a problem, or the others.
+        """
+        named = {"question": self.question, "answer": self.answer, "options": self.options}
+        optional = {"solution": self.solution, "source": self.source}
+        (named if self.difficulty.default is None else optional)["difficulty"] = self.difficulty.columns
+        if not needed:
+            named = optional
+        options = [*named.items(), *(("where", (column,)) for column, _ in self.where if needed)]
+        return [(option, names[0]) for option, names in options if names and not set(names) & set(there)]
+
+    def problem(self, row: Row) -> Problem | LeftOut:
         """The problem of a row, or why it has none."""
         for column, wanted in self.where:
-            if column not in row:
-                raise ValueError(f"task.where={{{column}: ...}} names a column that the rows do not have; leave it out")
-            if row[column] not in wanted:
-                return f"other {column}"
-        question, answer = first(row, self.question), self._answer(row)
-        if not isinstance(question, str) or not question.strip():
-            return "no question"
+            if row.get(column) not in wanted:
+                return LeftOut(f"other {column}", row.get(column))
+        question, answer = question_text(first(row, self.question)), self._answer(row)
+        if question is None or not question.strip():
+            return LeftOut("no question", first(row, self.question))
         if answer is None:
-            return "no answer that parses"
+            return LeftOut("no answer that parses", first(row, self.answer))
         difficulty = self.difficulty.of(row)
         if difficulty is None:
-            return "no difficulty"
+            return LeftOut("no difficulty", first(row, self.difficulty.columns))
         return self._problem(row, question.strip(), answer, difficulty)
 
     def _problem(self, row: Row, question: str, answer: str, difficulty: float) -> Problem:
@@ -88,13 +107,12 @@ class Layout:
         )
 
     def _answer(self, row: Row) -> str | None:
-        value = first(row, self.answer)
-        text = "" if value is None or isinstance(value, bool) else str(value)
+        text = plain_text(first(row, self.answer)) or ""
         if self.boxed:
-            text = last_box(text, any_form=True, last_only=True) or ""
+            text = plain_text(last_box(text, any_form=True, last_only=True)) or ""
         elif self.answer_pattern is not None:
             found = list(re.finditer(self.answer_pattern, text))
-            text = (found[-1][1] or "") if found else ""
+            text = plain_text(found[-1][1] if found else None) or ""
         if self.check == "number":
             return plain_number(text)
         if self.check == "math":

@@ -1,15 +1,23 @@
-"""Reads answers and difficulties out of the columns of a data set."""
+"""Reads questions, answers and difficulties out of the columns of a data set."""
 
+import ast
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/\d{1,30})?", re.ASCII)
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+FLOAT = re.compile(r"[+-]?\d+(?:\.\d+)?[eE](?:\d+|[+-]\d\d+)", re.ASCII)  # 2e-05, 3e16; but 2e-5 may be 2*e-5
+STRUCTURE = re.compile(r"\s*(?:[\[{]\s*[\"']|\[\s*\{\s*[\"'])")  # a list or an object that begins with a text
 MAX_ANSWER_CHARACTERS = 1000  # longer ones are no answers but texts
+NO_ANSWERS = ("", "nan", "NaN", "NaT", "<NA>", "null", "None")  # how programs write that a value is missing
+ASKING, INSTRUCTING, ANSWERING = ("user", "human"), ("system", "developer"), ("assistant", "gpt")
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,82 @@ def group(key: str, pattern: str | None) -> None:
         raise ValueError(f"task.{key}={pattern!r} is no regular expression: {error}") from error
     if not groups:
         raise ValueError(f"task.{key}={pattern!r} has no group; put ( ) around what is wanted")
+
+
+def structured(value: Any) -> Any:
+    """What a text holds that is a list or an object in JSON's or Python's notation; else itself."""
+    if not isinstance(value, str) or not STRUCTURE.match(value):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return found if isinstance(found, list | dict) else value
+    return value
+
+
+def plain_text(value: Any) -> str | None:
+    """An answer as text; None where there is none.
+
+    A list of one counts as that one, a chat message as its content, and a number as its exact
+    decimal, also one written as text: `3e+16` is `30000000000000000`. Truth values, NaN, lists of
+    several and other objects are no answers.
+    """
+    value = _single(value)
+    if isinstance(value, bool) or not isinstance(value, str | Real | Decimal):
+        return None
+    text = str(value)
+    if isinstance(value, str) and not FLOAT.fullmatch(text.strip()):
+        return None if text.strip() in NO_ANSWERS else text
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or abs(number.adjusted()) > MAX_ANSWER_CHARACTERS:
+        return None
+    digits = f"{number:f}"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if number else "0"
+
+
+def question_text(value: Any) -> str | None:
+    """A question as text, also one that is a list of chat messages; None where there is none.
+
+    Of messages it is what the user says, below what the system says; what an assistant says last is
+    the answer. A dialogue of several turns is no question.
+    """
+    value = structured(value)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not any(map(_message, value)):
+        text = _single(value)
+        return text if isinstance(text, str) else None
+    messages = [_message(each) or ("", "") for each in value]
+    while messages and messages[-1][0] in ANSWERING:
+        messages.pop()
+    roles, texts = [role for role, _ in messages], [text for _, text in messages]
+    if not roles or roles[-1] not in ASKING or not set(roles[:-1]) <= set(INSTRUCTING):
+        return None
+    return "\n\n".join(texts)
+
+
+def _single(value: Any) -> Any:
+    """What a list of one or a chat message holds; any other value is itself."""
+    value = structured(value.tolist() if hasattr(value, "tolist") else value)
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        return _single(value[0])
+    message = _message(value)
+    return value if message is None else message[1]
+
+
+def _message(value: Any) -> tuple[str, str] | None:
+    """Role and text of a chat message, as OpenAI or ShareGPT write it; None for other values."""
+    if not isinstance(value, Mapping):
+        return None
+    role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text")) for part in content if isinstance(part, Mapping) and "text" in part)
+    return (role, content) if isinstance(role, str) and isinstance(content, str) else None
 
 
 def plain_number(text: str) -> str | None:

@@ -1,17 +1,17 @@
-"""Reads the rows of a data set: from the Hugging Face hub, or from files of this machine."""
+"""Locates the rows of a data set, on the Hugging Face hub or this machine, and picks columns."""
 
-import csv
-import gzip
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from efficient_rl.errors import first_line
+from efficient_rl.tasks.files import ENDINGS, Columns, Row, kind_of, read_rows, rows_of, top_level
+from efficient_rl.tasks.parsing import structured
 
-Row = Mapping[str, Any]
+MISSING = object()
+MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,25 @@ class Location:
         return status.st_mtime_ns, status.st_size
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """All rows with those of the `columns` that there are; ValueError names what is missing."""
+        """All rows with those of the `columns` that there are; ValueError names what is missing.
+
+        `a.b` is the column of that name, or what the column `a` holds under `b`.
+        """
+        return (_selected(row, columns) for row in self._read(columns))
+
+    def names(self) -> list[str]:
+        """The names of the first row's columns, nested ones with dots, as many as one can read."""
+        return list(islice(_names(next(self._read(None), {})), MOST_NAMES))
+
+    def _read(self, columns: Columns) -> Iterator[Row]:
         if self.path is not None:
             return _local(Path(self.path).expanduser(), self.split, columns)
         return chain.from_iterable(self._from_hub(config, columns) for config in self.configs or (None,))
 
-    def _from_hub(self, config: str | None, columns: Sequence[str]) -> Iterator[Row]:
+    def _from_hub(self, config: str | None, columns: Columns) -> Iterator[Row]:
         try:
             if self.files is not None:
-                return _file(Path(self._download(config)), columns)
+                return read_rows(Path(self._download(config)), columns)
             return _loaded(str(self.dataset), config, self.split, columns, revision=self.revision)
         except (OSError, ValueError) as error:
             raise ValueError(
@@ -66,105 +76,59 @@ class Location:
         return str(hf_hub_download(str(self.dataset), file, repo_type="dataset", revision=self.revision))
 
 
-def _loaded(name: str, config: str | None, split: str, columns: Sequence[str], **options: Any) -> Iterator[Row]:
+def _loaded(name: str, config: str | None, split: str, columns: Columns, **options: Any) -> Iterator[Row]:
     from datasets import load_dataset
 
     data = load_dataset(name, config, split=split, **options)
-    known = [column for column in columns if column in data.column_names]
-    return _unbatched(data.select_columns(known), known) if known else iter(())
+    known = top_level(data.column_names, columns)
+    batches = data.select_columns(known).with_format("arrow").iter(batch_size=1000) if known else ()
+    return chain.from_iterable(map(rows_of, batches))
 
 
-def _unbatched(data: Any, columns: Sequence[str]) -> Iterator[Row]:
-    for batch in data.iter(batch_size=1000):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
+def _local(path: Path, split: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a file, or of the files of a split below a folder.
 
-
-def _local(path: Path, split: str, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a file, or of all files below a folder whose names begin with the split's name.
-
-    They are read here: the library's cache tells folders apart by their last name only.
+    These begin with the split's name, or else lie in a folder that does. They are read here: the
+    library's cache tells folders apart by their last name only.
     """
     if path.is_file():
-        return _file(path, columns)
+        return read_rows(path, columns)
     if not path.is_dir():
         raise ValueError(
             f"task.path={str(path)!r} is neither a file nor a folder here; give one, or a hub name as task.dataset"
         )
-    files = sorted(file for file in path.rglob(f"{split}*") if _kind(file) in READERS and file.is_file())
+    known = sorted(file for file in path.rglob("*") if kind_of(file) in ENDINGS and file.is_file())
+    files = [file for file in known if file.name.startswith(split)]
+    files = files or [file for file in known if file.relative_to(path).parent.name.startswith(split)]
     if not files:
+        there = ", ".join(str(file.relative_to(path)) for file in known[:5]) or "no data at all"
         raise ValueError(
             f"task.path={str(path)!r} has no file for the split {split!r}; name them {split}*.parquet or another of "
-            f"{', '.join(READERS)}"
+            f"{', '.join(ENDINGS)}, or give one file; there is {there}"
         )
-    return chain.from_iterable(_file(file, columns) for file in files)
+    return chain.from_iterable(read_rows(file, columns) for file in files)
 
 
-def _kind(path: Path) -> str:
-    return path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+def _selected(row: Row, columns: Iterable[str]) -> Row:
+    found = {column: _value(row, column) for column in columns}
+    return {column: value for column, value in found.items() if value is not MISSING}
 
 
-def _file(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    if _kind(path) not in READERS:
-        raise ValueError(f"{path.name!r} has no known ending; use one of {', '.join(READERS)}, the text ones also with .gz")
-    return READERS[_kind(path)](path, columns)
+def _value(node: Any, column: str) -> Any:
+    """The value of a column, or of that place in a nested one; MISSING where there is none."""
+    if isinstance(node, Mapping):
+        if column in node:
+            return node[column]
+        for place, letter in enumerate(column):
+            if letter == "." and column[:place] in node:
+                return _value(structured(node[column[:place]]), column[place + 1 :])
+    return MISSING
 
 
-def _text(path: Path) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
-        yield from stream
-
-
-def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in enumerate(_text(path), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: {error}; every line must hold one JSON object") from error
-            yield _selected(row, columns, f"{path}, line {number}")
-
-
-def _json(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    rows = json.loads("".join(_text(path)))
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} holds a {type(rows).__name__}; it must hold a list of objects")
-    for number, row in enumerate(rows, 1):
-        yield _selected(row, columns, f"{path}, object {number}")
-
-
-def _selected(row: Any, columns: Iterable[str], where: str) -> Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is a {type(row).__name__}; it must be an object")
-    return {column: row[column] for column in columns if column in row}
-
-
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for row in csv.DictReader(_text(path)):
-        yield _selected(row, columns, str(path))
-
-
-def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Lines of question, tab, answer without a header: how MGSM is published."""
-    for line in _text(path):
-        question, tab, answer = line.rstrip("\n").rpartition("\t")
-        if tab:
-            yield _selected({"question": question, "answer": answer}, columns, str(path))
-
-
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        known = [column for column in columns if column in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=known):
-            yield from batch.to_pylist()
-
-
-READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".tsv": _tsv,
-}
+def _names(row: Row, prefix: str = "") -> Iterator[str]:
+    """The names of all columns, nested ones with dots."""
+    for key, value in row.items():
+        if isinstance(value, Mapping) and value:
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

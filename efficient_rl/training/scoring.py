@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from efficient_rl.training.memory import PhaseMeter
 from efficient_rl.training.model_setup import Optimizations, lean_head
 from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
@@ -119,14 +120,14 @@ class Scorer:
         images = any(settings.get(name) is not None for name in UNCUT)
         uncut = images or settings.get("compute_aux_loss")
         if self._micro_batch is not None:
-            return compute(tokens) if uncut else (*self._policy(compute, tokens, self._micro_batch), None)
+            return compute(tokens) if uncut else (*self._policy(compute, policy, tokens, self._micro_batch), None)
         phase = "reference" if is_reference else "old_policy"
         with self._meter.phase(phase), self._restored(overlays):
             if uncut:
                 return compute(tokens, most_rows)
-            return (*self._fixed(compute, tokens, most_rows, is_reference), None)
+            return (*self._fixed(compute, policy, tokens, most_rows, is_reference), None)
 
-    def _fixed(self, compute: Compute, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
+    def _fixed(self, compute: Compute, model: Any, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
         """Scores of all rows without gradients; caches the trunk, or starts from a valid one."""
         same_blocks = len(self._parameters.names)  # all
         if is_reference:
@@ -136,14 +137,15 @@ class Scorer:
             return self._trunk.passing(rows, length, tokens.ids.shape[1], same_blocks)
 
         rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
-        return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
+        buckets = self._buckets(tokens, rows, most_rows)
+        return score(compute, tokens, rows, buckets, self._with_prefixes(trunk, model, tokens, rows))
 
-    def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
+    def _policy(self, compute: Compute, model: Any, tokens: Tokens, batch: Batch) -> Scores:
         """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
 
         def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
-            return nullcontext() if hidden is None else self._trunk.serving(hidden[rows, :length], depth)
+            return nullcontext() if hidden is None else self._trunk.serving(hidden, depth, rows, length)
 
         rows, mask = self._moving_rows(batch["advantages"]), batch["completion_mask"]
         # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients
@@ -152,10 +154,31 @@ class Scorer:
         if len(rows) == 0:
             self._skipped = True
             return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
-        found, entropies = score(compute, tokens, rows, self._buckets(tokens, rows, None), trunk)
+        buckets = self._buckets(tokens, rows, None)
+        around = self._with_prefixes(trunk, model, tokens, rows)
+        found, entropies = score(compute, tokens, rows, buckets, around)
         if self._needs_all_rows or entropies is None:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
+
+    def _with_prefixes(self, around: Around, model: Any, tokens: Tokens, rows: torch.Tensor) -> Around:
+        """`around`; inside, what the rows share is computed once, where that saves tokens."""
+        if not self._optimizations.shared_prefixes:
+            return around
+        width = tokens.ids.shape[1] - tokens.width
+        movable = moves_freely(self._model.config.get_text_config())
+        plan = plan_of(tokens.ids[:, :width], tokens.mask[:, :width], rows, PASS_COST_TOKENS, movable)
+        if plan is None:
+            return around
+        bare = self._model if model is self._model else self._accelerator.unwrap_model(model)
+        shared = SharedPrefixes(bare, plan, self._trunk)
+
+        @contextmanager
+        def both(rows: torch.Tensor, length: int) -> Iterator[None]:
+            with around(rows, length), shared.passing(rows):
+                yield
+
+        return both
 
     def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Entropies of all rows, (rows, width), from those of `rows`; others get their mean.
