@@ -88,12 +88,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def cpu_seconds(*processes: int) -> float:
-    """What this process, its children that have ended and those named have used: a busy machine changes it little."""
+    """What this process, those named and the children of each that have ended used: a busy machine changes it little."""
     used = os.times()
     total = used.user + used.system + used.children_user + used.children_system
     for process in processes:
         times = psutil.Process(process).cpu_times()
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

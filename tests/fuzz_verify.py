@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from efficient_rl.rewards.judge import JUDGES
-from efficient_rl.rewards.judge_server import PAIR_SECONDS
 from efficient_rl.rewards.verify import CHECKERS, PLACES, is_correct
 
 CHUNK = 5_000
+TEXT_SECONDS = 0.2  # of CPU in this process: what the judge does not see
 FRAGMENTS = (
     *"0123456789xyzie+-*/^_!=<>(){}[]|&,;:.%$ \n\\'\"#~",
     "\\boxed{", "\\boxed", "<answer>", "</answer>", "<think>", "</think>", "#### ", "\\frac", "\\frac{", "\\sqrt{",
@@ -59,9 +59,9 @@ def attack(text: str, check: str, gold: Mapping[str, Any], place: str, seen: See
         verdict = is_correct(text, check, gold, place)
         seconds, used = time.perf_counter() - started, time.process_time() - used
         assert verdict is False, (text, check, gold, place)
-        if used < PAIR_SECONDS:
+        if used < TEXT_SECONDS:
             break
-    assert used < PAIR_SECONDS, (text, check, gold, place)
+    assert used < TEXT_SECONDS, (text, check, gold, place)
     seen.inputs += 1
     if seconds > seen.slowest_seconds:
         seen.slowest_seconds, seen.slowest = seconds, text

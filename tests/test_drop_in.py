@@ -23,6 +23,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from efficient_rl.config.options import group_options
 from efficient_rl.models import load_model, load_tokenizer
+from efficient_rl.rewards.answer import Accuracy
+from efficient_rl.rewards.process import StepRewards
 from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full
@@ -379,6 +381,20 @@ def test_a_generation_configuration_that_our_sampler_cannot_follow_is_followed(t
     trainer.train()
     assert seen
     assert not set(seen) & set(range(3, 20))
+
+
+def test_a_gold_answer_that_cannot_be_read_teaches_nothing(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}+{n}=", "check": "number", "gold": '{"answer": "forty"}'} for n in range(1, 9)]
+    trainer = EfficientGRPOTrainer(
+        load_model(NANO),
+        [Accuracy(), StepRewards()],
+        arguments(tmp_path, max_steps=1),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(NANO),
+    )
+    before = weights(trainer)
+    trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in weights(trainer).items())
 
 
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from efficient_rl.rewards.judge import JUDGES
-from efficient_rl.rewards.judge_server import PAIR_SECONDS, WALL_FACTOR
+from efficient_rl.rewards.judge_bounds import CPU_SECONDS
 from efficient_rl.rewards.verify import is_correct, parse_number
 from tests.conftest import ROOT, cpu_seconds
 from tests.hard_answers import MATHEMATICS, NUMBERS, PAIRS, Hard
 
 DATA = Path(os.environ.get("EFFICIENT_RL_DATA", ROOT.parent / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA}; name their folder in EFFICIENT_RL_DATA")
-SLOW_SECONDS = WALL_FACTOR * PAIR_SECONDS + 0.5  # of CPU time
+SLOW_SECONDS = CPU_SECONDS / 2  # of CPU time; the bound is a number of calls
 
 
 def rows(name: str) -> list[dict[str, Any]]:

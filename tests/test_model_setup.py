@@ -13,10 +13,11 @@ from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations, Savi
 from tests.conftest import tiny_run
 
 ALL = Optimizations()
-DEPENDING = ("trunk_cache_bytes", "skip_zero_variance", "length_buckets", "own_sampler")
+DEPENDING = ("trunk_cache_bytes", "skip_zero_variance", "length_buckets", "own_sampler", "shared_prefixes")
 
 
 def usable(folder: Path, refills: bool = False, shards: bool = False, **settings: Any) -> Optimizations:
+    settings = {"gradient_checkpointing": False} | settings
     args = GRPOConfig(output_dir=str(folder), use_cpu=True, bf16=False, **settings)
     return ALL.usable(load_model(tiny_run().model), args, refills, shards)
 
@@ -30,8 +31,9 @@ def usable(folder: Path, refills: bool = False, shards: bool = False, **settings
         ({"num_iterations": 2, "entropy_coef": 0.01}, ["skip_zero_variance"]),
         ({"num_iterations": 2, "top_entropy_quantile": 0.5}, ["skip_zero_variance"]),
         ({"num_iterations": 2, "refills": True}, ["trunk_cache_bytes"]),
-        ({"num_iterations": 2, "shards": True}, ["trunk_cache_bytes", "length_buckets"]),
+        ({"num_iterations": 2, "shards": True}, ["trunk_cache_bytes", "length_buckets", "shared_prefixes"]),
         ({"num_iterations": 2, "min_p": 0.1}, ["own_sampler"]),
+        ({"num_iterations": 2, "gradient_checkpointing": True}, ["shared_prefixes"]),
     ],
 )
 def test_what_would_change_the_loss_is_off(tmp_path: Path, settings: dict[str, Any], off: list[str]) -> None:

@@ -203,6 +203,7 @@ def test_processes_that_cannot_share_the_batch_are_refused() -> None:
     assert [text for text, _ in inspect_models([run], processes=1)] == []
 
 
+@pytest.mark.slow
 def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Sweep) -> None:
     done = sweep("-m", "strategy=bitfit,full", "seed=0,1", f"model.path={llama}", "tracking.uri=none")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -211,6 +212,7 @@ def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Swee
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_for_a_cluster_the_checks_run_in_a_process_that_ends_with_them(llama: Path, tmp_path: Path) -> None:
     launcher = SlurmLauncher(gpus_per_node=0)
     runs = [tiny_run("strategy=bitfit", f"model.path={llama}"), tiny_run("strategy=full", f"model.path={llama}")]

@@ -199,7 +199,7 @@ def test_all_that_sbatch_says_becomes_one_line(said: str, line: str) -> None:
     ("sweep", "name"),
     [
         ("which_blocks", "which_blocks"), ("strategy=full,lora", "strategy=full_lora"), ("a b/c %j", "a_b_c_j"),
-        ("", "efficient_rl"), ("über", "über"), ("x" * 90, "x" * 60), ("--", "efficient_rl"),
+        ("", "efficient_rl"), ("über", "über"), ("x" * 200, "x" * 120), ("--", "efficient_rl"),
     ],
 )  # fmt: skip
 def test_jobs_bear_the_name_of_their_sweep(sweep: str, name: str) -> None:

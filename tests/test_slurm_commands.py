@@ -244,6 +244,24 @@ def test_additional_options_that_the_launcher_sets_are_refused_with_their_key(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "works"),
+    [
+        ("launcher.exclude=n[1-4]", "'launcher.exclude=\"n[1-4]\"'"),
+        ("launcher.exclude=n[1-4],m7", "'launcher.exclude=\"n[1-4],m7\"'"),
+        ("launcher.exclude=n1,n2", "'launcher.exclude=\"n1,n2\"'"),
+        ("launcher.exclude=[n1,n2]", "'launcher.exclude=\"n1,n2\"'"),
+        ("launcher.constraint=a100&ib", "'launcher.constraint=\"a100&ib\"'"),
+        ("launcher.partition=a,b", "'launcher.partition=\"a,b\"'"),
+    ],
+)
+def test_a_text_that_the_command_line_misreads_is_named_with_what_works(sweep_here: Sweep, given: str, works: str) -> None:
+    refused = sweep_here("launcher=slurm", given, "dry_run=true")
+    assert (refused.returncode, refused.stderr.count("\n"), works in refused.stderr) == (2, 1, True), refused.stderr
+    taken = sweep_here("launcher=slurm", works.strip("'"), "dry_run=true")
+    assert taken.returncode == 0, taken.stderr
+
+
 def test_other_options_are_passed_on() -> None:
     given = {"mail-type": "FAIL", "mail_user": "me@here", "mem": 0, "hold": True, "gres": "tmp:5", "reservation": "r"}
     assert SlurmRequest(additional=given).sbatch_parameters("a")["additional_parameters"] == {"requeue": True, **given}

@@ -64,7 +64,10 @@ def load_of(run: RunConfig, machine: Machine, prompt: int) -> "Load":
     passes = split.get("gradient_accumulation_steps", grpo.gradient_accumulation_steps)
     evaluated = min(ROWS_EVALUATED, -(-run.eval.problems // machine.processes) * run.eval.samples)
     sampled = rows * passes if grpo.sampler == "own" else 0
-    return Load(rows, passes, sampled, evaluated, prompt, grpo.max_completion_length, grpo.gradient_checkpointing)
+    return Load(
+        rows, passes, sampled, evaluated, prompt, grpo.max_completion_length, grpo.num_generations,
+        grpo.gradient_checkpointing, machine.sharded and machine.processes > 1,
+    )  # fmt: skip
 
 
 def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":

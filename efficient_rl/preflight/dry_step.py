@@ -1,9 +1,8 @@
 """Counts the bytes of a training step without doing it, on tensors without contents."""
 
 import copy
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,16 +12,19 @@ import torch
 import trl.trainer.utils
 from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
+from efficient_rl.models import check_kind
+from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
-from efficient_rl.training.trunk import COPIES, frozen_depth
+from efficient_rl.training.model_setup import can_share_prefixes
+from efficient_rl.training.prefixes import Plan, SharedPrefixes
+from efficient_rl.training.scoring import PASS_COST_TOKENS
+from efficient_rl.training.trunk import COPIES, TrunkCache, frozen_depth
 
 CHOOSING_BYTES = 4 + 8 + 8  # a word's share of drawing a token: by temperature, probabilities and their sums in float64
 FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
@@ -30,7 +32,10 @@ FIRST_CHOICES = 8  # that are checked of a strategy whose choice changes
 
 @dataclass(frozen=True)
 class Load:
-    """How much of a run one process does at a time: completions of a pass, passes, samples."""
+    """How much of a run one process does at a time: completions of a pass, passes, samples.
+
+    `group` completions have one prompt; `split`: each process holds a part of the weights.
+    """
 
     rows: int
     passes: int
@@ -38,7 +43,9 @@ class Load:
     evaluated: int
     prompt: int
     completion: int
+    group: int
     checkpointing: bool
+    split: bool
 
 
 @dataclass(frozen=True)
@@ -71,42 +78,6 @@ class Step:
     @property
     def peak(self) -> int:
         return self.held + max(self.backward, self.sampling, self.evaluating)
-
-
-class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make: the bytes that live, and their peak."""
-
-    def __init__(self, held: Iterable[torch.Tensor]) -> None:
-        """What is `held` already counts nothing: views of weights show up among the results too."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known = {tensor.untyped_storage()._cdata for tensor in held}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._see(tensor.untyped_storage())
-        return result
-
-    def since(self, start: int) -> int:
-        """The most bytes beyond `start` since the last call."""
-        most, self.peak = self.peak - start, self.now
-        return max(0, most)
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
@@ -171,11 +142,14 @@ def shaped_model(settings: ModelConfig) -> PreTrainedModel:
     """The model without weights, on torch's meta device; OSError where its files are not here."""
     config = _configuration(str(settings.folder or settings.path), settings.gguf_file)
     dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    attention = "eager" if settings.attn_implementation == "eager" else "sdpa"
+    check_kind(config, settings.path)
+    attention = "eager" if settings.attn_implementation == "eager" else None  # what the model has
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), dtype=dtype, attn_implementation=attention
         )
+    with suppress(OSError):  # where the model has none of its own
+        model.generation_config = GenerationConfig.from_pretrained(str(settings.folder or settings.path))
     return model
 
 
@@ -231,7 +205,8 @@ def _backward(
     tally.since(start)
     with _only_completions(causal, load):
         ids, mask = _tokens(load.rows, load.prompt + load.completion)
-        output: Any = model(input_ids=ids, attention_mask=mask, labels=ids[:, load.prompt - 1 :], fused_lm_head=True)
+        with _prompts_once(model, load, ids, mask):
+            output: Any = model(input_ids=ids, attention_mask=mask, labels=ids[:, load.prompt - 1 :], fused_lm_head=True)
         loss = output.log_probs.exp().sum()
         activations = tally.now - start
         loss.backward()
@@ -241,6 +216,20 @@ def _backward(
     if load.checkpointing:
         causal.gradient_checkpointing_disable()
     return activations, most
+
+
+def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: torch.Tensor) -> AbstractContextManager[None]:
+    """Each prompt of a pass goes through the model once, where training does that too.
+
+    TRL shuffles a batch before it cuts it into passes: one may have a completion of every group.
+    """
+    groups = min(load.rows, -(-load.rows * load.passes // load.group))
+    saves = groups * load.prompt + PASS_COST_TOKENS < load.rows * load.prompt
+    if not (saves and can_share_prefixes(model, load.checkpointing, load.split)):
+        return nullcontext()
+    rows = torch.arange(load.rows)
+    plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows % groups, rows[:groups])
+    return SharedPrefixes(model, plan, TrunkCache(model, 0)).passing(rows)
 
 
 @contextmanager

@@ -72,6 +72,12 @@ def _memory(run: RunConfig, shape: Shape, extent: Extent, size: int) -> Memory:
         trunk = 2 * size * tokens * grpo.gradient_accumulation_steps * shape.hidden
         held += trunk if trunk <= grpo.trunk_cache_mib << 20 else 0
     kept = tokens * _kept(shape, extent, grpo.gradient_checkpointing)
+    if not grpo.gradient_checkpointing:
+        # Each prompt is computed once a pass, into which a shuffled batch is cut.
+        groups = min(rows, rows * grpo.gradient_accumulation_steps / grpo.num_generations)
+        own = rows * completion + groups * prompt
+        read = 2 * shape.keys * rows * prompt * (shape.blocks - extent.lowest)
+        kept = min(kept, own * _kept(shape, extent, checkpointing=False) + read)
     copies = WITH_KL if grpo.beta else HEAD_COPIES
     logits = copies * rows * completion * min(shape.vocabulary, HEAD_WIDTH)
     training = size * (extent.active + kept + logits)

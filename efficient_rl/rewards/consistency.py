@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from efficient_rl.rewards.arithmetic import evaluate
-from efficient_rl.rewards.columns import Column, Texts, positions, reasoning, whole_texts
+from efficient_rl.rewards.columns import Column, Completions, Texts, positions, reasoning, whole_texts
 from efficient_rl.rewards.equations import Equation, find_equations, in_ascii
 from efficient_rl.rewards.verify import extract_answer
 
@@ -28,7 +28,7 @@ class LogicalConsistency:
     __name__ = "consistency"
 
     def __call__(
-        self, completions: Texts, check: Texts, place: Column = None, prefill: Column = None, **_: Any
+        self, completions: Completions, check: Texts, place: Column = None, prefill: Column = None, **_: Any
     ) -> list[float | None]:
         """One value in 0 to 1 a completion, None without equations."""
         texts = whole_texts(completions, prefill)

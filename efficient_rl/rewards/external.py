@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from efficient_rl.errors import require
-from efficient_rl.rewards.columns import whole_texts
+from efficient_rl.rewards.columns import Completions, whole_texts
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
@@ -50,7 +50,7 @@ class Imported:
         return _resolved(self.path, None if self.arguments is None else json.dumps(dict(self.arguments)))
 
     def __call__(
-        self, completions: list[str], gold: list[str] | None = None, prefill: list[str] | None = None, **columns: Any
+        self, completions: Completions, gold: list[str] | None = None, prefill: list[str] | None = None, **columns: Any
     ) -> list[float | None]:
         """One value a completion; other columns are passed on if the function takes them."""
         function = self.resolve()

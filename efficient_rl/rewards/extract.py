@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 BOX = re.compile(r"\\boxed\s*(?P<box>\{)|\\[{}]|[{}]")
 ANY_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<box>[{\d])|\\(?!\\(?:boxed|fbox)\s*[{\d]).|[{}]", re.DOTALL)
-THINKING_ENDS = "</think>"
+THINKING = "<think>", "</think>"
+TAGS = "<answer>", "</answer>"
 DEFAULT_PLACE = "tags_or_boxed"
 
 
@@ -15,24 +16,32 @@ def extract_answer(completion: str, place: str = DEFAULT_PLACE) -> str | None:
     Places: `tags`, the last pair of answer tags (DeepSeek-R1, TinyZero); `boxed`, the last complete
     LaTeX box, by where it starts; `tags_or_boxed`, the tags, or the last box inside them if there
     is one, or without tags the last box; `first_line`, the first line that is not empty (few-shot
-    base models); `hash`, the rest of the line after the last `#### ` (GSM8K). What follows the last
-    `</think>` is searched first, all of the text only if no answer is there. ValueError for any
-    other place.
+    base models); `hash`, the rest of the line after the last `#### ` (GSM8K). Only what is not
+    thought is searched (see `spoken`). ValueError for any other place.
     """
     try:
         find = FINDERS[place]
     except KeyError:
         raise ValueError(f"place={place!r} is unknown; use one of {', '.join(PLACES)}") from None
-    _, thought, rest = completion.rpartition(THINKING_ENDS)
-    found = find(rest) if thought else None
-    if found is None:
-        found = find(completion)
+    found = find(spoken(completion))
     return None if found is None else found.strip()
 
 
+def spoken(completion: str) -> str:
+    """What a completion says after thinking: all that follows the last `</think>`.
+
+    Of thinking that is never closed only answer tags count: they end it.
+    """
+    opening, closing = THINKING
+    said, _, thought = completion.rpartition(closing)[2].partition(opening)
+    start, end = thought.find(TAGS[0]), thought.rfind(TAGS[1])
+    return said + thought[start : end + len(TAGS[1])] if 0 <= start < end else said
+
+
 def _tagged(text: str) -> str | None:
-    start = text.rfind("<answer>", 0, max(text.rfind("</answer>"), 0))
-    return text[start + len("<answer>") : text.find("</answer>", start)] if start >= 0 else None
+    opening, closing = TAGS
+    start = text.rfind(opening, 0, max(text.rfind(closing), 0))
+    return text[start + len(opening) : text.find(closing, start)] if start >= 0 else None
 
 
 def last_box(text: str, *, any_form: bool = False, last_only: bool = False) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efficient_rl.errors import require
-from efficient_rl.rewards.columns import whole_texts
+from efficient_rl.rewards.columns import Completions, whole_texts
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 STEP_LINE = re.compile(
@@ -24,7 +24,7 @@ class ThinkFormat:
 
     __name__ = "think_format"
 
-    def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
+    def __call__(self, completions: Completions, prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value a completion; `prefill` is a column."""
         return list(map(_is_tagged, whole_texts(completions, prefill)))
 
@@ -47,7 +47,7 @@ class TagCount:
 
     __name__ = "tag_count"
 
-    def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float]:
+    def __call__(self, completions: Completions, prefill: list[str] | None = None, **_: Any) -> list[float]:
         """One value of 0, 0.25, 0.5, 0.75 or 1 a completion; `prefill` is a column."""
         return [_counts(text).count(1) / 4 for text in whole_texts(completions, prefill)]
 
@@ -67,9 +67,9 @@ class ReasoningSteps:
     def __post_init__(self) -> None:
         require(self.wanted >= 1, "reward.reasoning_steps.wanted", self.wanted, "must be at least 1; Open-R1 wants 3")
 
-    def __call__(self, completions: list[str], **_: Any) -> list[float]:
+    def __call__(self, completions: Completions, **_: Any) -> list[float]:
         """One value in 0 to 1 a completion."""
-        return [min(1.0, len(_steps(text)) / self.wanted) for text in completions]
+        return [min(1.0, len(_steps(text)) / self.wanted) for text in whole_texts(completions)]
 
 
 def _steps(text: str) -> set[str]:

@@ -1,34 +1,34 @@
-"""The math-verify server: relays pairs to a bounded worker, and replaces workers that hang.
+"""The math-verify server: relays pairs to bounded workers, replaces those that reach a bound.
 
-Started by file, alone, by `efficient_rl.rewards.judge`; it imports no more than math-verify, and
-its worker is forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
+Started alone by `efficient_rl.rewards.judge`; it imports no more than math-verify, and its workers
+are forked from it, so that a new one costs milliseconds. Model text reaches sympy only as
 parsed LaTeX: sympy's own text parser, which evaluates Python, is replaced before the first pair by
 one that knows decimal numbers only.
 """
 
-import ctypes
+import gc
 import json
 import logging
 import os
 import re
-import resource
 import select
 import signal
 import sys
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-PAIR_SECONDS = 0.18  # of CPU, for parsing and comparing both expressions of a pair
-WALL_FACTOR = 50.0  # how many times longer it may take by the clock: verdicts must not depend on what else runs
-PARENT_POLL_MILLISECONDS = 500
-MEMORY_BYTES = 1 << 30  # of address space
+import sympy
+
+from efficient_rl.rewards.judge_bounds import DONE, READY, allow_cpu_seconds, counted, limit_process, refuse_giants
+
+POLL_MILLISECONDS = 500
 PAIRS_PER_WORKER = 20_000
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+ATTEMPTS = 3  # with a worker that is killed from outside
 DECIMAL = re.compile(r"\d{1,400}(?:\.\d{0,400})?|\.\d{1,400}", re.ASCII)
-READY, WRONG, RIGHT = b"ready", b"0", b"1"
+Same = Callable[[str, str], bool]
 SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the first pair is timed
     (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
     (r"x^2 + 2x + 1", r"(x+1)^{2}"),
@@ -51,13 +51,19 @@ SEEN_FIRST = (  # what the grammar and sympy load lazily, loaded before the firs
     (r"\frac{3x}{4} - z^3", r"\frac{3}{4}x(y+1)(y-1)"),
     (r"-1 < x \leq 2", r"x > 3"),
     (r"a_1 + \theta^{n-1} - 2i", r"\theta^{n} + 45^\circ"),
+    (r"\frac{7(\sin(\cos(n) + \sqrt{n}))}{7} + 3 - 3", r"(\frac{\cos(y)}{6!}) \cdot ((2^{-42})^{3} - ((x)^{3}))"),
+    (r"((\frac{\frac{y}{y}}{x}) \cdot (|n| \cdot (n - (x))))(1 - 2^{-9})", r"\sqrt{|\frac{2}{9}| + \cos(10^{26})}"),
+    (r"(\sqrt{x})^{4} + \sin((\frac{9}{13}) \cdot (y)) \cdot 10^{-18}", r"-(2 - (\ln(278))^{3}) \cdot 2^{11} + e"),
+    (r"\frac{1}{\frac{1}{\ln(3) \cdot \sqrt[3]{5} + e^{-3}}}", r"(\log_2 3 + \arctan(7)) \cdot (1 - \binom{9}{4})"),
+    (r"\sqrt{2} \cdot \frac{3^{-4} \cdot \sin\frac{\pi}{7}}{\sqrt{2}}", r"\int_0^1 x dx + \frac{\pi}{4}\cos\frac{\pi}{5}"),
+    (r"\sin^4x+\cos^4x", r"1-\frac12\sin^2(2x)"),
+    (r"\frac{x^2+3x-4}{(x-1)(x+2)^2}", r"\frac{x+4}{x^2+4x+4}"),
+    (r"\left(\begin{pmatrix} \frac12 & \sqrt{3} \\ -1 & 2 \end{pmatrix}\right)", r"\begin{bmatrix} x^2 & -x \end{bmatrix}"),
 )
 
 
 def decimal_only(text: str, *_: Any, **__: Any) -> Any:
     """The exact value of a decimal literal, in place of sympy's parser, which evaluates text."""
-    import sympy
-
     if not DECIMAL.fullmatch(text.strip()):
         raise ValueError(f"{len(text)} characters that are no decimal number; only LaTeX is parsed")
     return sympy.Rational(text.strip()) if "." in text else sympy.Integer(int(text))
@@ -72,123 +78,112 @@ def disarm() -> None:
     sympy_parser.eval_expr = decimal_only
 
 
-def same(answer: str, gold: str) -> bool:
-    """Whether math-verify finds two LaTeX expressions equal; decimals are exact, never roots.
-
-    Its own removal of units is off: it takes `2t` for 2.
-    """
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    form = replace(LatexExtractionConfig().normalization_config, units=False)
-    read = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=form)]
-    parsed = [
-        parse(rf"\boxed{{{text}}}", read, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
-    ]
-    if not all(parsed):
-        return False
-    wanted, given = parsed[0][0], parsed[1][0]
-    if proportional(wanted, given):
-        return True
-    return bool(verify(wanted, given, float_rounding=10, timeout_seconds=None))
-
-
-def proportional(gold: Any, answer: Any) -> bool:
-    """Whether two equations are the same but for a factor, far sooner than by solving them."""
-    import sympy
-
-    if not (isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq)):
-        return False
-    difference = sympy.expand(gold.lhs - gold.rhs)
-    if difference == 0:
-        return False
-    factor = sympy.cancel(sympy.expand(answer.lhs - answer.rhs) / difference)
-    return bool(factor.is_number) and factor != 0
-
-
-def limit() -> None:
-    """End with the parent, write no files, use no more memory than MEMORY_BYTES."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for what, bound in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
-        hard = resource.getrlimit(what)[1]
-        allowed = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(what, (allowed, allowed))
-
-
-def work(pairs: Connection) -> NoReturn:
-    """Judge pairs until the other end closes; a second of CPU on one pair ends the process."""
-    limit()
+def work(pairs: Connection, same: Same) -> NoReturn:
+    """Judge pairs until the other end closes; one that reaches its limit ends the process."""
+    limit_process()
     for _ in range(PAIRS_PER_WORKER):
         try:
-            _, answer, gold = json.loads(pairs.recv_bytes())
+            calls, _, answer, gold = json.loads(pairs.recv_bytes())
         except EOFError:
             break
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 2, hard))
-        pairs.send_bytes(RIGHT if same(answer, gold) else WRONG)
+        allow_cpu_seconds()
+        sympy.core.random.seed(0)
+        pairs.send_bytes(json.dumps(counted(partial(same, answer, gold), calls)).encode())
     os._exit(0)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process from its own clock (Linux); elsewhere the time of day."""
-    return time.clock_gettime((~pid << 3) | 2) if sys.platform == "linux" else time.monotonic()
 
 
 class Worker:
     """A forked process that judges one pair at a time."""
 
-    def __init__(self, inherited: Connection) -> None:
+    def __init__(self, inherited: Connection, same: Same) -> None:
         self.pairs, theirs = Pipe()
         self.pid = os.fork()
         if self.pid == 0:
             inherited.close()
             self.pairs.close()
-            work(theirs)
+            work(theirs, same)
         theirs.close()
 
-    def judge(self, pair: bytes, seconds: float) -> tuple[bytes | None, float]:
-        """The verdict and its CPU seconds; None if the worker must be replaced."""
-        began, until = cpu_seconds(self.pid), time.monotonic() + WALL_FACTOR * seconds
-        spent = 0.0
+    def judge(self, pair: bytes, parent: int) -> bytes | None:
+        """The verdict and its calls; None if the worker ended over it, or `parent` did."""
         try:
             self.pairs.send_bytes(pair)
-            while not self.pairs.poll(max(0.001, seconds - spent)):
-                spent = cpu_seconds(self.pid) - began
-                if spent >= seconds or time.monotonic() >= until:
-                    return None, spent
-            return self.pairs.recv_bytes(), cpu_seconds(self.pid) - began
+            while not self.pairs.poll(POLL_MILLISECONDS / 1000):
+                if os.getppid() != parent:
+                    return None
+            return self.pairs.recv_bytes()
         except (EOFError, OSError):
-            return None, seconds
+            return None
 
-    def end(self) -> None:
-        """Kill the process, if it still runs, and reap it."""
+    def end(self) -> bool:
+        """Reap the process, or kill it if it still runs; whether it was killed from outside."""
         self.pairs.close()
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        return ended is not None and os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def serve(requests: Connection, parent: int) -> None:
-    """Answer pairs until the parent closes its end; a pair without an answer in time is wrong."""
-    worker = Worker(requests)
-    requests.send_bytes(READY)
-    waiting = select.poll()
-    waiting.register(requests.fileno(), select.POLLIN)
-    judged = 0
-    while os.getppid() == parent:
-        if not waiting.poll(PARENT_POLL_MILLISECONDS):
-            continue
-        try:
-            pair = requests.recv_bytes()
-            verdict, spent = worker.judge(pair, json.loads(pair)[0])
-            requests.send_bytes(json.dumps((verdict == RIGHT, spent)).encode())
-        except (EOFError, OSError):
-            break
-        judged += 1
-        if verdict is None or judged % PAIRS_PER_WORKER == 0:
-            worker.end()
-            worker = Worker(requests)
-    worker.end()
+class Server:
+    """Judges pairs in a worker that they share, or those of one answer in a worker of their own."""
+
+    def __init__(self, requests: Connection, parent: int, same: Same) -> None:
+        self.requests, self.parent, self.same = requests, parent, same
+        self.shared = self.new_worker()
+        self.private: Worker | None = None
+        self.judged = 0
+
+    def new_worker(self) -> Worker:
+        """A new worker; each is the same process before its first pair."""
+        return Worker(self.requests, self.same)
+
+    def answer(self, request: bytes) -> bytes:
+        """The verdict and its calls; wrong, and one call too many, if the worker ended over it."""
+        if not request:
+            self.end_private()
+            return DONE
+        calls, private, *_ = json.loads(request)
+        for _ in range(ATTEMPTS):
+            if private and self.private is None:
+                self.private = self.new_worker()
+            verdict = (self.private or self.shared).judge(request, self.parent)
+            if verdict is not None:
+                return verdict
+            killed = self.end_private() if private else self.renew_shared()
+            if not killed:
+                break
+        return json.dumps((False, calls + 1)).encode()
+
+    def end_private(self) -> bool:
+        """End the worker of one answer, if there is one; whether it was killed from outside."""
+        ended, self.private = self.private, None
+        return ended is not None and ended.end()
+
+    def renew_shared(self) -> bool:
+        """Replace the shared worker; whether it was killed from outside."""
+        killed = self.shared.end()
+        self.shared = self.new_worker()
+        self.judged = 0
+        return killed
+
+    def serve(self) -> None:
+        """Answer pairs until the parent closes its end."""
+        self.requests.send_bytes(READY)
+        waiting = select.poll()
+        waiting.register(self.requests.fileno(), select.POLLIN)
+        while os.getppid() == self.parent:
+            if not waiting.poll(POLL_MILLISECONDS):
+                continue
+            try:
+                self.requests.send_bytes(self.answer(self.requests.recv_bytes()))
+            except (EOFError, OSError):
+                break
+            self.judged += 1
+            if self.judged == PAIRS_PER_WORKER:
+                self.renew_shared()
+        self.end_private()
+        self.shared.end()
 
 
 def main() -> None:
@@ -198,9 +193,16 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     sys.setrecursionlimit(600)  # a deep expression fails before the C stack does
     disarm()
+    from efficient_rl.rewards.judge_exact import make_exact, predict_locally, same
+
+    predict_locally()
+    make_exact()
+    refuse_giants()
+    sympy.Dummy._base_dummy_index = 10**6  # random otherwise, and part of hashes
     for answer, gold in SEEN_FIRST:
         same(answer, gold)
-    serve(Connection(os.dup(sys.stdin.fileno())), int(sys.argv[1]))
+    gc.freeze()  # the garbage collector of a worker would copy every page
+    Server(Connection(os.dup(sys.stdin.fileno())), int(sys.argv[1]), same).serve()
 
 
 if __name__ == "__main__":

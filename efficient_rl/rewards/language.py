@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efficient_rl.errors import require, require_one_of
-from efficient_rl.rewards.columns import reasoning, whole_texts
+from efficient_rl.rewards.columns import Completions, reasoning, whole_texts
 from efficient_rl.rewards.scripts import SCRIPTS, letters_by_script
 
 DELIMITED = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
@@ -40,7 +40,7 @@ class LanguageConsistency:
         require_one_of("reward.language.language", self.language, sorted(SCRIPTS))
         require(self.min_letters >= 1, "reward.language.min_letters", self.min_letters, "must be at least 1 letter")
 
-    def __call__(self, completions: list[str], prefill: list[str] | None = None, **_: Any) -> list[float | None]:
+    def __call__(self, completions: Completions, prefill: list[str] | None = None, **_: Any) -> list[float | None]:
         """One share in 0 to 1 a completion, None where too few letters remain."""
         return [self.share(reasoning(text)) for text in whole_texts(completions, prefill)]
 

@@ -6,7 +6,7 @@ from itertools import starmap
 from typing import Any, ClassVar
 
 from efficient_rl.errors import require
-from efficient_rl.rewards.columns import groups, verdicts
+from efficient_rl.rewards.columns import Completions, groups, verdicts
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class KimiLength:
     """Shorter is better among one prompt's right completions (Kimi k1.5, arXiv:2501.12599).
 
     With lambda = 0.5 - (tokens - min) / (max - min) over the group: lambda where the answer is
-    right, min(0, lambda) where it is wrong, 0 for all where all are equally long.
+    right, min(0, lambda) where it is wrong, 0 for all where all are equally long, None where no
+    answer could match the gold one.
     """
 
     whole_groups: ClassVar[bool] = True  # compares the completions of one prompt, so none may lie in another process
@@ -22,7 +23,7 @@ class KimiLength:
 
     def __call__(
         self,
-        completions: list[str],
+        completions: Completions,
         completion_ids: list[list[int]],
         prompts: list[Any],
         check: list[str],
@@ -30,17 +31,18 @@ class KimiLength:
         place: list[str] | None = None,
         prefill: list[str] | None = None,
         **_: Any,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """One value in -0.5 to 0.5 a completion; neighbours with equal prompts are a group."""
         right = verdicts(completions, check, gold, place, prefill)
-        values = [0.0] * len(completions)
+        values = [None if known is None else 0.0 for known in right]
         for rows in groups(prompts):
             lengths = list(map(len, completion_ids[rows.start : rows.stop]))
             low, high = min(lengths), max(lengths)
             if low < high:
                 for row, length in zip(rows, lengths, strict=True):
                     bonus = 0.5 - (length - low) / (high - low)
-                    values[row] = bonus if right[row] else min(0.0, bonus)
+                    if right[row] is not None:
+                        values[row] = bonus if right[row] else min(0.0, bonus)
         return values
 
 
@@ -51,7 +53,7 @@ class Cosine:
     long + (short - long) (1 + cos(pi t / T)) / 2 for t of at most T = `max_tokens` tokens, where
     short and long are the values at 0 and at T tokens; beyond T it stays at long. `exceeded`
     replaces it from T tokens on, where it is set. The bounds are those of Open-R1 with the order
-    among wrong answers that the paper means.
+    among wrong answers that the paper means. None where no answer could match the gold one.
     """
 
     max_tokens: int
@@ -74,19 +76,21 @@ class Cosine:
 
     def __call__(
         self,
-        completions: list[str],
+        completions: Completions,
         completion_ids: list[list[int]],
         check: list[str],
         gold: list[str],
         place: list[str] | None = None,
         prefill: list[str] | None = None,
         **_: Any,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """One value between the bounds a completion; its length is the number of its token ids."""
         right = verdicts(completions, check, gold, place, prefill)
         return list(starmap(self._value, zip(map(len, completion_ids), right, strict=True)))
 
-    def _value(self, tokens: int, right: bool) -> float:
+    def _value(self, tokens: int, right: bool | None) -> float | None:
+        if right is None:
+            return None
         if tokens >= self.max_tokens and self.exceeded is not None:
             return float(self.exceeded)
         short, long = self.wrong_short, self.wrong_long

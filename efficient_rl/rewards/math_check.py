@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from efficient_rl.rewards.judge import JUDGES
-from efficient_rl.rewards.judge_server import PAIR_SECONDS
+from efficient_rl.rewards.judge_bounds import ANSWER_CALLS, SHARED_CALLS
 from efficient_rl.rewards.latex import depth_of, is_enclosed, sides, split_items, split_outside, unwrap
 from efficient_rl.rewards.names import is_name, is_pure_name, unknowns
 from efficient_rl.rewards.notation import (
@@ -54,30 +54,43 @@ def math(answer: str, gold: Mapping[str, Any]) -> bool:
     A gold number is decided by exact arithmetic alone, so `\\sqrt{25}` is no answer where 5 is
     wanted. A list of another length than the gold one is wrong, whatever is in it; order counts
     inside ( ) and [ ] only. An equation in the answer is right if all its sides are, a name in
-    front apart. Over 2,000 characters, or over 0.2 seconds of sympy in all, is wrong.
+    front apart. Over 2,000 characters, or over ANSWER_CALLS Python calls of sympy in all, is wrong.
     """
     if len(answer) > MAX_ANSWER_CHARACTERS or depth_of(answer) > MAX_DEPTH:
         return False
-    return equal(plain(answer), plain(str(gold["answer"])), Clock())
+    given, wanted = plain(answer), plain(str(gold["answer"]))
+    try:
+        return equal(given, wanted, Work(SHARED_CALLS))
+    except OverLimit:
+        pass  # maybe for what the worker did not know yet: the verdict must not depend on it
+    with JUDGES.alone():
+        try:
+            return equal(given, wanted, Work(ANSWER_CALLS))
+        except OverLimit:
+            return False
 
 
-class Clock:
-    """Asks the judge until the CPU time for one answer is spent; then answers no."""
+class OverLimit(Exception):
+    """Judging an answer reached its limit of calls."""
 
-    def __init__(self) -> None:
-        self.left = PAIR_SECONDS
+
+class Work:
+    """Asks the judge until the calls allowed for one answer are made; then raises OverLimit."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
 
     def same(self, answer: str, gold: str) -> bool:
-        """Whether the judge finds two expressions equal in the time that is left."""
-        if self.left <= 0:
-            return False
-        right, spent = JUDGES.same(answer, gold, self.left)
-        self.left -= spent
+        """Whether the judge finds two expressions equal."""
+        right, made = JUDGES.same(answer, gold, self.left)
+        if made > self.left:
+            raise OverLimit
+        self.left -= made
         return right
 
 
-def equal(answer: str, gold: str, clock: Clock) -> bool:
-    """Whether two plain texts are the same answer; `clock` bounds sympy's time in all."""
+def equal(answer: str, gold: str, work: Work) -> bool:
+    """Whether two plain texts are the same answer; `work` bounds sympy's share in all."""
     wanted = read_quantity(gold)
     if wanted is not None:
         return answers(answer, wanted)
@@ -91,10 +104,10 @@ def equal(answer: str, gold: str, clock: Clock) -> bool:
     if given and asked and given != asked:
         return False
     if named := statement(gold):
-        return equal_to_named(answer, *named, clock)
+        return equal_to_named(answer, *named, work)
     if stated := values(answer, gold):
-        return all(map(equal, stated, repeat(gold), repeat(clock)))
-    return equal_items(answer, gold, clock)
+        return all(map(equal, stated, repeat(gold), repeat(work)))
+    return equal_items(answer, gold, work)
 
 
 def statement(gold: str) -> tuple[str, str] | None:
@@ -111,17 +124,17 @@ def statement(gold: str) -> tuple[str, str] | None:
     return (name, value) if is_pure_name(name) or (len(listed) > 1 and is_name(name)) else None
 
 
-def equal_to_named(answer: str, name: str, value: str, clock: Clock) -> bool:
+def equal_to_named(answer: str, name: str, value: str, work: Work) -> bool:
     """Whether an answer gives the value, by itself or under the same name, or an equal equation."""
     if len(sides(answer)) == 1:
-        return equal(answer, value, clock)
+        return equal(answer, value, work)
     named = [sides(item) for item in split_items(answer)]
     if all(len(parts) < 3 and (len(parts) == 1 or compact(parts[0]) == compact(name)) for parts in named):
-        return equal(", ".join(parts[-1] for parts in named), value, clock)
+        return equal(", ".join(parts[-1] for parts in named), value, work)
     first, *others = sides(answer)
     if compact(first) == compact(name):
-        return all(map(equal, others, repeat(value), repeat(clock)))
-    return not is_pure_name(first) and judged(answer, f"{name} = {value}", clock)
+        return all(map(equal, others, repeat(value), repeat(work)))
+    return not is_pure_name(first) and judged(answer, f"{name} = {value}", work)
 
 
 def values(answer: str, gold: str) -> list[str]:
@@ -138,26 +151,26 @@ def values(answer: str, gold: str) -> list[str]:
     return stated or [last]
 
 
-def equal_items(answer: str, gold: str, clock: Clock) -> bool:
+def equal_items(answer: str, gold: str, work: Work) -> bool:
     """Whether two texts hold equal items: in any order, or in the order of their brackets."""
     kind, theirs = items(answer)
     wanted_kind, ours = items(gold)
     if kind != wanted_kind or len(theirs) != len(ours) or len(ours) > MAX_ITEMS:
         return False
     if len(ours) == 1 and not kind:
-        return equal_expressions(theirs[0], ours[0], clock)
+        return equal_expressions(theirs[0], ours[0], work)
     unknown = {compact(item.partition("=")[0]) for item in ours if "=" in item}
     ordered = len(unknown) > 1 and not all("=" in item for item in theirs)  # x=1, y=2 answered by 1, 2
     if kind or ordered:
-        return all(map(equal, theirs, ours, repeat(clock)))
-    return paired(theirs, ours, clock)
+        return all(map(equal, theirs, ours, repeat(work)))
+    return paired(theirs, ours, work)
 
 
-def paired(theirs: list[str], ours: list[str], clock: Clock) -> bool:
+def paired(theirs: list[str], ours: list[str], work: Work) -> bool:
     """Whether every gold item has an item of the answer to itself."""
     left = list(theirs)
     for wanted in ours:
-        found = next((item for item in left if equal(item, wanted, clock)), None)
+        found = next((item for item in left if equal(item, wanted, work)), None)
         if found is None:
             return False
         left.remove(found)
@@ -216,26 +229,26 @@ def bounded_letters(text: str) -> set[str]:
     return {found[1] or found[2] for found in BOUNDED_LETTER.finditer(text)}
 
 
-def equal_expressions(answer: str, gold: str, clock: Clock) -> bool:
+def equal_expressions(answer: str, gold: str, work: Work) -> bool:
     """Whether two single expressions, or two equations without a name, are equal."""
     if len(sides(gold)) > 1:
-        return len(sides(answer)) > 1 and judged(answer, gold, clock)
-    return len(sides(answer)) == 1 and equal_values(answer, gold, clock)
+        return len(sides(answer)) > 1 and judged(answer, gold, work)
+    return len(sides(answer)) == 1 and equal_values(answer, gold, work)
 
 
-def equal_values(answer: str, gold: str, clock: Clock) -> bool:
+def equal_values(answer: str, gold: str, work: Work) -> bool:
     """Whether two expressions without an equals sign are equal."""
     wanted = read_quantity(gold)
     if wanted is not None:
         return answers(answer, wanted)
     if compact(answer) == compact(gold):
         return True
-    return not (BASE.fullmatch(answer) or BASE.fullmatch(gold)) and judged(answer, gold, clock)
+    return not (BASE.fullmatch(answer) or BASE.fullmatch(gold)) and judged(answer, gold, work)
 
 
-def judged(answer: str, gold: str, clock: Clock) -> bool:
+def judged(answer: str, gold: str, work: Work) -> bool:
     """What sympy says of two expressions, where they are fit for it."""
     if has_words(unwrap(answer)) or has_words(gold) or not same_unit(split_unit(answer)[1], split_unit(gold)[1]):
         return False
     given, wanted = apart(in_latex(answer), in_latex(gold))
-    return judgeable(given, wanted) and clock.same(given, wanted)
+    return judgeable(given, wanted) and work.same(given, wanted)

@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, starmap
+from itertools import accumulate, chain, repeat, starmap
 from operator import attrgetter, itemgetter
 from statistics import mean, stdev
 from typing import Any
 
-from efficient_rl.rewards.columns import positions, reasoning
+from efficient_rl.rewards.columns import Column, Completions, Texts, positions, reasoning, whole_texts
 from efficient_rl.rewards.equations import MAX_CHARACTERS, find_equations
-from efficient_rl.rewards.verify import DEFAULT_PLACE, is_correct
+from efficient_rl.rewards.verify import DEFAULT_PLACE, has_verdict, is_correct
 
 PART = re.compile(r"[^;\n]+")
 EPSILON = 1e-4
@@ -32,19 +32,29 @@ class StepRewards:
     __name__ = "process"
 
     def steps(
-        self, completion: str, check: str, gold: Mapping[str, Any], place: str | None = None
+        self, completion: str, check: str, gold: Mapping[str, Any], place: str | None = None, prefill: str = ""
     ) -> list[tuple[int, float]]:
-        """(end in characters, reward) of each step; the answer ends with the completion."""
-        right = is_correct(completion, check, gold, place or DEFAULT_PLACE)
-        return [*_equation_steps(reasoning(completion)), (len(completion), float(right))]
+        """(end in characters, reward) of each step; the answer ends with the completion.
+
+        Where no answer could match the gold one, the answer is no step.
+        """
+        found = list(_equation_steps(reasoning(completion)))
+        if has_verdict(check, gold):
+            right = is_correct(prefill + completion, check, gold, place or DEFAULT_PLACE)
+            found.append((len(completion), float(right)))
+        return found
 
     def __call__(
-        self, completions: list[str], check: list[str], gold: list[str], place: list[str] | None = None, **_: Any
-    ) -> list[float]:
+        self, completions: Completions, check: Texts, gold: Texts, place: Column = None, prefill: Column = None, **_: Any
+    ) -> list[float | None]:
         """The mean reward of the steps of each completion, in 0 to 1; `gold` is JSON."""
-        places = positions(place, len(completions))
-        rows = zip(completions, check, map(json.loads, gold), places, strict=True)
-        return [mean(map(itemgetter(1), steps)) for steps in starmap(self.steps, rows)]
+        texts = whole_texts(completions)
+        columns = (check, map(json.loads, gold), positions(place, len(texts)), prefill or repeat(""))
+        return list(starmap(self._mean, zip(texts, *columns, strict=False)))
+
+    def _mean(self, *row: Any) -> float | None:
+        _, check, gold, *_ = row
+        return mean(map(itemgetter(1), self.steps(*row))) if has_verdict(check, gold) else None
 
 
 def _equation_steps(text: str) -> Iterator[tuple[int, float]]:

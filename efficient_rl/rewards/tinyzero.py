@@ -11,7 +11,7 @@ from typing import Any
 
 from efficient_rl.errors import require
 from efficient_rl.rewards.arithmetic import evaluate
-from efficient_rl.rewards.columns import Column, Texts, whole_texts
+from efficient_rl.rewards.columns import Column, Completions, Texts, whole_texts
 from efficient_rl.rewards.verify import extract_answer
 
 MAX_CHARACTERS = 1_000
@@ -52,14 +52,14 @@ class TinyZeroCountdown:
         require(0 <= self.format_score < self.score, "reward.tinyzero_countdown.format_score", self.format_score, bound)
 
     def __call__(
-        self, completions: Texts, check: Texts, gold: Texts, prompts: Column = None, prefill: Column = None, **_: Any
+        self, completions: Completions, check: Texts, gold: Texts, prompts: Column = None, prefill: Column = None, **_: Any
     ) -> list[float | None]:
         """One value a completion, None for other checks than `countdown`; `gold` is JSON."""
         texts, value = whole_texts(completions, prefill), self._strict
         if self.tinyzero_compat:
-            texts, value = list(completions), self._published
+            texts, value = whole_texts(completions), self._published
             if prompts:
-                texts = [str(prompt) + text for prompt, text in zip(prompts, completions, strict=True)]
+                texts = [str(prompt) + text for prompt, text in zip(prompts, texts, strict=True)]
         rows = zip(check, texts, map(json.loads, gold), strict=True)
         return [value(*row) if name == "countdown" else None for name, *row in rows]
 
@@ -104,7 +104,7 @@ class TinyZeroMultiply:
         require(0 <= self.format_score < self.score, "reward.tinyzero_multiply.format_score", self.format_score, bound)
 
     def __call__(
-        self, completions: list[str], gold: list[str], prefill: list[str] | None = None, **_: Any
+        self, completions: Completions, gold: list[str], prefill: list[str] | None = None, **_: Any
     ) -> list[float | None]:
         """One value a completion; `gold` is JSON with an answer."""
         rows = zip(whole_texts(completions, prefill), map(json.loads, gold), strict=True)

@@ -107,18 +107,25 @@ ARTICLES = ("of", "a", "an", "the")
 PER_CENT = re.compile(r"\bper cent\b", re.IGNORECASE)
 PER = re.compile(r"\s*(?:/|\bper\b|(?<!\bof )\b(?:an?|each|every)\b(?=\s+\w))\s*", re.IGNORECASE)
 PLURAL = re.compile(r"(?<=ss)es$|(?<=x)es$|(?<=ch)es$|(?<=sh)es$|(?<=[a-z]{2}[^su])s$")
-NOT_UNITS = frozenset(
+NUMBER_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+        eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
+        """,
+    )
+)
+NOT_UNITS = NUMBER_WORDS | set(
     re.findall(
         r"\w+",
         """
         or and maybe perhaps possibly probably either not no nor but minus plus times over divided squared cubed
-        hundred hundreds thousand thousands million millions billion billions trillion trillions half halves dozen
-        dozens mil mill mln mio bil thou grand fold ish third thirds fourth fourths fifth fifths tenth tenths pi to
-        between through if unless except wrong about approximately around almost nearly roughly mod zero one two
-        three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
-        nineteen twenty thirty forty fifty sixty seventy eighty ninety then instead sixth sixths seventh sevenths
-        eighth eighths ninth ninths twelfth twelfths quarter quarters hundredth hundredths thousandth thousandths
-        tens lakh lakhs crore crores gross score scores factorial inverse negative sin cos tan cot csc log exp sqrt
+        hundreds thousands millions billions trillions half halves dozen dozens mil mill mln mio bil thou grand fold ish
+        third thirds fourth fourths fifth fifths tenth tenths pi to between through if unless except wrong about
+        approximately around almost nearly roughly mod then instead sixth sixths seventh sevenths eighth eighths ninth
+        ninths twelfth twelfths quarter quarters hundredth hundredths thousandth thousandths tens lakh lakhs crore crores
+        gross score scores factorial inverse negative sin cos tan cot csc log exp sqrt
         """,
     )
 )

@@ -2,11 +2,14 @@
 
 import hashlib
 import importlib.metadata
+import re
 import subprocess
 from pathlib import Path
 
 import efficient_rl
 from efficient_rl.files import write_atomic
+
+FIELD = re.compile(r"^(Name|Version): *(\S+)", re.MULTILINE)  # of a package's METADATA; the first counts
 
 
 def snapshot(outputs: Path) -> str:
@@ -31,10 +34,12 @@ def _package_version() -> str:
 
 
 def _packages() -> list[str]:
+    """Every installed package, name==version; only two fields of its metadata are read."""
     found = {}
     for installed in importlib.metadata.distributions():
-        if name := installed.metadata["Name"]:
-            found[name.lower()] = installed.version
+        fields = dict(reversed(FIELD.findall(installed.read_text("METADATA") or installed.read_text("PKG-INFO") or "")))
+        if {"Name", "Version"} <= fields.keys():
+            found[fields["Name"].lower()] = fields["Version"]
     return list(map("==".join, sorted(found.items())))
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from efficient_rl.rewards.columns import text_of
 from efficient_rl.rewards.process import step_advantages, token_ends
 
 
 class ProcessRewards:
     """Reward functions of steps, with their weights; the sum of whole rewards excludes them.
 
-    Such a function has `steps(completion, check, gold, place)`: the ends of the steps in
-    characters, and their rewards. `whole` and `earned`, shape (rows,), are what all processes'
-    completions of the last batch earned without and with these functions.
+    Such a function has `steps(completion, check, gold, place)`, with `prefill` where the prompt
+    wrote the completion's beginning: the ends of the steps in characters, and their rewards.
+    `whole` and `earned`, shape (rows,), are what all processes' completions of the last batch
+    earned without and with these functions.
     """
 
     whole: torch.Tensor
@@ -34,7 +36,7 @@ class ProcessRewards:
         return bool(self._functions)
 
     def token_advantages(
-        self, rows: Sequence[Mapping[str, Any]], completions: Sequence[str], ids: Sequence[Sequence[int]], size: int
+        self, rows: Sequence[Mapping[str, Any]], completions: Sequence[Any], ids: Sequence[Sequence[int]], size: int
     ) -> list[list[float]]:
         """Advantages of every token of every completion; `size` consecutive rows are a group."""
         totals = [np.zeros(len(each)) for each in ids]
@@ -47,11 +49,12 @@ class ProcessRewards:
         return [each.tolist() for each in totals]
 
     def _of_group(
-        self, function: Any, rows: Any, completions: Sequence[str], ids: Sequence[Sequence[int]]
+        self, function: Any, rows: Any, completions: Sequence[Any], ids: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         ends, rewards = [], []
-        for row, text, tokens in zip(rows, completions, ids, strict=True):
-            steps = function.steps(text, row["check"], json.loads(row["gold"]), row.get("place"))
+        for row, text, tokens in zip(rows, map(text_of, completions), ids, strict=True):
+            opened = {"prefill": row["prefill"]} if row.get("prefill") else {}
+            steps = function.steps(text, row["check"], json.loads(row["gold"]), row.get("place"), **opened)
             pieces = self._tokenizer.batch_decode([[token] for token in tokens])
             ends.append(token_ends([end for end, _ in steps], pieces, text))
             rewards.append([reward for _, reward in steps])

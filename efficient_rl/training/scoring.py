@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,10 +13,14 @@ from transformers import PreTrainedModel
 from efficient_rl.training.memory import PhaseMeter
 from efficient_rl.training.model_setup import Optimizations, lean_head
 from efficient_rl.training.parameters import TrainedParameters
+from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
+from efficient_rl.training.sampler import carries_state
 from efficient_rl.training.sharding import NoShards, Shards
+from efficient_rl.training.tokens import Tokens, completion_lengths
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
+__all__ = ["PASS_COST_TOKENS", "Scorer", "Tokens", "TrlScores", "completion_lengths", "length_buckets", "score"]
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # left to TRL
 
@@ -25,23 +29,6 @@ TrlScores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 Compute = Callable[["Tokens"], TrlScores]
 Batch = Mapping[str, Any]
 Around = Callable[[torch.Tensor, int], AbstractContextManager[None]]
-
-
-class Tokens(NamedTuple):
-    """Prompts, padded on the left, then completions, padded on the right to `width` tokens."""
-
-    ids: torch.Tensor  # (rows, tokens)
-    mask: torch.Tensor  # (rows, tokens)
-    width: int
-
-    def cut(self, rows: torch.Tensor, width: int) -> "Tokens":
-        """Some rows, and of their completions the first `width` tokens."""
-        tokens = self.ids.shape[1] - self.width + width
-        return Tokens(self.ids[rows, :tokens], self.mask[rows, :tokens], width)
-
-    def lengths(self, rows: torch.Tensor) -> torch.Tensor:
-        """Tokens up to the last one of these rows' completions, at least 1; shape (len(rows),)."""
-        return completion_lengths(self.mask[rows], self.width)
 
 
 class Scorer:
@@ -67,6 +54,7 @@ class Scorer:
         self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
         self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
         self._never_trained = frozen_depth(model, parameters.trainable)
+        self._unpadded = carries_state(model) and not lockstep  # padding may enter a state, whatever the mask says
         self._micro_batch: Mapping[str, Any] | None = None
         self._skipped = False
 
@@ -119,14 +107,14 @@ class Scorer:
         images = any(settings.get(name) is not None for name in UNCUT)
         uncut = images or settings.get("compute_aux_loss")
         if self._micro_batch is not None:
-            return compute(tokens) if uncut else (*self._policy(compute, tokens, self._micro_batch), None)
+            return compute(tokens) if uncut else (*self._policy(compute, policy, tokens, self._micro_batch), None)
         phase = "reference" if is_reference else "old_policy"
         with self._meter.phase(phase), self._restored(overlays):
             if uncut:
                 return compute(tokens, most_rows)
-            return (*self._fixed(compute, tokens, most_rows, is_reference), None)
+            return (*self._fixed(compute, policy, tokens, most_rows, is_reference), None)
 
-    def _fixed(self, compute: Compute, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
+    def _fixed(self, compute: Compute, model: Any, tokens: Tokens, most_rows: int | None, is_reference: bool) -> Scores:
         """Scores of all rows without gradients; caches the trunk, or starts from a valid one."""
         same_blocks = len(self._parameters.names)  # all
         if is_reference:
@@ -136,14 +124,15 @@ class Scorer:
             return self._trunk.passing(rows, length, tokens.ids.shape[1], same_blocks)
 
         rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
-        return score(compute, tokens, rows, self._buckets(tokens, rows, most_rows), trunk)
+        buckets = self._buckets(tokens, rows, most_rows)
+        return score(compute, tokens, rows, buckets, self._with_prefixes(trunk, model, tokens, rows), self._unpadded)
 
-    def _policy(self, compute: Compute, tokens: Tokens, batch: Batch) -> Scores:
+    def _policy(self, compute: Compute, model: Any, tokens: Tokens, batch: Batch) -> Scores:
         """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
         hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
 
         def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
-            return nullcontext() if hidden is None else self._trunk.serving(hidden[rows, :length], depth)
+            return nullcontext() if hidden is None else self._trunk.serving(hidden, depth, rows, length)
 
         rows, mask = self._moving_rows(batch["advantages"]), batch["completion_mask"]
         # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients
@@ -152,10 +141,31 @@ class Scorer:
         if len(rows) == 0:
             self._skipped = True
             return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
-        found, entropies = score(compute, tokens, rows, self._buckets(tokens, rows, None), trunk)
+        buckets = self._buckets(tokens, rows, None)
+        around = self._with_prefixes(trunk, model, tokens, rows)
+        found, entropies = score(compute, tokens, rows, buckets, around, self._unpadded)
         if self._needs_all_rows or entropies is None:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
+
+    def _with_prefixes(self, around: Around, model: Any, tokens: Tokens, rows: torch.Tensor) -> Around:
+        """`around`; inside, what the rows share is computed once, where that saves tokens."""
+        if not self._optimizations.shared_prefixes:
+            return around
+        width = tokens.ids.shape[1] - tokens.width
+        movable = moves_freely(self._model.config.get_text_config())
+        plan = plan_of(tokens.ids[:, :width], tokens.mask[:, :width], rows, PASS_COST_TOKENS, movable)
+        if plan is None:
+            return around
+        bare = self._model if model is self._model else self._accelerator.unwrap_model(model)
+        shared = SharedPrefixes(bare, plan, self._trunk)
+
+        @contextmanager
+        def both(rows: torch.Tensor, length: int) -> Iterator[None]:
+            with around(rows, length), shared.passing(rows):
+                yield
+
+        return both
 
     def _with_mean_entropy(self, entropies: torch.Tensor, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Entropies of all rows, (rows, width), from those of `rows`; others get their mean.
@@ -182,11 +192,18 @@ class Scorer:
         return not (self._optimizations.skip_zero_variance and self._model.training)
 
     def _buckets(self, tokens: Tokens, rows: torch.Tensor, most_rows: int | None) -> list[list[int]] | None:
+        lengths = [tokens.width] * len(rows)
         if self._optimizations.length_buckets:
-            return length_buckets(tokens.lengths(rows).tolist(), most_rows)
-        if most_rows is None:
+            lengths = tokens.lengths(rows).tolist()
+        elif most_rows is None and not self._unpadded:
             return None
-        return length_buckets([tokens.width] * len(rows), most_rows)
+        paddings = tokens.padding(rows).tolist() if self._unpadded else [0] * len(rows)
+        buckets: list[list[int]] = []
+        for padding in sorted(set(paddings)):
+            alike = [position for position, columns in enumerate(paddings) if columns == padding]
+            found = length_buckets([lengths[position] for position in alike], most_rows)
+            buckets += [[alike[index] for index in bucket] for bucket in found]
+        return buckets
 
     def _frozen_now(self) -> int:
         return frozen_depth(self._model, self._parameters.with_gradients)
@@ -209,20 +226,27 @@ def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    compute: Compute, tokens: Tokens, rows: torch.Tensor, buckets: Sequence[Sequence[int]] | None, around: Around
+    compute: Compute,
+    tokens: Tokens,
+    rows: torch.Tensor,
+    buckets: Sequence[Sequence[int]] | None,
+    around: Around,
+    unpadded: bool = False,
 ) -> Scores:
     """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 
     `buckets` are positions in `rows` that go through the model together, cut to their longest
     completion; None: all at once, uncut. `around` is entered around each pass with its rows and
-    their number of tokens.
+    their number of tokens. `unpadded`: the prompts of each bucket are of one length, and go without
+    their padding.
     """
     lengths = tokens.lengths(rows)
+    starts = tokens.padding(rows) * unpadded
     order, logps, entropies = [], [], []
     for bucket in buckets or [range(len(rows))]:
         positions = torch.tensor(sorted(bucket), device=rows.device)
         width = int(lengths[positions].max()) if buckets else tokens.width
-        part = tokens.cut(rows[positions], width)
+        part = tokens.cut(rows[positions], width, int(starts[positions[0]]))
         with around(rows[positions], part.ids.shape[1]):
             found, spread, _ = compute(part)
         order.append(positions)
@@ -231,12 +255,6 @@ def score(
             entropies.append(pad(spread, (0, tokens.width - width)))
     back = torch.cat(order).argsort()
     return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None
-
-
-def completion_lengths(attention_mask: torch.Tensor, completion_width: int) -> torch.Tensor:
-    """Tokens up to the last one of each completion, at least 1; shape (rows,)."""
-    mask = attention_mask[:, -completion_width:]
-    return (mask * torch.arange(1, completion_width + 1, device=mask.device)).amax(1).clamp(min=1)
 
 
 def length_buckets(lengths: Sequence[int], most_rows: int | None) -> list[list[int]]:

@@ -9,7 +9,7 @@ others start there.
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -22,6 +22,28 @@ logger = logging.getLogger(__name__)
 HIDDEN, DEPTH = "trunk_hidden_states", "trunk_depth"  # how a batch carries them: (completions, tokens, hidden), and blocks
 UNUSED_DROPOUT = ("summary_", "classifier_")  # of heads that a causal language model does not have
 COPIES = 2  # TRL shuffles a batch into a copy of itself
+
+
+class Part(NamedTuple):
+    """What a call of the model computes: columns `start` to `end` of some rows of a batch.
+
+    `readers` are the rows that they stand for, and `source` says which computed row each of these
+    reads; None: each its own. `columns`, shape (batch, width), says where the columns stand in the
+    batch; None: as they are.
+    """
+
+    rows: torch.Tensor
+    start: int
+    end: int
+    readers: torch.Tensor
+    source: torch.Tensor | None = None
+    columns: torch.Tensor | None = None
+
+    def place(self, rows: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The index of these columns of some rows in a tensor of the whole batch."""
+        if self.columns is None:
+            return rows, slice(self.start, self.end)
+        return rows[:, None], self.columns[rows, self.start : self.end]
 
 
 def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
@@ -51,9 +73,10 @@ class TrunkCache:
     def __init__(self, model: PreTrainedModel, limit_bytes: int) -> None:
         self._blocks = _blocks(model)
         self._limit_bytes = limit_bytes
-        self._random = _has_dropout(model)
+        self._random = has_dropout(model)
         self._depth = self._rows = self._filled = 0
         self._hidden: torch.Tensor | None = None
+        self._part: Part | None = None
         self._gives_tuples = False
         self._warned = False
 
@@ -78,36 +101,53 @@ class TrunkCache:
         if self._depth == 0 or deepest < self._depth:
             yield
         elif self._filled == self._rows and self._hidden is not None:
-            with self.serving(self._hidden[rows, :tokens], self._depth):
+            with self.serving(self._hidden, self._depth, rows, tokens):
                 yield
         else:
             with self._keeping(rows, tokens, width):
                 yield
 
     @contextmanager
+    def computing(self, part: Part) -> Iterator[None]:
+        """Inside, the model computes this part of the batch; else whole rows."""
+        before, self._part = self._part, part
+        try:
+            yield
+        finally:
+            self._part = before
+
+    @contextmanager
     def _keeping(self, rows: torch.Tensor, tokens: int, width: int) -> Iterator[None]:
+        whole = Part(rows, 0, tokens, rows)
+
         def keep(block: nn.Module, inputs: Any, output: Any) -> None:
+            part = self._part or whole
             self._gives_tuples = not isinstance(output, torch.Tensor)
             hidden = output[0] if self._gives_tuples else output
-            ordinary = hidden.dim() == 3 and hidden.shape[:2] == (len(rows), tokens)
+            ordinary = hidden.dim() == 3 and hidden.shape[:2] == (len(part.rows), part.end - part.start)
             if ordinary and self._hidden is None and self._filled == 0 and self._fits(hidden, width):
                 self._hidden = hidden.new_zeros(self._rows, width, hidden.shape[-1])
             if self._hidden is not None:
-                self._hidden[rows, :tokens] = hidden.detach()
-                self._filled += len(rows)
+                found = hidden.detach()
+                found = found if part.source is None else found[part.source]
+                self._hidden[part.place(part.readers)] = found
 
         handle = self._blocks[self._depth - 1].register_forward_hook(keep)
         try:
             yield
         finally:
             handle.remove()
+        if self._hidden is not None:
+            self._filled += len(rows)
 
     @contextmanager
-    def serving(self, hidden: torch.Tensor, depth: int) -> Iterator[None]:
-        """A pass behind block `depth`, from the cached trunk, shape (rows, tokens, hidden)."""
+    def serving(self, hidden: torch.Tensor, depth: int, rows: torch.Tensor, tokens: int) -> Iterator[None]:
+        """A pass behind block `depth`, from the batch's trunk, shape (batch, width, hidden)."""
+        whole = Part(rows, 0, tokens, rows)
 
         def serve(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
-            return self._formed(hidden)
+            part = self._part or whole
+            return self._formed(hidden[part.place(part.rows)])
 
         def skip(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
             return self._formed(arrived)
@@ -148,7 +188,7 @@ def _blocks(model: PreTrainedModel) -> Sequence[nn.Module]:
         return []
 
 
-def _has_dropout(model: PreTrainedModel) -> bool:
+def has_dropout(model: PreTrainedModel) -> bool:
     """Whether two passes may differ over the same tokens, by dropout modules or settings."""
     if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
         return True

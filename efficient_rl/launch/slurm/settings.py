@@ -60,6 +60,10 @@ class SlurmRequest:
     detach: bool = False
 
     def __post_init__(self) -> None:
+        for key in NAMED:
+            if isinstance(value := getattr(self, key), list):
+                text = ",".join(map(str, value))
+                self._require(False, key, f"must be one text, as in 'launcher.{key}=\"{text}\"'")
         check_types("launcher", self)
         for key in (*NAMED, "python"):
             self._require(getattr(self, key) != "", key, "must be a text, or null")

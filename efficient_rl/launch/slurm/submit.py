@@ -27,7 +27,7 @@ BLOCKED_SECONDS = 30.0
 LIMITS = ("MaxSubmit", "SubmitJobsLimit", "SubmitLimit", "MaxJobCount", "Resource temporarily unavailable")
 LIMIT_NOTE = "refused at the site's limit on jobs"
 AWAY_NOTE = "unknown whether Slurm has it, which has not answered"
-NAME_CHARACTERS = 60
+NAME_CHARACTERS = 120
 INPUT = "task-{}.pkl"  # what a task is to do, until its job has an id
 
 
