@@ -57,7 +57,23 @@ def test_what_names_the_answer_is_left_out_and_what_turns_it_round_is_wrong(chec
 
 @pytest.mark.parametrize("check", ["number", "math"])
 @pytest.mark.parametrize(
-    "answer", ["7 = x", "x := 7", "x == 7", "x\\!=7", "x = 14/2 = 7", "x = y = 7", "7 = 7", "7 = 2x", "Answer:7"]
+    "answer",
+    [
+        "7 = x",
+        "x := 7",
+        "x == 7",
+        "x\\!=7",
+        "x = 14/2 = 7",
+        "x = y = 7",
+        "7 = 7",
+        "7 = 2x",
+        "Answer:7",
+        "$x$ = 7",
+        "$x$ = $7$",
+        "$x = 7$",
+        "**x = 7**",
+        "x = \\boxed{7}",
+    ],
 )
 def test_an_equation_may_be_written_in_other_ways(answer: str, check: str) -> None:
     assert right(answer, "7", check)
