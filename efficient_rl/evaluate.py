@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from efficient_rl.decoding import CompletionDecoder
 from efficient_rl.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from efficient_rl.rewards.verify import extract_answer, is_correct, parse_number
 from efficient_rl.tasks.problem import Problem
@@ -104,8 +105,9 @@ class Evaluator:
     """Evaluates a model on held-out problems, with the same random draws in every call.
 
     `encode` gives a problem's token ids; `prefill` is what the prompt already wrote of the
-    completion, `place` where the answer stands. `between` is called after each batch, to stop early
-    by raising. The processes of a `group` share the problems; each gets the whole evaluation, the
+    completion, `place` where the answer stands. `decode` should be the trainer's, so that both read
+    the same text; None knows no rewards. `between` is called after each batch, to stop early by
+    raising. The processes of a `group` share the problems; each gets the whole evaluation, the
     one that a single process makes.
     """
 
@@ -116,6 +118,7 @@ class Evaluator:
     samples: int
     place: str
     prefill: str = ""
+    decode: CompletionDecoder | None = None
     between: Callable[[], None] = lambda: None
     group: ProcessGroup = SINGLE_PROCESS
 
@@ -160,6 +163,7 @@ class Evaluator:
     ) -> tuple[list[list[Verdict]], int]:
         """The verdicts on every problem's completions, and the number of all tokens."""
         width = max(1, ROWS_AT_ONCE // samples) * self.group.size
+        decode = self.decode or CompletionDecoder(self.tokenizer, ())
         verdicts: list[list[Verdict]] = []
         tokens = 0
         for first in range(0, len(problems), width):
@@ -167,7 +171,7 @@ class Evaluator:
             start = first + some * self.group.rank // self.group.size
             end = first + some * (self.group.rank + 1) // self.group.size
             own = self._completions(model, prompts[start:end], start, sampling, samples)
-            texts = iter(self.tokenizer.batch_decode(own, skip_special_tokens=True))
+            texts = iter(decode(own))
             judged = [self._judged(problem, islice(texts, samples)) for problem in problems[start:end]]
             for theirs, count in self.group.all_gather((judged, sum(map(len, own)))):
                 verdicts += theirs
@@ -179,14 +183,15 @@ class Evaluator:
         self, model: "PreTrainedModel", prompts: Sequence[list[int]], start: int, sampling: "SamplingSettings", samples: int
     ) -> list[list[int]]:
         """`samples` completions of every prompt; `start`: index of the first among all problems."""
-        from efficient_rl.training.sampler import draws, sample
+        from efficient_rl.training.generation import complete
+        from efficient_rl.training.sampler import draws
 
         if not prompts:
             return []
         rows, most = len(prompts) * samples, sampling.max_new_tokens
         uniform = draws([EVALUATION_SEED], rows, most, start * samples) if sampling.temperature > 0 else None
         batch = [ids for ids in prompts for _ in range(samples)]
-        return sample(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, uniform)
+        return complete(model, batch, sampling, self.stop_ids, self.tokenizer.pad_token_id, uniform)
 
     def _judged(self, problem: Problem, completions: Iterable[str]) -> list[Verdict]:
         verdicts = []

@@ -1,5 +1,6 @@
 """Loads a model and its tokenizer from the hub, a local folder, a GGUF file or the package."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.schema import ModelConfig
@@ -7,6 +8,8 @@ from efficient_rl.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CAUSAL_TOLERANCES = {4: 1e-5, 2: 3e-2}  # by the bytes of a number, relative to the largest logit
 
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
@@ -25,22 +28,67 @@ def load_model(config: ModelConfig) -> "PreTrainedModel":
 
     `dtype=auto` keeps the weights in float32, since GRPO's small steps vanish in bfloat16; on a GPU
     training then runs under autocast. `attn_implementation=auto` takes flash attention where it is
-    installed and the GPU has it, else sdpa.
+    installed and GPU and model have it, else sdpa, or eager for a model without. ConfigError for
+    what is no causal language model, and for weights that are missing.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    attention = config.attn_implementation
-    if attention == "auto":
-        attention = best_attention()
+    load_config(config)
     dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
-    model = _load(AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention)
+    for attention in attentions(config):
+        try:
+            model, found = _load(
+                AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+            )
+        except ConfigError:
+            if attention == attentions(config)[-1]:
+                raise
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model.path={config.path} lacks {len(missing)} tensors of its {type(model).__name__}, such as {missing[0]}, "
+            "which would start at random; give a folder with all weights"
+        )
     model.generation_config.max_length = None
     if config.gguf_file is not None:
         del model.config.quantization_config  # the weights are plain tensors now, and shall be saved as such
         model.hf_quantizer = None
         model.is_quantized = False
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    _check_causal(model, config.path)
+    return model
+
+
+def load_config(config: ModelConfig) -> Any:
+    """The model's configuration; ConfigError where it is missing, or of an encoder and decoder."""
+    from transformers import AutoConfig
+
+    found = _load(AutoConfig, config)
+    check_kind(found, config.path)
+    return found
+
+
+def check_kind(found: Any, path: str) -> None:
+    """ConfigError for a configuration of an encoder and decoder, or that does not fit itself."""
+    if getattr(found, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"model.path={path} is an encoder with a decoder ({found.model_type}), and GRPO trains causal language "
+            "models; use a model that only decodes"
+        )
+    text = found.get_text_config()
+    if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
+        raise ConfigError(
+            f"pad_token_id={text.pad_token_id} in the configuration of model.path={path} is beyond its "
+            f"vocab_size={text.vocab_size}; set it to a token that the model has, or to null"
+        )
+
+
+def attentions(config: ModelConfig) -> Sequence[str | None]:
+    """The attention implementations to try, the fastest first; None is what the model has."""
+    if config.attn_implementation != "auto":
+        return (config.attn_implementation,)
+    best = best_attention()
+    return (None,) if best == "sdpa" else (best, None)
 
 
 def best_attention() -> str:
@@ -52,15 +100,45 @@ def best_attention() -> str:
     return "flash_attention_2" if ampere and is_flash_attn_2_available() else "sdpa"
 
 
+def _check_causal(model: "PreTrainedModel", path: str) -> None:
+    """ConfigError where a token changes what the model says before it, as in BERT."""
+    import torch
+
+    rows = len(model.get_input_embeddings().weight)
+    ids = torch.arange(4, device=model.device).repeat(2, 1) % rows
+    ids[1, -1] = rows - 1
+    try:
+        with torch.no_grad():
+            one, other = model(input_ids=ids).logits[:, :-1].float()
+    except Exception as error:
+        raise ConfigError(
+            f"{type(model).__name__} of model.path={path} fails on four tokens with this version of transformers: "
+            f"{first_line(error)}; use another model"
+        ) from error
+    tolerance = CAUSAL_TOLERANCES[model.dtype.itemsize]
+    if float((one - other).abs().max()) > tolerance * float(one.abs().max()):
+        raise ConfigError(
+            f"model.path={path} is no causal language model: in {type(model).__name__} a token changes what the model says "
+            "before it; use a model that reads from left to right"
+        )
+
+
 def _load(kind: Any, config: ModelConfig, **arguments: Any) -> Any:
     source = str(config.folder or config.path)
     if config.gguf_file is not None:
         arguments["gguf_file"] = config.gguf_file
     try:
         return kind.from_pretrained(source, **arguments)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot load model.path={config.path}: {first_line(error)} "
-            "Without a network, download the model elsewhere and give its folder as model.path=<folder>; "
-            "for a gated one accept its licence and run `hf auth login` first."
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever damaged files make the libraries raise
+        raise ConfigError(f"cannot load model.path={config.path}: {first_line(error)} {_remedy(config)}") from error
+
+
+def _remedy(config: ModelConfig) -> str:
+    if config.folder is not None:
+        return "It must be a folder that save_pretrained wrote, of an architecture that transformers knows."
+    return (
+        "Without a network, download the model elsewhere and give its folder as model.path=<folder>; "
+        "for a gated one accept its licence and run `hf auth login` first."
+    )

@@ -6,8 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from efficient_rl.chat import ChatTemplate
 from efficient_rl.config.schema import ModelConfig, PromptSettings
 from efficient_rl.errors import ConfigError
+from efficient_rl.fit import Bounds, check_fit, complete_tokenizer
 from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -15,15 +17,18 @@ if TYPE_CHECKING:
 
 INSTRUCTION = (
     "Show your work in <think> </think> tags and return the final answer in <answer> </answer> tags, "
-    "for example <answer> (1 + 2) / 3 </answer>."
+    "for example <answer> {} </answer>."
 )
+EXAMPLES = {"countdown": "(1 + 2) / 3", "number": "42", "math": "42", "choice": "B"}  # by what checks the answer
 PLACEHOLDER = re.compile(r"\{(question|symbols|solution|examples|numbers|target)\}")
 
 
 class Prompts:
     """Writes, encodes and bounds the prompts of one run.
 
-    `examples` are solved problems for few-shot templates, as many as `settings.shots`.
+    `examples` are solved problems for few-shot templates, as many as `settings.shots`. `prefill` is
+    what every prompt already writes of the completion: what the chat template opens, such as
+    `<think>`, with all that follows it, or else the settings' own.
     """
 
     def __init__(
@@ -37,28 +42,35 @@ class Prompts:
         self._is_chat = settings.chat
         if settings.template is None:
             self._is_chat = model.prompt == "chat"
-        if self._is_chat and not tokenizer.chat_template:
+        self._chat = self._chat_template() if self._is_chat else None
+        self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
+        opening = self._chat.opening if self._chat else ""
+        own = settings.prefill
+        if own.strip() and opening.strip().endswith(own.strip()):
+            own = ""  # it stands there already
+        self._end = settings.lead + own
+        self.prefill = opening + self._end if opening else own
+
+    def _chat_template(self) -> ChatTemplate:
+        model, settings = self._model, self._settings
+        if not self._tokenizer.chat_template:
             raise ConfigError(
                 f"the tokenizer of {model.path} has no chat template, which prompt={settings.name} with "
                 f"model.prompt={model.prompt} needs; use model.prompt=plain, or the instruction-tuned version of the model"
             )
-        self._examples = "".join(_filled(settings.example, example) for example in examples[: settings.shots])
+        return ChatTemplate(self._tokenizer, model.path, settings.system or model.system_prompt, settings.date)
 
     def write(self, problem: Problem) -> str:
-        """The text of one problem, and what the template writes of the completion."""
+        """The text of one problem, and what it already holds of the completion."""
         settings = self._settings
         if settings.template is None and self._model.prompt == "symbols":
             return problem.symbols
-        own = "{question} " + INSTRUCTION
-        text = _filled(settings.template or own, problem, self._examples)
-        if not settings.template and not self._is_chat:
+        text = _filled(settings.template or own_form(problem), problem, self._examples)
+        if self._chat is not None:
+            text = self._chat.render(text)
+        elif settings.template is None:
             text += "\n"
-        if self._is_chat:
-            messages = [{"role": "user", "content": text}]
-            if system := settings.system or self._model.system_prompt:
-                messages.insert(0, {"role": "system", "content": system})
-            text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return text + settings.lead + settings.prefill
+        return text + self._end
 
     def encode(self, text: str) -> list[int]:
         """Token ids; ConfigError for characters without a token.
@@ -75,6 +87,10 @@ class Prompts:
             )
         return ids
 
+    def encoded(self, problem: Problem) -> list[int]:
+        """Token ids of one problem's prompt."""
+        return self.encode(self.write(problem))
+
     def row(self, problem: Problem) -> dict[str, Any]:
         """One row of training data: what the trainer, the curriculum and the rewards read."""
         text = self.write(problem)
@@ -86,14 +102,15 @@ class Prompts:
             "check": problem.check,
             "gold": json.dumps(problem.gold),
             "place": self._settings.place,
-            "prefill": self._settings.prefill,
+            "prefill": self.prefill,
         }
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
-        """The tokens that end a completion: the model's, the tokenizer's, those with `stop`."""
-        configured = model.generation_config.eos_token_id
-        ids = {self._tokenizer.eos_token_id}
-        ids.update(configured if isinstance(configured, list) else [configured])
+        """The tokens that end a completion: the model's, the tokenizer's, those with `stop`.
+
+        A tokenizer without a token for the end or for padding is given one.
+        """
+        ids = end_ids(model, self._tokenizer)
         if self._settings.stop is not None:
             ends = {i for i in range(len(self._tokenizer)) if self._settings.stop in self._tokenizer.decode([i])}
             if not ends:
@@ -102,7 +119,27 @@ class Prompts:
                     "use a shorter text such as '\\n', or null"
                 )
             ids |= ends
-        return sorted(map(int, ids - {None}))
+        complete_tokenizer(self._tokenizer, self._model.path, sorted(ids), end_ids(model, self._tokenizer))
+        return sorted(ids)
+
+    def fitting_stop_ids(self, model: "PreTrainedModel", encoded: Sequence[list[int]], completion: int) -> list[int]:
+        """As `stop_ids`; ConfigError where encoded prompts with completions exceed the model."""
+        stop_ids = self.stop_ids(model)
+        check_fit(Bounds.of(model, self._model.path), self._tokenizer, encoded, stop_ids, completion)
+        return stop_ids
+
+
+def own_form(problem: Problem) -> str:
+    """The template of `prompt=model`: the question, and the request for tags with an example."""
+    example = EXAMPLES.get(problem.check, "...")
+    return "{question} " + INSTRUCTION.format(example)
+
+
+def end_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tokens that end any completion of the model."""
+    configured = model.generation_config.eos_token_id
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    return {int(index) for index in ids if index is not None}
 
 
 def _filled(template: str, problem: Problem, examples: str = "") -> str:

@@ -8,6 +8,8 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -165,28 +167,30 @@ def prepare(
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         model = load_model(config.model)
-        stop_ids = prompts.stop_ids(model)
         rows = [prompts.row(problem) for problem in problems.train]
+        asked = [row["prompt_ids"] for row in rows] + list(map(prompts.encoded, chain(*problems.eval_sets.values())))
+        stop_ids = prompts.fitting_stop_ids(model, asked, config.grpo.max_completion_length)
         trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
-        trainer.eos_token_ids = stop_ids
-
-    def between_batches() -> None:
-        if group.is_main:
-            attempt.heartbeat()
-        stop.check(group)
-
+        trainer.stop_at(stop_ids)
     evaluator = Evaluator(
         tokenizer=tokenizer,
-        encode=lambda problem: prompts.encode(prompts.write(problem)),
+        encode=prompts.encoded,
         stop_ids=stop_ids,
         sampling=sampling_settings(config.grpo),
         samples=config.eval.samples,
         place=config.prompt.place,
-        prefill=config.prompt.prefill,
-        between=between_batches,
+        prefill=prompts.prefill,
+        decode=trainer.decoder,
+        between=partial(_between_batches, attempt, stop, group),
         group=group,
     )
     return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator)
+
+
+def _between_batches(attempt: Attempt, stop: Stop, group: ProcessGroup) -> None:
+    if group.is_main:
+        attempt.heartbeat()
+    stop.check(group)
 
 
 def _make_trainer(

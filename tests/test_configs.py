@@ -15,6 +15,7 @@ from efficient_rl.sweep.watch import Watch
 
 RUN_GROUPS = ("model", "prompt", "strategy", "lora", "task", "reward", "curriculum", "grpo", "eval")
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+GIVEN = {("model", "local"): ("model.path=package:nano/model",)}  # what an option cannot do without
 SWEEPS = sorted(
     str(p.relative_to(config_folder("sweeps")).with_suffix("")) for p in config_folder("sweeps").glob("**/*.yaml")
 )
@@ -22,7 +23,7 @@ SWEEPS = sorted(
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_parses_and_builds(group: str, option: str) -> None:
-    point = expand([f"{group}={option}"])[0]
+    point = expand([f"{group}={option}", *GIVEN.get((group, option), ())])[0]
     run = parse_run(point)
     if group == "launcher":
         assert hasattr(build_launcher(point.config["launcher"]), "launch")

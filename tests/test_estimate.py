@@ -65,6 +65,13 @@ def test_the_same_strategy_counts_before_other_ones() -> None:
     assert estimate(tiny_run("strategy=lora"), known).seconds_from == "2 finished with this model"
 
 
+def test_memory_is_that_of_runs_with_the_same_arguments_of_the_strategy() -> None:
+    peaks = {"peak_memory_bytes": {"backward": 100}}
+    known = [seen(peaks, "strategy=last_k", "strategy.k=1")]
+    assert estimate(tiny_run("strategy=last_k", "strategy.k=1", "seed=1"), known).peak_bytes == 100
+    assert estimate(tiny_run("strategy=last_k", "strategy.k=6"), known).bytes_from == "the model's shape"
+
+
 def test_without_a_run_of_the_model_time_is_unknown_and_without_its_shape_memory_too() -> None:
     guess = estimate(tiny_run(), [])
     assert (guess.seconds, guess.seconds_from, guess.bytes_from) == (None, UNKNOWN, "the model's shape")

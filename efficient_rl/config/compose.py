@@ -206,7 +206,7 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
     siblings, named = set[str](), dict[str, set[str]]()
     for tree in trees:
         node = _get(tree, parent) if parent else tree
-        siblings |= set(node) - {"_target_"} if isinstance(node, dict) else set()
+        siblings |= set(node) if isinstance(node, dict) else set()
         for dotted in _keys(tree):
             named.setdefault(dotted.rpartition(".")[2].lower(), set()).add(dotted)
     meant = name.lower().replace("-", "_")
@@ -218,7 +218,7 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
         return f"unknown key {key!r}; did you mean {' or '.join(map(repr, sorted(named[meant])))}?"
     if not siblings:
         return f"unknown key {key!r}; {did_you_mean(key.split('.')[0], next(iter(trees)))}"
-    return f"unknown key {key!r}; {did_you_mean(name, siblings)}"
+    return f"unknown key {key!r}; {did_you_mean(name, siblings - {'_target_'})}"
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

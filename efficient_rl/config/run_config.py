@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from efficient_rl.config.compose import Point
+from efficient_rl.config.model_files import count_parameters
 from efficient_rl.config.options import items_of, load_option
 from efficient_rl.config.schema import (
+    DATE,
     Component,
     EvalSettings,
     GRPOSettings,
@@ -51,6 +53,8 @@ class RunConfig:
         tree = asdict(self)
         if self.eval.split == "test":
             del tree["eval"]["split"]  # keeps the hashes from before there was a `split`
+        if self.prompt.date == DATE:
+            del tree["prompt"]["date"]  # and from before there was a `date`
         return _hash(json.dumps(_content(tree), sort_keys=True))
 
     def to_yaml(self) -> str:
@@ -101,10 +105,9 @@ def parse_run(point: Point) -> RunConfig:
         require(is_number(value) and value > 0, key, value, "must be a number above 0")
     if grpo["learning_rate"] is None:
         grpo["learning_rate"] = base_rate * factor
-    model["fingerprint"] = fingerprint(str(model.get("path") or ""))
     sets = _sets(tree["eval"].get("sets"), point.folder)
     run = RunConfig(
-        model=_section(ModelConfig, "model", {"name": names["model"], **model}),
+        model=_model(names["model"], model, _model_defaults(names["model"], point.folder)),
         prompt=_section(PromptSettings, "prompt", {"name": names["prompt"], **tree["prompt"]}),
         strategy=_component(names["strategy"], strategy),
         task=_component(names["task"], tree["task"]),
@@ -120,6 +123,28 @@ def parse_run(point: Point) -> RunConfig:
     require(bool(run.reward), "reward", {}, "has no term; name at least one function")
     _check_parts(run, point)
     return run
+
+
+@functools.lru_cache(maxsize=64)
+def _model_defaults(option: str, folder: str | None) -> Mapping[str, Any]:
+    return load_option("model", option, folder)
+
+
+def _model(option: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> ModelConfig:
+    """The model, named and sized after what `path` holds, which need not be the option's."""
+    path, given = str(values.get("path") or ""), values.get("path", "")
+    require("path" not in values or given == path != "", "model.path", given, "must be a folder or a hub name")
+    folder = local_folder(path) if path else None
+    known: dict[str, Any] = {"name": option, "fingerprint": fingerprint(path) if path else ""}
+    if path and path != defaults.get("path"):
+        known["name"] = Path(values.get("gguf_file") or folder or path).name.removesuffix(".gguf")
+        if values.get("parameters") == defaults.get("parameters"):
+            known["parameters"] = None
+    size = None if folder is None else count_parameters(folder, known["fingerprint"])
+    if size is not None:
+        known["parameters"] = size
+    model: ModelConfig = _section(ModelConfig, "model", {**values, **known})
+    return model
 
 
 def _term(name: str, values: Any) -> RewardTerm:
@@ -218,8 +243,6 @@ def _built(key: str) -> Any:
 def fingerprint(path: str) -> str:
     """A digest of a local model folder's files, "" for a hub name."""
     folder = local_folder(path)
-    if not path:
-        raise ConfigError("model.path is empty; give a folder or a hub name")
     if folder is None:
         if path.startswith((".", "/", "~", "package:")):
             raise ConfigError(f"model.path={path!r} is not a folder on this machine; give a folder or a hub name")

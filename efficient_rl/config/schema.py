@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 SPLITS = ("test", "validation")
 SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+DATE = "2024-07-26"  # what Llama 3's template writes where it cannot ask for the time
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class ModelConfig:
         """How many transformer blocks the model has, where a local folder says so."""
         if self.folder is None or not (self.folder / "config.json").is_file():
             return None
-        blocks: int | None = json.loads((self.folder / "config.json").read_text()).get("num_hidden_layers")
+        try:
+            blocks: int | None = json.loads((self.folder / "config.json").read_text()).get("num_hidden_layers")
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"cannot load model.path={self.path}: its config.json is damaged ({error})") from error
         return blocks
 
 
@@ -158,7 +163,8 @@ class PromptSettings:
     {numbers}, {target} and {examples}: `shots` solved problems, each written by `example` (with
     {solution}). `chat`: the template is the user's message in the model's chat template. `lead` and
     `prefill` end the prompt; the prefill is the completion's own beginning and counts for rewards.
-    A completion ends at `stop`, if one is given. `place`: where its answer is.
+    A completion ends at `stop`, if one is given. `place`: where its answer is. `date`: the day that
+    chat templates which write today's date are given instead.
     """
 
     name: str
@@ -171,9 +177,11 @@ class PromptSettings:
     stop: str | None
     shots: int
     example: str
+    date: str = DATE
 
     def __post_init__(self) -> None:
         check_types("prompt", self)
+        require(is_date(self.date), "prompt.date", self.date, f"must be a day such as {DATE}")
         require_known("prompt.place", self.place, PLACES)
         require(0 <= self.shots <= 1000, "prompt.shots", self.shots, "must lie in 0 to 1000")
         shown = "{examples}" in (self.template or "")
@@ -216,6 +224,14 @@ class RewardTerm:
             object.__setattr__(self, "weight", float(self.weight))
         finite = type(self.weight) is float and math.isfinite(self.weight)
         require(finite, "weight", self.weight, "must be a number")
+
+
+def is_date(text: str) -> bool:
+    """Whether the text is a day as YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def local_folder(path: str) -> Path | None:

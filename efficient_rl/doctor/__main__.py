@@ -6,8 +6,9 @@ python -m efficient_rl.doctor [-m] [overrides as for efficient_rl.sweep]
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -43,8 +44,8 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     runs = request.runs
     seen, here = visible_gpus(), host.this_host()
     installed, cuda = versions.installed_versions(), versions.torch_cuda()
-    yield from versions.check_versions(installed, versions.requirements())
-    yield from versions.check_driver(seen[0].driver if seen else None, cuda)
+    yield from _caught("versions", lambda: versions.check_versions(installed, versions.requirements()))
+    yield from _caught("driver", lambda: versions.check_driver(seen[0].driver if seen else None, cuda))
     if slurm is None:
         yield from _each(runs, lambda run: (run.model.dtype, run.model.attn_implementation),
                          lambda run: gpus.check_gpus(seen, run.model.dtype, run.model.attn_implementation, cuda,
@@ -55,17 +56,18 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     processes = getattr(launcher, "processes_per_run", 1)
     at_once = min(len(runs), _slots(launcher))
     if slurm is None:
-        yield from host.check_host(here, at_once, processes)
-    yield from folders.check_folder(request.outputs)
+        yield from _caught("host", lambda: host.check_host(here, at_once, processes))
+    yield from _caught("folder", lambda: folders.check_folder(request.outputs))
     if slurm is not None:
-        yield from cluster.check_cluster(slurm)
-        yield from cluster.check_python(slurm, request.outputs)
-    yield from services.check_tracking(request.settings["tracking"]["uri"])
+        yield from _caught("slurm", partial(cluster.check_cluster, slurm))
+        yield from _caught("slurm", partial(cluster.check_python, slurm, request.outputs))
+    yield from _caught("tracking", lambda: services.check_tracking(request.settings["tracking"]["uri"]))
     yield from _each(runs, _batch_key, lambda run: batches.check_batch(run, processes))
     yield from _faults(runs, launcher)
     machine = machines.machine_of(launcher, at_once, seen, here)
-    yield from _memory(runs, machine, launcher, request.outputs)
-    yield from _learning(runs, probe and slurm is None, probe_seconds)
+    yield from _prompts(runs)
+    yield from _caught("memory", lambda: _memory(runs, machine, launcher, request.outputs))
+    yield from _caught("probe", lambda: _learning(runs, probe and slurm is None, probe_seconds))
 
 
 def _faults(runs: Sequence[RunConfig], launcher: Launcher) -> Iterator[Finding]:
@@ -87,21 +89,41 @@ def _slots(launcher: Launcher) -> int:
     return launcher.slots if isinstance(launcher, LocalLauncher) else 1
 
 
+def _caught(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a check; what it raises is one too, and the checks go on."""
+    try:
+        yield from check()
+    except ValueError as error:
+        yield Finding("failure", name, str(error), "the run would end so", "change what the message names")
+    except Exception as error:  # noqa: BLE001  whatever a model, a task or a reward makes it raise
+        what = f"it could not be checked: {type(error).__name__}: {first_line(error)}"
+        yield Finding("warning", name, what, "the run may end so", "grpo.max_steps=1 tells")
+
+
 def _each(
     runs: Sequence[RunConfig], key: Callable[[RunConfig], object], check: Callable[[RunConfig], list[Finding]]
 ) -> Iterator[Finding]:
     """The findings of one run of every kind."""
     first = {repr(key(run)): run for run in reversed(runs)}
     for run in reversed(first.values()):
-        try:
-            yield from check(run)
-        except ValueError as error:
-            yield Finding("failure", "configuration", str(error), "the run would end so", "change what the message names")
+        yield from _caught("configuration", partial(check, run))
 
 
 def _batch_key(run: RunConfig) -> object:
     grpo = run.grpo
     return grpo.per_device_train_batch_size, grpo.gradient_accumulation_steps, grpo.num_generations, grpo.loss_type
+
+
+def _prompts(runs: Sequence[RunConfig]) -> Iterator[Finding]:
+    """What the tokenizers that are here make of the prompts."""
+    from efficient_rl.doctor import prompt
+
+    near = [run for run in runs if is_here(run.model)]
+
+    def kind(run: RunConfig) -> object:
+        return run.model, run.task, run.prompt, run.grpo.max_completion_length
+
+    yield from _each(near, kind, prompt.check_prompt)
 
 
 def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, outputs: Path) -> Iterator[Finding]:
@@ -118,7 +140,9 @@ def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, out
         name = f"model={run.model.name} strategy={run.strategy.name}"
         try:
             verdict = memory.check_memory(run, machine)
-        except (OSError, NotImplementedError, RuntimeError) as error:
+        except ValueError:
+            raise
+        except Exception as error:  # noqa: BLE001  of an architecture that the estimate does not know
             what = f"{name} could not be estimated ({first_line(error)})"
             return [Finding("warning", "memory", what, "it may not fit", "grpo.max_steps=1 tells")]
         sizes.append(verdict.step.saved + verdict.step.optimizer_state)
@@ -134,7 +158,7 @@ def _memory(runs: Sequence[RunConfig], machine: Machine, launcher: Launcher, out
 def _learning(runs: Sequence[RunConfig], probe: bool, seconds: float) -> Iterator[Finding]:
     from efficient_rl.doctor import learning
 
-    golden = list(_each(runs, lambda run: (run.task, run.reward, run.prompt.place), learning.check_golden))
+    golden = list(_each(runs, lambda run: (run.task, run.reward, run.prompt, run.model), learning.check_golden))
     yield from golden
     if not probe or "failure" in map(attrgetter("level"), golden):
         return
@@ -165,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
         tell(Finding("failure", "configuration", str(error), "nothing can start", "change what the message names"))
         status = BAD_REQUEST
     else:
-        for finding in findings(request, not known.no_probe, known.probe_seconds):
+        for finding in _caught("doctor", lambda: findings(request, not known.no_probe, known.probe_seconds)):
             tell(finding)
             if finding.level == "failure" or (known.strict and finding.level == "warning"):
                 status = FAILED

@@ -13,6 +13,10 @@ from typing import Any
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.datasets import HELD_OUT_SEED
 from efficient_rl.doctor.finding import Finding, ok
+from efficient_rl.doctor.prompt import Form, form_of
+from efficient_rl.errors import ConfigError
+from efficient_rl.preflight.hub import is_here
+from efficient_rl.rewards.format import TAGS
 from efficient_rl.tasks.problem import Problem
 
 PROMPTS = 8
@@ -39,10 +43,13 @@ def check_golden(run: RunConfig) -> list[Finding]:
     problems = list(filter(attrgetter("solution"), drawn))
     if not problems:
         return [ok("reward", f"task={run.task.name} knows no solutions to try out")]
-    form = FORMS[run.prompt.place]
-    golden = [form.format(steps=" ".join(p.steps), answer=p.solution) for p in problems]
+    form = _form(run)
+    prefill = form.prefill if form else run.prompt.prefill
+    golden = [behind(prefill, text) for text in golden_completions(run.prompt.place, problems)]
     try:
-        right, wrong = total_reward(run, problems, golden), total_reward(run, problems, [WRONG] * len(problems))
+        if form:
+            golden = list(map(form.read, golden))
+        right, wrong = (total_reward(run, problems, texts, prefill) for texts in (golden, [WRONG] * len(problems)))
     except ERRORS as error:
         names = ", ".join(term.function.name for term in run.reward)
         what = f"the reward ({names}) fails on a right answer: {type(error).__name__}: {error}"
@@ -55,7 +62,29 @@ def check_golden(run: RunConfig) -> list[Finding]:
     return [ok("reward", f"a right answer earns {right:.2f}, a wrong one {wrong:.2f}")]
 
 
-def total_reward(run: RunConfig, problems: Sequence[Problem], texts: Sequence[str]) -> float:
+def _form(run: RunConfig) -> Form | None:
+    """What the run's tokenizer makes of completions; None where it is not here, or does not fit."""
+    try:
+        return form_of(run) if is_here(run.model) else None
+    except ConfigError:  # `check_prompt` says so
+        return None
+
+
+def golden_completions(place: str, problems: Sequence[Problem]) -> list[str]:
+    """Right answers to solved problems, whole, in the form that a place asks for."""
+    form = FORMS[place]
+    return [form.format(steps=" ".join(problem.steps), answer=problem.solution) for problem in problems]
+
+
+def behind(prefill: str, text: str) -> str:
+    """The rest of a whole completion behind the last tag that the prompt has already written."""
+    for tag in reversed(TAGS):
+        if tag in prefill and tag in text:
+            return text.partition(tag)[2]
+    return text
+
+
+def total_reward(run: RunConfig, problems: Sequence[Problem], texts: Sequence[str], prefill: str = "") -> float:
     """The mean weighted reward of completions; what a term gives for tokens is added up."""
     names = ("prompts", "check", "gold", "difficulty", "source")
     read = attrgetter("question", "check", "gold", "difficulty", "source")
@@ -65,7 +94,7 @@ def total_reward(run: RunConfig, problems: Sequence[Problem], texts: Sequence[st
         "completion_ids": [list(range(len(text.split()))) for text in texts],
         "gold": list(map(json.dumps, columns["gold"])),
         "place": [run.prompt.place] * len(problems),
-        "prefill": [""] * len(problems),
+        "prefill": [prefill] * len(problems),
     }
     total = 0.0
     for term in run.reward:

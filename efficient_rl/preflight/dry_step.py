@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,11 +12,12 @@ import torch
 import trl.trainer.utils
 from peft import PeftModel
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
+from efficient_rl.models import check_kind
 from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
@@ -141,11 +142,14 @@ def shaped_model(settings: ModelConfig) -> PreTrainedModel:
     """The model without weights, on torch's meta device; OSError where its files are not here."""
     config = _configuration(str(settings.folder or settings.path), settings.gguf_file)
     dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    attention = "eager" if settings.attn_implementation == "eager" else "sdpa"
+    check_kind(config, settings.path)
+    attention = "eager" if settings.attn_implementation == "eager" else None  # what the model has
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), dtype=dtype, attn_implementation=attention
         )
+    with suppress(OSError):  # where the model has none of its own
+        model.generation_config = GenerationConfig.from_pretrained(str(settings.folder or settings.path))
     return model
 
 

@@ -23,7 +23,7 @@ def model_checks(processes: int) -> list[tuple[Key, Check]]:
     return [
         (_batch_key, lambda run: check_batch(run, processes)),
         (lambda run: (run.model, run.strategy, run.grpo.max_steps), check_strategy),
-        (lambda run: (run.model, run.prompt, run.task), check_prompts),
+        (lambda run: (run.model, run.prompt, run.task, run.grpo.max_completion_length), check_prompts),
         (lambda run: run.reward, check_imports),
         (data_key, check_slow_problems),
     ]
@@ -63,7 +63,7 @@ def check_strategy(run: RunConfig) -> Iterator[str]:
 
 
 def check_prompts(run: RunConfig) -> Iterator[str]:
-    """The tokenizer writes the prompts of the task's problems."""
+    """The tokenizer writes the prompts of the task's problems, within what the model reads."""
     if names_dataset(run.task.arguments) or not is_here(run.model):
         return
     try:
@@ -72,9 +72,8 @@ def check_prompts(run: RunConfig) -> Iterator[str]:
         return  # check_splits says it
     try:
         prompts = Prompts(run.model, run.prompt, load_tokenizer(run.model), problems)
-        for problem in problems:
-            prompts.encode(prompts.write(problem))
-        prompts.stop_ids(shaped_model(run.model))
+        encoded = list(map(prompts.encoded, problems))
+        prompts.fitting_stop_ids(shaped_model(run.model), encoded, run.grpo.max_completion_length)
     except ERRORS as error:
         yield f"task={run.task.name} on model={run.model.name}: {in_words(error)}"
 

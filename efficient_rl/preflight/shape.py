@@ -1,13 +1,12 @@
 """Reads the shape of a model from the files of its folder, without loading it."""
 
 import json
-import math
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from efficient_rl.config.model_files import ERRORS, tensor_sizes
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.preflight.gguf import as_configuration
 from efficient_rl.strategies.extent import Linear, Shape
@@ -25,7 +24,6 @@ OTHER = (
 ATTENTION = ("full_attention", "sliding_attention")
 GATED = ("llama", "qwen", "mistral", "gemma", "smollm", "phi3", "olmo", "granite", "cohere", "stablelm", "glm", "exaone")
 HEADS = ("lm_head.weight", "output.weight")  # of transformers and GGUF; tied ones are not saved
-HEADER_BYTES = 100 << 20
 
 
 def read_shape(model: ModelConfig) -> Shape | None:
@@ -39,8 +37,8 @@ def _read(folder: Path, gguf_file: str | None) -> Shape | None:
         if gguf_file is not None:
             return _shape(*as_configuration(folder / gguf_file))
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return _shape(values, dict(_sizes(folder)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return _shape(values, dict(tensor_sizes(folder)))
+    except ERRORS:
         return None
 
 
@@ -96,16 +94,3 @@ def _gpt2(hidden: int, inner: int) -> tuple[Linear, ...]:
         ("mlp.c_fc", hidden, inner),
         ("mlp.c_proj", inner, hidden),
     )
-
-
-def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    """Name and size of every tensor in the folder's weights, from the heads of its safetensors."""
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > HEADER_BYTES:
-                raise ValueError(f"{path} is no safetensors file")
-            header = json.loads(stream.read(length))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                yield name, math.prod(tensor["shape"])

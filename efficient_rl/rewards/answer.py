@@ -30,6 +30,6 @@ class AnswerFormat:
 
     __name__ = "format"
 
-    def __call__(self, completions: Completions, **_: Any) -> list[float]:
-        """One value a completion."""
-        return [float(extract_answer(text, "tags") is not None) for text in whole_texts(completions)]
+    def __call__(self, completions: Completions, prefill: Column = None, **_: Any) -> list[float]:
+        """One value a completion; `prefill` is a column."""
+        return [float(extract_answer(text, "tags") is not None) for text in whole_texts(completions, prefill)]

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")  # as PEFT names them
+READ_BY_KERNELS = ("out_proj", "conv1d")  # whose weights these models read past an adapter; PEFT refuses them
+
 
 def find_targets(
     model: "PreTrainedModel", target_modules: str | Sequence[str], layers: Layers | None = None
 ) -> "dict[str, nn.Module]":
-    """The linear modules to adapt, by name; ValueError lists the names where none is selected."""
+    """The linear modules to adapt, by name; ValueError lists the names where none is selected.
+
+    Those of Mamba models that take no adapter count as none.
+    """
     from torch import nn
 
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
+    linear = _adaptable(model)
 
     def refusal(reason: str) -> ValueError:
         endings = dict.fromkeys(name.rpartition(".")[2] for name in linear)
@@ -52,6 +58,16 @@ def find_targets(
     return {name: module for name, module in linear.items() if name in chosen}
 
 
+def _adaptable(model: "PreTrainedModel") -> "dict[str, nn.Module]":
+    """The linear modules that work with an adapter."""
+    passed = READ_BY_KERNELS if model.config.model_type in MAMBA else ()
+    found = {}
+    for name, module in model.named_modules():
+        if is_linear(module) and name.rpartition(".")[2] not in passed:
+            found[name] = module
+    return found
+
+
 def is_target(ending: str, target_modules: str | Sequence[str]) -> bool:
     """Whether a module of a block is adapted, by the end of its name; a pattern may mean any."""
     if isinstance(target_modules, str):
@@ -67,6 +83,14 @@ def name_matches(pattern: str, name: str) -> bool:
         raise ValueError(
             f"lora.target_modules={pattern!r} is no regular expression ({error}); or use a list of names"
         ) from error
+
+
+def is_linear(module: "nn.Module") -> bool:
+    """Whether it computes a linear map, which a model's own kind of `Linear` may not (routers)."""
+    from torch import nn
+
+    own = type(module).__module__.startswith("transformers.models.")
+    return is_conv1d(module) or (isinstance(module, nn.Linear) and not own)
 
 
 def is_conv1d(module: "nn.Module") -> bool:

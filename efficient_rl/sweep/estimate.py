@@ -1,17 +1,18 @@
 """Estimates time, memory and GPU hours of runs: from finished runs, memory also from shapes."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from statistics import median
 from typing import Any, Self
 
 from rich.console import Console
 
-from efficient_rl.config.run_config import RunConfig
+from efficient_rl.config.run_config import RunConfig, flatten
 from efficient_rl.errors import ConfigError
 from efficient_rl.preflight.memory import estimate_memory
 from efficient_rl.rundir.directory import RunDirectory
@@ -32,7 +33,7 @@ class Work:
     model: str
     strategy: str
     length: int
-    batch: tuple[Any, ...]
+    batch: tuple[Any, ...]  # what decides about memory, beside the model
     trained: float
     evaluated: float
     evaluations: int
@@ -46,14 +47,19 @@ class Work:
         every = params["eval.steps"]
         evaluations = 2 + ((steps - 1) // every if every else 0)
         evaluated = evaluations * params["eval.problems"] * (1 + params["eval.samples"]) * tokens
+        own = {key: value for key, value in params.items() if key.startswith("strategy.") and key != "strategy.name"}
         batch = rows, passes, length, params["grpo.beta"], params["grpo.gradient_checkpointing"]
-        strategy, model = params["strategy.target"], params["model.path"]
-        return cls(model, strategy, length, batch, steps * rows * passes * tokens, evaluated, evaluations)
+        strategy, model, settings = (
+            params["strategy.target"],
+            params["model.path"],
+            json.dumps(own, sort_keys=True, default=str),
+        )
+        return cls(model, strategy, length, (*batch, settings), steps * rows * passes * tokens, evaluated, evaluations)
 
 
 def work_of(run: RunConfig) -> Work:
     """The work of a run; 1,000 of them are not flattened for it."""
-    params = {"strategy.target": run.strategy.target, "model.path": run.model.path}
+    params = flatten(asdict(run.strategy), "strategy.") | {"model.path": run.model.path}
     for section in ("grpo", "eval"):
         for name, value in vars(getattr(run, section)).items():
             params[f"{section}.{name}"] = value

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig
 
 from efficient_rl.curricula.protocol import Curriculum
+from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
+from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
 from efficient_rl.training.memory import PhaseMeter, tensor_bytes
 from efficient_rl.training.merging import merged
@@ -24,6 +26,7 @@ from efficient_rl.training.model_setup import (
     check_combination,
     check_groups,
     default_arguments,
+    has_experts,
     hidden_beta,
     prepared,
     weights_as_they_are,
@@ -32,10 +35,11 @@ from efficient_rl.training.optimizer import members, one_group_a_tensor
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation, sample
-from efficient_rl.training.scoring import Scorer, Tokens, TrlScores
+from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation
+from efficient_rl.training.scoring import Scorer, TrlScores
 from efficient_rl.training.sharding import NoShards, Shards, whole_tensor
 from efficient_rl.training.steps import StepCallback
+from efficient_rl.training.tokens import Tokens
 from efficient_rl.training.weight_sync import ChangedWeightsOnly
 
 logger = logging.getLogger(__name__)
@@ -77,8 +81,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         with hidden_beta(args, overlay), prepared(model, strategy, args, wanted.respect_freezing) as ready:
             super().__init__(ready, reward_funcs, args, *arguments, **keywords)
         self.beta = args.beta
+        self.aux_loss_enabled: bool = self.aux_loss_enabled and has_experts(self.model)
         self._bare = self.accelerator.unwrap_model(self.model)
         check_groups(self.reward_funcs, args, self.accelerator.num_processes)
+        ends = [index for index in self.eos_token_ids if index is not None]
+        self.decoder = CompletionDecoder(self._tokenizer, ends, code_of(self.reward_funcs))
         self._rewards = ProcessRewards(self.reward_funcs, self.reward_weights, self._tokenizer)
         self._problems = self._sampler_of(problems, curriculum)
         self._share_weights(sharded)
@@ -165,6 +172,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             batch["advantages"] = added_to(batch["advantages"], self._token_advantages, width)
         return batch, self._rewards.earned.view(-1, self.num_generations)
 
+    def _generate(self, prompts: list[Any]) -> Any:
+        """TRL's, with completions decoded to what rewards read."""
+        with self.decoder.replacing(self.processing_class):
+            return super()._generate(prompts)
+
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         if self._problems is None or not self.model.training:
             return super()._tokenize_prompts(prompts)
@@ -196,7 +208,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         with self.whole_weights(), merged(self._bare):
-            return sample(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
+            return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[list[int]]

@@ -17,7 +17,7 @@ from trl import GRPOConfig
 from trl.trainer.utils import get_config_model_id
 
 from efficient_rl.strategies.protocol import Strategy
-from efficient_rl.training.sampler import can_sample, has_trained_prompt
+from efficient_rl.training.sampler import can_sample, carries_state, has_trained_prompt
 from efficient_rl.training.sharding import check_sharding
 from efficient_rl.training.trunk import has_dropout
 
@@ -37,7 +37,8 @@ class Optimizations:
     `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words,
     only what is needed. `shared_prefixes`: the prompt of a group, and what all prompts begin with,
     goes through the model once a pass. `own_sampler`: the key-value-cache sampler with merged
-    adapters in place of `generate`, unless `args` name vLLM or continuous batching.
+    adapters in place of `generate`, unless `args` name vLLM or continuous batching; models that
+    carry a state use `generate` with its draws.
     """
 
     respect_freezing: bool = True
@@ -64,7 +65,7 @@ class Optimizations:
             trunk_cache_bytes=self.trunk_cache_bytes * shares_trunk,
             skip_zero_variance=self.skip_zero_variance and not all_rows_move,
             length_buckets=self.length_buckets and not shards,
-            own_sampler=self.own_sampler and can_sample_itself(args) and can_sample(model),
+            own_sampler=self.own_sampler and can_sample_itself(args) and not has_trained_prompt(model),
             shared_prefixes=self.shared_prefixes
             and can_share_prefixes(model, args.gradient_checkpointing, bool(shards or args.fsdp or args.deepspeed)),
         )
@@ -101,6 +102,7 @@ def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, respect_fr
     """
 
     def prepare(loaded: Any) -> Any:
+        name_soft_cap(loaded)
         adapted = loaded if strategy is None else strategy.apply(loaded)
         if respect_freezing and args.gradient_checkpointing:
             keep_checkpointing_off_the_frozen(adapted, args)
@@ -118,6 +120,13 @@ def prepared(model: Any, strategy: Strategy | None, args: GRPOConfig, respect_fr
 
     with patch.object(trl.trainer.grpo_trainer, "create_model_from_path", load_prepared):
         yield model
+
+
+def name_soft_cap(model: Any) -> None:
+    """Give RecurrentGemma's bound of its logits the name that other models and TRL have for it."""
+    config = model.config.get_text_config()
+    if cap := getattr(config, "logits_soft_cap", None):
+        config.final_logit_softcapping = cap
 
 
 def default_arguments(model: Any) -> GRPOConfig:
@@ -141,6 +150,14 @@ def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
 
 def _do_nothing() -> None:
     """In place of `enable_input_require_grads`."""
+
+
+def has_experts(model: Any) -> bool:
+    """Whether TRL finds the experts whose load it would balance.
+
+    It looks under one name, and for some families that have a router only in some of their sizes.
+    """
+    return bool(getattr(model.config.get_text_config(), "num_experts", 0))
 
 
 def can_overlay(args: GRPOConfig) -> bool:
@@ -167,7 +184,7 @@ def can_share_trunk(model: PreTrainedModel, args: GRPOConfig) -> bool:
     several = args.num_iterations > 1 or args.beta != 0 or old_pass
     shares_keys = getattr(model.config.get_text_config(), "num_kv_shared_layers", 0)
     reentrant = args.gradient_checkpointing and _is_reentrant(args)
-    return several and not (reentrant or shares_keys or has_trained_prompt(model))
+    return several and not (reentrant or shares_keys or has_trained_prompt(model) or carries_state(model))
 
 
 def can_share_prefixes(model: PreTrainedModel, checkpointing: bool, split: bool) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from efficient_rl.training.generation import check_generates
 from efficient_rl.training.grpo import EfficientGRPOTrainer
 
 
@@ -14,6 +15,11 @@ class RunTrainer(EfficientGRPOTrainer):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.remove_callback(PrinterCallback)
+
+    def stop_at(self, stop_ids: list[int]) -> None:
+        """Let these tokens end completions; ConfigError where the model cannot write any."""
+        check_generates(self._bare, stop_ids, self._tokenizer.pad_token_id)
+        self.eos_token_ids = self.generation_config.eos_token_id = stop_ids
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card beside every checkpoint."""

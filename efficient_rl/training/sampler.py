@@ -40,12 +40,19 @@ def has_trained_prompt(model: PreTrainedModel) -> bool:
     return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
-def can_sample(model: PreTrainedModel) -> bool:
-    """Whether finished rows can leave the cache; not if layers carry a state (Mamba, LFM2)."""
-    if getattr(model, "_is_stateful", False) or has_trained_prompt(model):
-        return False
+def carries_state(model: PreTrainedModel) -> bool:
+    """Whether layers carry a state from token to token (Mamba, LFM2, linear attention).
+
+    It holds for all rows of a batch, so that finished ones cannot leave, and not every such model
+    keeps padding out of it.
+    """
     layers = DynamicCache(config=model.config).layers
-    return all(hasattr(layer, "batch_select_indices") for layer in layers)
+    return getattr(model, "_is_stateful", False) or not all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def can_sample(model: PreTrainedModel) -> bool:
+    """Whether finished rows can leave the cache, and prompts are what they seem."""
+    return not (carries_state(model) or has_trained_prompt(model))
 
 
 def own_generation(model: PreTrainedModel) -> str | None:
@@ -194,6 +201,7 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Ten
 
 
 def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
+    """The tokens up to the first that stops."""
     end = min(map(row.index, set(row) & set(stop_ids)), default=len(row) - 1)
     return row[: end + 1]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,9 +15,12 @@ from efficient_rl.training.model_setup import Optimizations, lean_head
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
+from efficient_rl.training.sampler import carries_state
 from efficient_rl.training.sharding import NoShards, Shards
+from efficient_rl.training.tokens import Tokens, completion_lengths
 from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
 
+__all__ = ["PASS_COST_TOKENS", "Scorer", "Tokens", "TrlScores", "completion_lengths", "length_buckets", "score"]
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
 UNCUT = ("pixel_values", "token_type_ids", "mm_token_type_ids", "num_images")  # left to TRL
 
@@ -26,23 +29,6 @@ TrlScores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 Compute = Callable[["Tokens"], TrlScores]
 Batch = Mapping[str, Any]
 Around = Callable[[torch.Tensor, int], AbstractContextManager[None]]
-
-
-class Tokens(NamedTuple):
-    """Prompts, padded on the left, then completions, padded on the right to `width` tokens."""
-
-    ids: torch.Tensor  # (rows, tokens)
-    mask: torch.Tensor  # (rows, tokens)
-    width: int
-
-    def cut(self, rows: torch.Tensor, width: int) -> "Tokens":
-        """Some rows, and of their completions the first `width` tokens."""
-        tokens = self.ids.shape[1] - self.width + width
-        return Tokens(self.ids[rows, :tokens], self.mask[rows, :tokens], width)
-
-    def lengths(self, rows: torch.Tensor) -> torch.Tensor:
-        """Tokens up to the last one of these rows' completions, at least 1; shape (len(rows),)."""
-        return completion_lengths(self.mask[rows], self.width)
 
 
 class Scorer:
@@ -68,6 +54,7 @@ class Scorer:
         self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
         self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
         self._never_trained = frozen_depth(model, parameters.trainable)
+        self._unpadded = carries_state(model) and not lockstep  # padding may enter a state, whatever the mask says
         self._micro_batch: Mapping[str, Any] | None = None
         self._skipped = False
 
@@ -138,7 +125,7 @@ class Scorer:
 
         rows = torch.arange(len(tokens.ids), device=tokens.ids.device)
         buckets = self._buckets(tokens, rows, most_rows)
-        return score(compute, tokens, rows, buckets, self._with_prefixes(trunk, model, tokens, rows))
+        return score(compute, tokens, rows, buckets, self._with_prefixes(trunk, model, tokens, rows), self._unpadded)
 
     def _policy(self, compute: Compute, model: Any, tokens: Tokens, batch: Batch) -> Scores:
         """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
@@ -156,7 +143,7 @@ class Scorer:
             return logps.detach().clone().requires_grad_(), self._with_mean_entropy(logps[rows], rows, batch)
         buckets = self._buckets(tokens, rows, None)
         around = self._with_prefixes(trunk, model, tokens, rows)
-        found, entropies = score(compute, tokens, rows, buckets, around)
+        found, entropies = score(compute, tokens, rows, buckets, around, self._unpadded)
         if self._needs_all_rows or entropies is None:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)
@@ -205,11 +192,18 @@ class Scorer:
         return not (self._optimizations.skip_zero_variance and self._model.training)
 
     def _buckets(self, tokens: Tokens, rows: torch.Tensor, most_rows: int | None) -> list[list[int]] | None:
+        lengths = [tokens.width] * len(rows)
         if self._optimizations.length_buckets:
-            return length_buckets(tokens.lengths(rows).tolist(), most_rows)
-        if most_rows is None:
+            lengths = tokens.lengths(rows).tolist()
+        elif most_rows is None and not self._unpadded:
             return None
-        return length_buckets([tokens.width] * len(rows), most_rows)
+        paddings = tokens.padding(rows).tolist() if self._unpadded else [0] * len(rows)
+        buckets: list[list[int]] = []
+        for padding in sorted(set(paddings)):
+            alike = [position for position, columns in enumerate(paddings) if columns == padding]
+            found = length_buckets([lengths[position] for position in alike], most_rows)
+            buckets += [[alike[index] for index in bucket] for bucket in found]
+        return buckets
 
     def _frozen_now(self) -> int:
         return frozen_depth(self._model, self._parameters.with_gradients)
@@ -232,20 +226,27 @@ def _have_advantage(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    compute: Compute, tokens: Tokens, rows: torch.Tensor, buckets: Sequence[Sequence[int]] | None, around: Around
+    compute: Compute,
+    tokens: Tokens,
+    rows: torch.Tensor,
+    buckets: Sequence[Sequence[int]] | None,
+    around: Around,
+    unpadded: bool = False,
 ) -> Scores:
     """Log-probabilities and entropies of some rows, shape (len(rows), width), 0 at padding.
 
     `buckets` are positions in `rows` that go through the model together, cut to their longest
     completion; None: all at once, uncut. `around` is entered around each pass with its rows and
-    their number of tokens.
+    their number of tokens. `unpadded`: the prompts of each bucket are of one length, and go without
+    their padding.
     """
     lengths = tokens.lengths(rows)
+    starts = tokens.padding(rows) * unpadded
     order, logps, entropies = [], [], []
     for bucket in buckets or [range(len(rows))]:
         positions = torch.tensor(sorted(bucket), device=rows.device)
         width = int(lengths[positions].max()) if buckets else tokens.width
-        part = tokens.cut(rows[positions], width)
+        part = tokens.cut(rows[positions], width, int(starts[positions[0]]))
         with around(rows[positions], part.ids.shape[1]):
             found, spread, _ = compute(part)
         order.append(positions)
@@ -254,12 +255,6 @@ def score(
             entropies.append(pad(spread, (0, tokens.width - width)))
     back = torch.cat(order).argsort()
     return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None
-
-
-def completion_lengths(attention_mask: torch.Tensor, completion_width: int) -> torch.Tensor:
-    """Tokens up to the last one of each completion, at least 1; shape (rows,)."""
-    mask = attention_mask[:, -completion_width:]
-    return (mask * torch.arange(1, completion_width + 1, device=mask.device)).amax(1).clamp(min=1)
 
 
 def length_buckets(lengths: Sequence[int], most_rows: int | None) -> list[list[int]]:

@@ -45,6 +45,7 @@ VLLM, UTILS = "trl.generation.vllm_generation:VLLMGeneration", "trl.trainer.util
 CONTRACT = (
     # A batch
     Entry(GRPO, "_generate_and_score_completions", "(self, inputs)"),
+    Entry(GRPO, "_generate", "(self, prompts)"),
     Entry(GRPO, "_tokenize_prompts", "(self, prompts)"),
     Entry(
         GRPO,
