@@ -36,7 +36,10 @@ from efficient_rl.errors import ConfigError, did_you_mean, first_line
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 COMPLETED = ("prompt", "lora", "grpo", "eval", "launcher", "watch", "tracking")  # groups whose options may leave keys out
-BASES = {"search": ("random", "per_arm")}  # what stands in there, where it is not the default of config.yaml
+BASES = {
+    "model": ("local",),
+    "search": ("random", "per_arm"),
+}  # what stands in there, where it is not the default of config.yaml
 WITH_CLASS = ("strategy", "task", "curriculum", "launcher", "search")
 Tree = dict[str, Any]
 
