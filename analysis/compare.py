@@ -11,7 +11,6 @@ from operator import itemgetter, methodcaller
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from analysis.data.load import DAMAGED, Run, load_sweep, on_one_clock
@@ -20,7 +19,7 @@ from analysis.report.export import csv_text, json_text, write_files
 from analysis.stats.aggregate import MEASURE, Group, group_runs, values_of
 from analysis.stats.comparisons import Difference, common_results, compare, corrected
 from analysis.stats.intervals import Estimate, Stratum, mean
-from efficient_rl.cli import DONE, command_line, parse_settings
+from efficient_rl.cli import DONE, command_line, parse_settings, print_table
 from efficient_rl.errors import ConfigError, did_you_mean
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.sweep.manifest import read_manifests, sweep_names
@@ -132,16 +131,14 @@ def show(comparison: Comparison, names: Sequence[str]) -> None:
         both = zip(values, names, strict=True)
         said = (f"{', '.join(own) or 'not there'} in {name}" for own, name in both)
         console.print(Text(f"{key}: {', '.join(said)}"))
-    table = Table(title=Text(f"{names[1]} less {names[0]}"))
-    table.add_column("configuration", no_wrap=True)
-    for column in ("accuracy", "p after Holm", "seeds", comparison.clock, "memory"):
-        table.add_column(column, no_wrap=True, justify="right")
+    columns, rows = ("accuracy", "p after Holm", "seeds", comparison.clock, "memory"), []
     for change in comparison.changes:
         each = change.difference
-        accuracy = Text(points_text(each.accuracy))
         ratios = f"x{change.seconds_ratio:.2f}", f"x{change.memory_ratio:.2f}"
-        table.add_row(Text(change.label), accuracy, f"{each.holm_p:.3g}", str(each.seeds), *ratios)
-    console.print(table)
+        tested = points_text(each.accuracy), f"{each.holm_p:.3g}", str(each.seeds)
+        rows.append((change.label, *tested, *ratios))
+    title, titles = f"{names[1]} less {names[0]}", ("configuration", *columns)
+    print_table(console, title, titles, rows, columns[:0:-1], "configuration", columns)
     for sentence in sentences(comparison, names):
         console.print(Text(sentence))
 

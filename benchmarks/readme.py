@@ -240,11 +240,15 @@ def _training(results: Path) -> Sequence[tuple[str, str]]:
 
 def _mathematics(results: Path) -> Sequence[tuple[str, str]]:
     judged, made = _read(results, "verifying"), _read(results, "generators")["problems_a_second"]
+    stable = _read(results, "stability")
+    tries = f"in {stable['repetitions']} tries beside {stable['busy_processes']} busy processes"
+    twice = f"{len(stable['two_verdicts'])} of {stable['pairs']}; slowest {stable['slowest_cpu_seconds']:.1f} s of CPU"
     verdicts = [judged[way]["a_core_second"]["median"] for way in ("boxed_numbers", "gsm8k_through_math_verify")]
     countdown = [made[f"countdown, {numbers} numbers"]["median"] for numbers in (3, 4, 6)]
     steps = _read(results, "curricula")["pools"]["five levels"].values()
     return [
         ("verdicts a core second, boxed numbers and through math-verify", " and ".join(f"{rate:,.0f}" for rate in verdicts)),
+        (f"hard pairs with two verdicts, {tries}", twice),
         ("countdown problems a second, 3, 4 and 6 numbers", ", ".join(f"{rate:,.0f}" for rate in countdown)),
         (
             "a curriculum over 100,000 problems, of a nano step",

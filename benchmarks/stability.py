@@ -4,12 +4,13 @@ python -m benchmarks.stability
 """
 
 import argparse
+import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.console import Console
 from benchmarks.machine import write_result
 from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.verify import is_correct
-from tests.hard_answers import PAIRS, Hard
+from tests.hard_answers import PAIRS
 
 BUSY = "import os\nos.nice({nice})\nwhile True: pass"
 
@@ -55,45 +56,53 @@ def new_worker() -> None:
             worker.kill()
 
 
-def repetition(number: int, verdicts: dict[Hard, set[bool]], seconds: dict[Hard, float]) -> None:
+def repetition(number: int) -> dict[str, Any]:
     """Every pair once, in an order of its own; every second repetition gives each pair a new worker."""
-    pairs = list(PAIRS)
-    random.Random(number).shuffle(pairs)
-    for pair in pairs:
-        asked = JUDGES.asked
+    order = list(range(len(PAIRS)))
+    random.Random(number).shuffle(order)
+    verdicts, seconds = [False] * len(PAIRS), {}
+    for index in order:
+        pair, asked = PAIRS[index], JUDGES.asked
         if number % 2:
             new_worker()
         before = judge_seconds()
-        verdicts[pair].add(is_correct(pair.completion, pair.check, {"answer": pair.gold}, pair.place))
+        verdicts[index] = is_correct(pair.completion, pair.check, {"answer": pair.gold}, pair.place)
         if JUDGES.asked > asked:
-            seconds[pair] = max(seconds[pair], judge_seconds() - before)
+            seconds[index] = judge_seconds() - before
+    return {"verdicts": verdicts, "seconds": seconds, "load_average": os.getloadavg()[0]}
 
 
-def measure(repetitions: int, busy: int, nice: int) -> dict[str, Any]:
-    """Everything that this file measures."""
-    verdicts: dict[Hard, set[bool]] = defaultdict(set)
-    seconds: dict[Hard, float] = defaultdict(float)
+def repeat(repetitions: int, busy: int, nice: int, seconds: float, log: Path) -> list[dict[str, Any]]:
+    """The repetitions of the log, and more until there are so many or the time is over."""
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    started = time.monotonic()
     JUDGES.same("1", "1")  # its start is no pair's time
     with busy_processes(busy, nice):
-        started = time.monotonic()
-        for number in range(repetitions):
-            if number == repetitions // 2:
-                JUDGES.close()
-                JUDGES.same("1", "1")
-            repetition(number, verdicts, seconds)
-    slowest = max(seconds, key=lambda pair: seconds[pair])
+        while len(done) < repetitions and time.monotonic() - started < seconds:
+            with log.open("a") as lines:
+                lines.write(json.dumps(repetition(len(done))) + "\n")
+            done.append(json.loads(log.read_text().splitlines()[-1]))
+    return done
+
+
+def summary(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pairs with two verdicts, and the slowest of all."""
+    found = list(zip(*(row["verdicts"] for row in done), strict=True))
+    slowest: dict[str, float] = {}
+    for row in done:
+        for index, seconds in row["seconds"].items():
+            slowest[index] = max(slowest.get(index, 0.0), seconds)
+    worst = max(slowest, key=lambda index: slowest[index])
     return {
-        "load_average_after": os.getloadavg()[0],
-        "busy_processes": busy,
-        "nice": nice,
+        "load_averages": [row["load_average"] for row in done],
         "pairs": len(PAIRS),
-        "pairs_that_reach_sympy": len(seconds),
-        "repetitions": repetitions,
-        "two_verdicts": [[pair.completion[:80], pair.gold[:80]] for pair, found in verdicts.items() if len(found) > 1],
-        "wrong_verdicts": sum(found != {pair.right} for pair, found in verdicts.items()),
-        "slowest_cpu_seconds": seconds[slowest],
-        "slowest": [slowest.completion[:80], slowest.gold[:80]],
-        "wall_seconds": time.monotonic() - started,
+        "pairs_that_reach_sympy": len(slowest),
+        "repetitions": len(done),
+        "two_verdicts": [PAIRS[index].completion[:80] for index, verdicts in enumerate(found) if len(set(verdicts)) > 1],
+        "wrong_verdicts": sum(pair.right != verdicts[0] for pair, verdicts in zip(PAIRS, found, strict=True)),
+        "slowest_cpu_seconds": slowest[worst],
+        "slowest": [PAIRS[int(worst)].completion[:80], PAIRS[int(worst)].gold[:80]],
+        "median_of_slowest_cpu_seconds": statistics.median(slowest.values()),
     }
 
 
@@ -103,9 +112,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--busy", type=int, default=4)
     parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after that time; the same command goes on")
+    parser.add_argument("--log", type=Path, default=Path("stability.jsonl"), help="a line for each repetition")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "stability.json")
     arguments = parser.parse_args()
-    measured = measure(arguments.repetitions, arguments.busy, arguments.nice)
+    done = repeat(arguments.repetitions, arguments.busy, arguments.nice, arguments.seconds, arguments.log)
+    measured = {"busy_processes": arguments.busy, "nice_of_busy_processes": arguments.nice, **summary(done)}
     write_result(arguments.output, str(__doc__), measured)
     Console().print(measured, highlight=False)
 

@@ -87,8 +87,8 @@ def cost_of_pairs() -> dict[str, Any]:
 
 
 def cost_of_bombs(repeats: int) -> dict[str, Any]:
-    """Wall seconds of each bomb and of the verdict that follows it; CPU seconds past all filters."""
-    bombs, after, spent = [], [], []
+    """Wall seconds of each bomb and of the verdict that follows it; Python calls past all filters."""
+    bombs, after, calls = [], [], []
     for _ in range(repeats):
         for answer, gold, _ in MATHEMATICS["bombs"]:
             started = time.perf_counter()
@@ -97,10 +97,10 @@ def cost_of_bombs(repeats: int) -> dict[str, Any]:
             JUDGES.same("1+x", "x+1")
             bombs.append(ended - started)
             after.append(time.perf_counter() - ended)
-            spent.append(JUDGES.same(answer, gold)[1])
+            calls.append(float(JUDGES.same(answer, gold)[1]))
     return {
         "bomb_seconds": spread(bombs),
-        "bomb_cpu_seconds_without_filters": spread(spent),
+        "bomb_calls_without_filters": spread(calls),
         "next_verdict_seconds": spread(after),
     }
 
@@ -142,7 +142,7 @@ def table(measured: dict[str, Any]) -> Table:
     for name in ("boxed_numbers", "gsm8k_texts", "gsm8k_through_math_verify"):
         for unit, found in measured[name].items():
             shown.add_row(f"{name} {unit}".replace("_", " "), spread_text(found, 0))
-    for name in ("bomb_seconds", "bomb_cpu_seconds_without_filters", "next_verdict_seconds"):
+    for name in ("bomb_seconds", "bomb_calls_without_filters", "next_verdict_seconds"):
         shown.add_row(name.replace("_", " "), spread_text(measured[name], 3))
     slowest = next(iter(measured["hard_pairs"]["slowest_seconds_by_kind"].items()))
     shown.add_row(f"slowest hard pair ({slowest[0]}), seconds", f"{slowest[1]:.3f}")

@@ -174,15 +174,16 @@ def lay_out(
 ) -> list[str]:
     """The line of the titles and a line a row; the columns `right` are aligned on that side.
 
-    Where the lines exceed `room`, the column `cut` gets at most half of it, then columns are
-    dropped in the order of `drop`.
+    Where the lines exceed `room`, columns are dropped, those without a value first, then in the
+    order of `drop`. Before the last two of it go, the column `cut` is shortened to half of `room`.
     """
     table = [titles, *rows]
-    widths = {}
-    for title, column in zip(titles, zip(*table, strict=True), strict=True):
-        widths[title] = max(map(cell_len, column))
+    columns = dict(zip(titles, zip(*table, strict=True), strict=True))
+    widths = {title: max(map(cell_len, column)) for title, column in columns.items()}
     if room is not None:
-        widths = _fit(widths, room, drop, cut)
+        order = sorted(drop, key=lambda title: any(columns.get(title, titles)[1:]))
+        shortest = max(cell_len(shorten(text, room // 2)) for text in columns[cut])
+        widths = _fit(widths, room, order, cut, shortest)
     lines = []
     for row in table:
         cells = dict(zip(titles, row, strict=True))
@@ -205,16 +206,22 @@ def shorten(text: str, width: int) -> str:
     return set_cell_size(text, width - 1).rstrip() + CUT
 
 
-def _fit(widths: Mapping[str, int], room: int, drop: Sequence[str], cut: str) -> dict[str, int]:
-    """The widths of the columns that stay; what is left over goes to the column `cut`."""
+def _fit(widths: Mapping[str, int], room: int, order: Sequence[str], cut: str, shortest: int) -> dict[str, int]:
+    """The widths of the columns that stay."""
+    whole = _dropped(widths, room, order[:-2])
+    if _total(whole) <= room:
+        return whole
+    kept = _dropped({**widths, cut: shortest}, room, order)
+    kept[cut] = max(1, min(widths[cut], shortest + room - _total(kept)))
+    return kept
+
+
+def _dropped(widths: Mapping[str, int], room: int, order: Sequence[str]) -> dict[str, int]:
     kept = dict(widths)
-    if _total(kept) > room:
-        kept[cut] = min(kept[cut], room // 2)
-    for title in drop:
+    for title in order:
         if _total(kept) <= room:
             break
         kept.pop(title, None)
-    kept[cut] = max(1, min(widths[cut], kept[cut] + room - _total(kept)))
     return kept
 
 

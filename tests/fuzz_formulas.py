@@ -1,4 +1,4 @@
-"""Throws pairs of random formulas at the verifier; each one found equal is evaluated to 600 digits by mpmath alone.
+"""Throws pairs of random formulas at the verifier; each one found equal is evaluated to 1,500 digits by mpmath alone.
 
 python -m tests.fuzz_formulas --pairs 100000 --log formulas.jsonl     # goes on where the log ends
 """
@@ -19,8 +19,8 @@ from efficient_rl.rewards.judge import JUDGES
 from efficient_rl.rewards.verify import math
 
 CHUNK = 500
-DIGITS = 600
-SURE_DIGITS = 500
+DIGITS = 1500
+SURE_DIGITS = 1200
 POINTS = 2
 LETTERS = "xyn"
 Value = Callable[[Mapping[str, Any]], Any]
@@ -137,7 +137,8 @@ def equal(one: Formula, other: Formula, draw: random.Random) -> bool | None:
             first, second = one.value(values), other.value(values)
         except (ZeroDivisionError, ValueError, OverflowError):
             return None
-        if abs(first - second) > mpmath.mpf(10) ** -SURE_DIGITS * max(abs(first), abs(second)):
+        zero = mpmath.mpf(10) ** -SURE_DIGITS  # relative; absolute for what is 0, such as the sine of pi
+        if abs(first - second) > zero * max(abs(first), abs(second), 1 if max(abs(first), abs(second)) < zero else 0):
             return False
     return True
 

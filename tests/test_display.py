@@ -117,6 +117,24 @@ def test_columns_are_dropped_in_the_documented_order() -> None:
     assert tuple(seen) == DROPPED
 
 
+def test_a_column_without_a_value_goes_first_and_a_shorter_label_leaves_room() -> None:
+    row = rows(2)[1]
+    row.accuracy, row.accuracy_before, row.note = None, None, "n7"
+    titles, line = run_table([row], 1, OF_STATUS, 100).plain.splitlines()[-2:]
+    assert titles.split() == ["run", "what", "state", "step", "reward", "left", "where"]
+    assert line.split("  ")[1] == "first_k k=1 … temperature=0.9 seed=12345"
+    assert len(line) <= 100
+
+
+def test_a_label_stays_whole_while_a_column_can_go_instead() -> None:
+    row = rows(1)[0]
+    row.label = "first_k learning_rate=0.000107136 rank=2 seed=0"
+    for room in range(47 + 32, 200):
+        assert f"  {row.label}  running  " in run_table([row], 1, COLUMNS, room).plain, room
+    for room in range(20, 47 + 32):
+        assert row.label not in run_table([row], 1, COLUMNS, room).plain, room
+
+
 def test_a_pipe_gets_every_column_and_the_whole_label(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     pipe = Console(file=io.StringIO())

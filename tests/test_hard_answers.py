@@ -107,3 +107,23 @@ def test_gold_answers_of_eleven_languages_are_numbers_and_right() -> None:
         gold = {"answer": str(problem["answer"])}
         assert isinstance(parse_number(gold["answer"]), Fraction)
         assert is_correct(f"\\boxed{{{gold['answer']}}}", "number", gold)
+
+
+FORMS = (
+    "{}", "{} apples", "= {}", "x = {}", "x + y = {}", "\\text{{Area}} = {}", "{} = x", "f(2) = {}", "${}$", "\\$ {}", "{}€",
+    "**{}** apples", "**Answer:** {}", "\\left({}\\right)", "\\,{}", "{}\\text{{ cm}}^2", "{} dollars per day", "{}^\\circ",
+)  # fmt: skip
+
+
+@needs_data
+@pytest.mark.parametrize("check", ["number", "math"])
+def test_usual_forms_of_a_gold_answer_are_right_for_it_and_for_no_other_one(check: str) -> None:
+    answers = {row["answer"] for name in ("gsm8k/test.jsonl.gz", "svamp/all.jsonl.gz") for row in rows(name)}
+    answers |= {str(row["answer"]) for row in rows("mgsm/test.jsonl.gz")}
+    golds = sorted({value for answer in answers if (value := parse_number(answer)) is not None})[::3]
+    assert len(golds) > 100
+    for gold, other in zip(golds, [*golds[1:], golds[0]], strict=True):
+        for form in FORMS:
+            completion = f"<answer>{form.format(gold)}</answer>"
+            assert is_correct(completion, check, {"answer": str(gold)}), completion
+            assert not is_correct(completion, check, {"answer": str(other)}), (completion, other)

@@ -52,6 +52,8 @@ OTHER = "\\frac{1}{2^{98}}"
         ("\\pi + 0.00000000000000000001", "\\pi"),
         ("e^{\\pi\\sqrt{163}}", "640320^3 + 744"),
         ("\\gcd(\\frac{1}{2^{98}}, \\frac{1}{2^{98}}) \\pi", f"{TINY} \\pi"),
+        ("1000(24)", "2^{10}"),
+        ("7\\binom{9}{4}", "133\\binom{2}{2}"),
         # 0/0 in disguise has no value, so it is not the wanted one
         ("\\frac{\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}}{\\sqrt{5+2\\sqrt{6}}-\\sqrt{2}-\\sqrt{3}}", "\\sqrt{7}"),
         ("(\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}) (x + y) = 0", "x + y = 7"),
@@ -89,6 +91,9 @@ def test_a_wrong_value_is_wrong_however_small_the_difference(answer: str, gold: 
         ("\\frac{1+\\sqrt{-1}}{1-\\sqrt{-1}}", "\\sqrt{-1}"),
         ("e^{2+3}", "e^5"),
         ("0.5\\pi", "\\frac{\\pi}{2}"),
+        ("512(2)", "2^{10}"),
+        ("7\\binom{9}{4}", "\\frac{7 \\cdot 9!}{4! 5!}"),
+        ("\\log_2(8) + 3(x+1)^2(2)", "6x^2 + 12x + 9"),
         ("\\int_0^1 x dx \\cdot \\pi", "\\int_0^1 \\frac{\\pi}{2} dx"),
     ],
 )

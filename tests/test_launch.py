@@ -27,7 +27,7 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.request import read_request
-from tests.conftest import TINY, environment, tiny_run
+from tests.conftest import TINY, environment, tiny_run, wait_until
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -243,6 +243,26 @@ def hang(job: Job, environment: object) -> None:
     """Claims the run and does nothing more."""
     RunDirectory(job.folder).claim(from_dict(job.config))
     time.sleep(600)
+
+
+def ignore(job: Job, environment: object) -> None:
+    """Ends when it is killed, and not before."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hang(job, environment)
+
+
+def test_a_second_ctrl_c_kills_what_the_first_one_waits_for(tmp_path: Path) -> None:
+    launcher = LocalLauncher(workers=1, target=ignore, grace_seconds=600)
+    (handle,) = launcher.launch([job(tmp_path)])
+    assert isinstance(handle, LocalHandle)
+    wait_until(lambda: handle.job.directory.owner() is not None, 120, "the claim")
+    owner = handle.job.directory.owner()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        launcher.stop()
+    assert owner is not None
+    assert not owner.is_alive()
+    assert handle.state == "stopped"
 
 
 def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(

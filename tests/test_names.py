@@ -57,7 +57,23 @@ def test_what_names_the_answer_is_left_out_and_what_turns_it_round_is_wrong(chec
 
 @pytest.mark.parametrize("check", ["number", "math"])
 @pytest.mark.parametrize(
-    "answer", ["7 = x", "x := 7", "x == 7", "x\\!=7", "x = 14/2 = 7", "x = y = 7", "7 = 7", "7 = 2x", "Answer:7"]
+    "answer",
+    [
+        "7 = x",
+        "x := 7",
+        "x == 7",
+        "x\\!=7",
+        "x = 14/2 = 7",
+        "x = y = 7",
+        "7 = 7",
+        "7 = 2x",
+        "Answer:7",
+        "$x$ = 7",
+        "$x$ = $7$",
+        "$x = 7$",
+        "**x = 7**",
+        "x = \\boxed{7}",
+    ],
 )
 def test_an_equation_may_be_written_in_other_ways(answer: str, check: str) -> None:
     assert right(answer, "7", check)
@@ -82,8 +98,8 @@ def test_an_equation_may_be_written_in_other_ways(answer: str, check: str) -> No
         ("7 = x", "x = 7", True), ("y = 7", "x = 7", False), ("a : b = 2 : 3", "2 : 3", True),
         ("x + y = \\sqrt{2}", "\\sqrt{2}", True), ("f(x) = x+1", "x+1", True), ("x + 1 = f(x)", "x+1", True),
         ("2x + 2 = x + 1", "x+1", False), ("x = x + 1", "x+1", False), ("\\text{Area} = \\pi r^2", "\\pi r^2", True),
-        ("R = R^2", "r^2", True), ("n \\equiv 3 \\pmod 5", "n \\equiv 3 \\pmod{5}", True), ("1/2 = \\frac12", "0.5",
-        True),
+        ("R = R^2", "r^2", True), ("c = \\sqrt{2}", "\\sqrt{2}\\text{ cm}", True),
+        ("n \\equiv 3 \\pmod 5", "n \\equiv 3 \\pmod{5}", True), ("1/2 = \\frac12", "0.5", True),
     ],
 )  # fmt: skip
 def test_equations_of_other_kinds_follow_the_same_rule(answer: str, gold: str, verdict: bool) -> None:

@@ -33,6 +33,11 @@ def run(folder: str, *overrides: str) -> RunConfig:
         ("eval", "sets: [arithmetic]\n", ["eval.sets=[arithmetic]"]),
         ("grpo", "max_steps: 3\nbeta: 0.1\n", ["grpo.max_steps=3", "grpo.beta=0.1"]),
         ("lora", "rank: 2\n", ["lora.rank=2"]),
+        (
+            "model",
+            "path: package:nano/model\nprompt: symbols\n",
+            ["model=local", "model.path=package:nano/model", "model.prompt=symbols"],
+        ),
         ("prompt", "\ufefftemplate: '{question}'\r\nplace: tags\r\n", ["prompt.template='{question}'", "prompt.place=tags"]),
     ],
 )

@@ -169,7 +169,7 @@ def faults(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["strategy=bitfit"], "strategy=bitfit on model=nano: strategy.parts: LlamaForCausalLM has no biases"),
+        (["strategy=bitfit"], "strategy=bitfit on model=llama0: strategy.parts: LlamaForCausalLM has no biases"),
         (["strategy=lora", "lora.target_modules=[c_attn]"], "'c_attn' names no linear module"),
         (["strategy=lora", "lora.target_modules=nothing"], "names no linear module"),
         (["strategy=modules", "strategy.patterns=[wte]"], "'wte' finds no parameter"),

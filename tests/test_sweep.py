@@ -512,7 +512,7 @@ def test_the_package_works_from_another_folder_and_with_its_own_options(sweep_he
     assert (ROOT / "conf").is_dir()
     (tmp_path / "mine" / "task").mkdir(parents=True)
     (tmp_path / "mine" / "task" / "easy.yaml").write_text(
-        "_target_: efficient_rl.tasks.countdown.Countdown\noperands: [2]\n"
+        "_target_: efficient_rl.tasks.countdown.Countdown\noperands: [3]\n"
     )
     done = sweep_here("--config-dir", "mine", "task=easy", "dry_run=true")
     assert done.returncode == 0, done.stderr

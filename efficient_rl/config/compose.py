@@ -36,7 +36,10 @@ from efficient_rl.errors import ConfigError, did_you_mean, first_line
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it raises
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 COMPLETED = ("prompt", "lora", "grpo", "eval", "launcher", "watch", "tracking")  # groups whose options may leave keys out
-BASES = {"search": ("random", "per_arm")}  # what stands in there, where it is not the default of config.yaml
+BASES = {
+    "model": ("local",),
+    "search": ("random", "per_arm"),
+}  # what stands in there, where it is not the default of config.yaml
 WITH_CLASS = ("strategy", "task", "curriculum", "launcher", "search")
 Tree = dict[str, Any]
 
@@ -206,7 +209,7 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
     siblings, named = set[str](), dict[str, set[str]]()
     for tree in trees:
         node = _get(tree, parent) if parent else tree
-        siblings |= set(node) - {"_target_"} if isinstance(node, dict) else set()
+        siblings |= set(node) if isinstance(node, dict) else set()
         for dotted in _keys(tree):
             named.setdefault(dotted.rpartition(".")[2].lower(), set()).add(dotted)
     meant = name.lower().replace("-", "_")
@@ -218,7 +221,7 @@ def _unknown_key(key: str, trees: Iterable[Tree]) -> str:
         return f"unknown key {key!r}; did you mean {' or '.join(map(repr, sorted(named[meant])))}?"
     if not siblings:
         return f"unknown key {key!r}; {did_you_mean(key.split('.')[0], next(iter(trees)))}"
-    return f"unknown key {key!r}; {did_you_mean(name, siblings)}"
+    return f"unknown key {key!r}; {did_you_mean(name, siblings - {'_target_'})}"
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

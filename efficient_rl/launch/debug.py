@@ -50,7 +50,7 @@ class DebugLauncher:
             handle = self._waiting.popleft()
             quiet_libraries()
             forget_process_group()
-            importlib.import_module("efficient_rl.run")  # takes seconds, in which nobody would hear a signal
+            importlib.import_module("efficient_rl.run")  # for seconds nobody would hear a signal
             with _passed_on(), _logged(handle.job.folder / "log.txt"):
                 try:
                     code = do(handle.job, release=True)

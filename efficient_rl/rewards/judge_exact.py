@@ -1,5 +1,6 @@
 """Whether two LaTeX expressions are equal: parsed by math-verify, compared exactly."""
 
+import re
 from collections import defaultdict
 from dataclasses import replace
 from itertools import repeat
@@ -13,6 +14,8 @@ from sympy.core.evalf import dps_to_prec
 from sympy.core.function import AppliedUndef
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
+FACTOR = re.compile(r"(?<![\d_^.\\A-Za-z])(\d+)\s*(?=\(|\\binom)", re.ASCII)
+TIMES = r"\1 \\cdot "
 MARGIN = 10  # digits that rounding may spoil
 DIGITS = 100  # that two constants have in common, beyond those written in them, if they are equal
 MAX_DIGITS = 5000
@@ -34,12 +37,14 @@ EXPONENTIAL = (sympy.exp, HyperbolicFunction, sympy.gamma, sympy.factorial)
 def same(answer: str, gold: str) -> bool:
     """Whether two LaTeX expressions are equal; decimals are exact, never roots.
 
-    math-verify's own removal of units is off: it takes `2t` for 2.
+    math-verify's own removal of units is off: it takes `2t` for 2. A number before a bracket or a
+    binomial is a factor; math-verify adds whole ones, as those of `3 \\frac12`.
     """
     form = replace(LatexExtractionConfig().normalization_config, units=False)
     read = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=form)]
     parsed = [
-        parse(rf"\boxed{{{text}}}", read, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
+        parse(rf"\boxed{{{FACTOR.sub(TIMES, text)}}}", read, fallback_mode="no_fallback", parsing_timeout=None)
+        for text in (gold, answer)
     ]
     if not all(parsed):
         return False

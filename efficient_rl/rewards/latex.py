@@ -106,8 +106,8 @@ def split_items(text: str) -> list[str]:
 
 
 def sides(text: str) -> list[str]:
-    """The parts between the equals signs outside all brackets: of `P(X=2) = 1/4` two."""
-    return split_outside(text, ("=",))
+    """The unwrapped parts between equals signs outside all brackets: of `P(X=2) = $1/4$` two."""
+    return list(map(unwrap, split_outside(text, ("=",))))
 
 
 def is_enclosed(text: str) -> bool:

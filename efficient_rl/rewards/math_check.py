@@ -146,7 +146,7 @@ def values(answer: str, gold: str) -> list[str]:
     *before, last = sides(answer)
     if not before or len(sides(gold)) > 1 or any(len(split_outside(side, LISTING)) > 1 for side in before):
         return []
-    known = unknowns(gold)
+    known = unknowns(split_unit(gold)[0])
     stated = [side for side in [*before[not before[0] :], last] if not is_name(side, known)]
     return stated or [last]
 

@@ -27,7 +27,7 @@ GREEK = _words("""
 """)
 COMMANDS = GREEK | _words("""
     pi sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp sqrt frac binom max min gcd lcm deg
-    det dim arg lim sum prod int Pr to infty cdot times div cap cup setminus ast circ partial nabla prime vec hat bar
+    det dim arg lim sum prod int Pr to infty cdot times div cap cup setminus ast circ partial nabla prime vec hat bar dot
     tilde overline overrightarrow widehat underline mathbb mathcal mathbf mathrm angle measuredangle triangle square
     parallelogram odot arc frown lfloor rfloor lceil rceil lvert rvert mid vert langle rangle therefore le ge in
 """)

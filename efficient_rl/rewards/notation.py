@@ -14,6 +14,7 @@ SYMBOLS = {
     "\u03b8": "\\theta ", "\u211d": "\\mathbb{R} ", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "\u221a": "\\sqrt ",
 }  # fmt: skip
 UNICODE = str.maketrans(SYMBOLS)
+BARE_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 EMPHASIS = re.compile(r"(?<![^\s(\[{:=$])(\*\*|__)(?=\S)([^*\n]+?)(?<=\S)\1(?!\w)")
 HEADING = re.compile(r"\s*#{1,6} ")
 GROUP_MARK = r"(?:\{,\}|,\\!\s*|\\,|\\ |~)"
@@ -64,6 +65,8 @@ MAX_POWERS = 24
 
 def plain(text: str) -> str:
     """The text in one notation: LaTeX without delimiters, spacing and sizing commands."""
+    if BARE_NUMBER.fullmatch(text):
+        return text
     text = unwrap(EMPHASIS.sub(r"\2", HEADING.sub("", text))).translate(UNICODE)
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)

@@ -6,7 +6,7 @@ from efficient_rl.rewards.latex import unwrap
 
 CURRENCIES = {
     "US$": "dollar", "USD": "dollar", "\\$": "dollar", "$": "dollar", "EUR": "euro", "€": "euro", "GBP": "sterling",
-    "£": "sterling", "¥": "yen", "₹": "rupee", "¢": "cent",
+    "£": "sterling", "¥": "yen", "₹": "rupee", "Rs.": "rupee", "Rs": "rupee", "INR": "rupee", "¢": "cent",
 }  # fmt: skip
 MONIES = {*CURRENCIES.values(), "pound", "penny", "pence"}
 PERCENT = "percent"

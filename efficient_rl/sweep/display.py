@@ -21,7 +21,8 @@ from efficient_rl.rundir.state import RunState
 
 FRAME_LINES = 7  # of the table around its rows, and the prompt
 COLUMNS = ("run", "what", "state", "step", "reward", "accuracy", "trained", "peak memory", "left", "where")
-DROPPED = ("peak memory", "trained", "reward", "where", "left", "accuracy", "run", "step")  # where a terminal is narrow
+# Where a terminal is narrow, in this order.
+DROPPED = ("peak memory", "trained", "reward", "where", "left", "accuracy", "run", "step")
 RIGHT = ("step", "reward", "trained", "peak memory", "left")
 ACTIVE = ("running", "elsewhere")
 STYLES = {  # in the order of the rows where not all fit

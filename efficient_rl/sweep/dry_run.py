@@ -15,6 +15,7 @@ from efficient_rl.sweep.request import Request
 
 ROWS = 50
 COLUMNS = ("run", "what", "state", "time", "memory")
+DROPPED = ("memory", "run", "state")  # where a terminal is narrow
 
 
 def show_plan(request: Request, plan: Plan, console: Console) -> None:
@@ -32,7 +33,7 @@ def show_plan(request: Request, plan: Plan, console: Console) -> None:
         rows.append((run.config_hash[:8], labels[run.config_hash], state, seconds, memory))
         sources["time"][guess.seconds_from] += 1
         sources["memory"][guess.bytes_from] += 1
-    print_table(console, f"sweep {request.name}", COLUMNS, rows, ("run", "state"), "what", ("time", "memory"))
+    print_table(console, f"sweep {request.name}", COLUMNS, rows, DROPPED, "what", ("time", "memory"))
     if len(plan.runs) > ROWS:
         console.print(f"({len(plan.runs) - ROWS} more)")
     for word, counts in sources.items():

@@ -3,13 +3,13 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from efficient_rl.errors import ConfigError
-from efficient_rl.sweep.manifest import Manifest, read_manifest
+from efficient_rl.sweep.manifest import read_manifest
 
 SHARED_KEYS = (
     *("launcher", "watch", "tracking", "search", "output", "dry_run", "force", "name", "sweep"),
@@ -17,7 +17,7 @@ SHARED_KEYS = (
 )
 LONGEST = 80  # characters
 DIGEST = 8
-PLAIN = re.compile(r"[A-Za-z0-9_.]+=[A-Za-z0-9_.,]+")  # in a name, each of its `=` and `,` becomes a `-`
+PLAIN = re.compile(r"[A-Za-z0-9_.]+=[A-Za-z0-9_.,]+")  # in a name, its `=` and `,` become `-`
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ def other_runs(outputs: Path, name: str, hashes: Collection[str]) -> set[str]:
 def _is_of(outputs: Path, asked: Asked) -> bool:
     """Whether the sweep under the earlier name was made by the same words."""
     name = asked.earlier_name
-    found: Iterable[Manifest | None] = (read_manifest(outputs, each) for each in (name, f"{name}-tuning"))
-    return any(_asked_by(each.command) == asked.words for each in found if each is not None)
+    for each in (name, f"{name}-tuning"):
+        found = read_manifest(outputs, each)
+        if found is not None and _asked_by(found.command) == asked.words:
+            return True
+    return False
 
 
 def _asked_by(command: str) -> tuple[str, ...] | None:

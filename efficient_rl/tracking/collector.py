@@ -15,7 +15,15 @@ from efficient_rl.rundir.result import MISSING
 from efficient_rl.rundir.state import RunState
 from efficient_rl.tracking.client import database_path, make_database
 from efficient_rl.tracking.experiment import Experiment, TrackedRun, active_runs
-from efficient_rl.tracking.notes import RUNNING, Cursor, ParentNote, key_of, read_note, store_identity, write_note
+from efficient_rl.tracking.notes import (
+    RUNNING,
+    Cursor,
+    ParentNote,
+    key_of,
+    read_note,
+    store_identity,
+    write_note,
+)
 from efficient_rl.tracking.views import write_charts_page
 
 logger = logging.getLogger(__name__)
@@ -44,6 +52,7 @@ class Collector:
         self._experiment: Experiment | None = None
         self._complete: dict[Path, int] = {}  # nothing left to send until the next claim
         self._lost: set[Path] | None = None  # sent before, and no longer shown by the store
+        self._parent_seen: str | None = None
         self._moved = False  # whether the sweep has a new parent run, below which its runs belong
 
     def is_sent(self, run: TrackedRun) -> bool:
@@ -57,15 +66,15 @@ class Collector:
         An error with one run, which the store answers with, does not keep the others back; the
         first is raised at the end.
         """
-        listed, error = list(runs), None
+        listed, error, moved = list(runs), None, self._moved
         if self._lost is None:
             self._lost = self._find_lost(listed)
         sent = False
         for run in listed:
             claimed = _last_claim(run.folder)
-            if claimed is None or (claimed == self._complete.get(run.folder) and not self._moved):
+            if claimed is None or (claimed == self._complete.get(run.folder) and not moved):
                 continue
-            if run.folder in self._lost or self._moved or _has_news(run, self._cursor(run)):
+            if run.folder in self._lost or moved or _has_news(run, self._cursor(run)):
                 try:
                     self._send_alone(run)
                     sent = True
@@ -76,8 +85,13 @@ class Collector:
                 self._complete[run.folder] = claimed
         if error is not None:
             raise error
-        if sent and self._experiment is not None:
-            self._experiment.keep_running()
+        if sent:
+            self._keep_running()
+        if self._moved and not moved:
+            self.sync(listed)  # some still stand below the parent that is gone
+        elif sent:
+            self._moved = False
+            self._note_parent(self._opened(), RUNNING)
 
     def close(self, finished: bool) -> None:
         """End the parent run, as finished or as killed, if anything of the sweep was ever sent."""
@@ -100,10 +114,16 @@ class Collector:
                 make_database(self.uri)
                 self._experiment = Experiment(self.uri, self._sweep, self._command, self.refused)
             write_charts_page(self._outputs / "sweeps" / self._sweep, self._experiment.id)
-            note = self._parent()
-            self._moved = self._moved or (note is not None and note.run_id != self._experiment.parent)
-            self._note_parent(self._experiment, RUNNING)
+            self._moved |= self._parent_seen not in (None, self._experiment.parent)
+            self._parent_seen = self._experiment.parent
         return self._experiment
+
+    def _keep_running(self) -> None:
+        try:
+            self._opened().keep_running()
+        except Exception:
+            self._reopen()
+            raise
 
     def _reopen(self) -> None:
         """Look again for what may have been deleted meanwhile; raises where the store is away."""

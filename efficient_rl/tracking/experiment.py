@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # its page for training, not agents
 PARENT = "mlflow.parentRunId"
 COMPLETIONS = "completions.json"
+SHOWN_AS_TABLE = {"path": COMPLETIONS, "type": "table"}
 MAX_NAME = 250  # characters, in a database that counts them
 RUNS_A_PAGE = 1000
 ACTIVE = "SELECT run_uuid FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active'"
@@ -119,7 +120,7 @@ class Experiment:
         if completions := _table(run.folder / "completions.jsonl"):
             # Not log_table, which adds the rows to those that an earlier end has sent.
             self._client.log_dict(run_id, completions, COMPLETIONS)
-            self._sender.tags(run_id, {"mlflow.loggedArtifacts": json.dumps([{"path": COMPLETIONS, "type": "table"}])})
+            self._sender.tags(run_id, {"mlflow.loggedArtifacts": json.dumps([SHOWN_AS_TABLE])})
 
     def close(self, status: str) -> None:
         """End the parent run."""

@@ -1,6 +1,5 @@
 """Sends metrics, parameters and tags; what a store refuses of them does not hold back the rest."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 MAX_CHARACTERS = {"params": 6000, "tags": 5000}
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # of what was sent; other errors are the store's own
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # other errors are the store's own
 Point = tuple[str, float, int, int]  # metric, value, milliseconds, step
 
 
@@ -41,8 +40,9 @@ class Sender:
         """Send parameters, once a run: the store refuses another value."""
         from mlflow.entities import Param
 
-        texts = {stored_name(key): shown(value, MAX_CHARACTERS["params"]) for key, value in params.items()}
-        self._send_all(run_id, "params", list(itertools.starmap(Param, texts.items())), PARAMS_A_CALL)
+        longest = MAX_CHARACTERS["params"]
+        listed = [Param(stored_name(key), shown(value, longest)) for key, value in params.items()]
+        self._send_all(run_id, "params", listed, PARAMS_A_CALL)
         self.tags(run_id, name_tags(params))
 
     def tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
