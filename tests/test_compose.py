@@ -43,7 +43,7 @@ def test_a_value_that_only_some_strategies_know_is_inert_for_the_others() -> Non
     ("overrides", "message"),
     [
         (["strategy=frist_k"], "unknown strategy 'frist_k'; did you mean 'first_k'"),
-        (["model=qwen"], "valid: llama3.2_1b, nano"),
+        (["model=qwen"], "valid: llama3.2_1b, local, nano"),
         (["sed=1"], "did you mean 'seed'"),
         (["grpo.learning_rat=1"], "did you mean 'learning_rate'"),
         (["strategy=full", "strategy.k=2"], "unknown key 'strategy.k'"),
