@@ -38,6 +38,8 @@ GOLDEN = {
     "strategy=last_k task=math model=llama3.2_1b reward=trl_think_format": "70770e4afd2b362f",
     "strategy=lora eval.sets=[arithmetic,countdown] eval.problems=64": "5f6f9002b6fa188f",
     "strategy=full eval.split=validation": "3d19841fdd900941",
+    "strategy=last_k prompt.date=2025-12-31": "504e9ea422de4ba2",
+    "model=local model.path=package:nano/model task=arithmetic": "20c959cd63f385b8",
     "strategy=mine": "9585e2e819df7c2c",
 }
 
