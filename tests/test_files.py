@@ -100,47 +100,47 @@ def test_every_form_of_a_file_gives_the_same_problems(tmp_path: Path, name: str,
     assert found(tmp_path / name) == expected()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("d", json_lines().encode(), r"'d' has no known ending; use one of \.jsonl, \.json, \.csv, \.tsv, \.parquet, also"),
-        ("d.txt", json_lines().encode(), r"'d\.txt' has no known ending"),
-        ("d.xlsx", b"PK\x03\x04rest", r"'d\.xlsx' has no known ending"),
-        ("d.csv", b"PK\x03\x04rest", r"d\.csv is a zip archive or an Excel workbook; unpack it, or save it as CSV"),
-        (
-            "d.jsonl",
-            b"version https://git-lfs.github.com/spec/v1\noid",
-            r"d\.jsonl is a pointer of Git LFS; run `git lfs pull`",
-        ),
-        ("d.json", b"<!DOCTYPE html><html>", r"d\.json is a web page; download the file itself"),
-        ("d.parquet", parquet()[:-20], r"d\.parquet is no whole Parquet file \(.*\); copy it again"),
-        ("d.parquet", parquet()[:200], r"d\.parquet is no whole Parquet file"),
-        ("d.parquet", json_lines().encode(), r"d\.parquet is no whole Parquet file"),
-        ("d.parquet", b"", r"d\.parquet is no whole Parquet file"),
-        ("d.jsonl.gz", gzip.compress(json_lines().encode())[:-12], r"d\.jsonl\.gz is damaged .*copy it again"),
-        ("d.jsonl.gz", gzip.compress(bytes(range(256)) * 99)[:60], r"d\.jsonl\.gz is (damaged|no text)"),
-        ("d.jsonl.xz", lzma.compress(json_lines().encode())[:-30], r"d\.jsonl\.xz is damaged"),
-        (
-            "d.csv",
-            "question,answer\ncafé,1\n".encode("cp1252"),
-            r"d\.csv is no text in utf-8 \(it has a byte 0xe9\); save it as UTF-8",
-        ),
-        (
-            "d.csv",
-            b"question,answer\nHow many, in all?,5\n",
-            r"d\.csv, line 2: more cells than the 2 of the header; put double quotes",
-        ),
-        ("d.jsonl", b'{"question": 1}\n{oops\n', r"d\.jsonl, line 2: .*; every line must hold one JSON object"),
-        ("d.json", b'[{"question": "1"},', r"d\.json: .*; every line must hold one JSON object, or the file one list"),
-        ("d.json", b"[1]", r"d\.json, object 1 is a int; it must be an object"),
-        ("d.jsonl", b'"text"\n', r"d\.jsonl, line 1 is a str; it must be an object"),
-        ("d.jsonl", b"[" * 100_000, r"d\.jsonl: .*; every line must hold"),
-        ("d.json", b"{}", r"d\.json has no rows with columns"),
-        ("d.csv", b"", r"d\.csv has no rows with columns"),
-        ("d.csv", b"question,answer\n", r"d\.csv has no rows with columns"),
-        ("d.json", b'{"data": [{"question": "1"}]}', r"task\.question='question' is no column of .*d\.json; .*valid: data"),
-    ],
-)
+DAMAGED = [
+    ("d", json_lines().encode(), r"'d' has no known ending; use one of \.jsonl, \.json, \.csv, \.tsv, \.parquet, also"),
+    ("d.txt", json_lines().encode(), r"'d\.txt' has no known ending"),
+    ("d.xlsx", b"PK\x03\x04rest", r"'d\.xlsx' has no known ending"),
+    ("d.csv", b"PK\x03\x04rest", r"d\.csv is a zip archive or an Excel workbook; unpack it, or save it as CSV"),
+    (
+        "d.jsonl",
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        r"d\.jsonl is a pointer of Git LFS; run `git lfs pull`",
+    ),
+    ("d.json", b"<!DOCTYPE html><html>", r"d\.json is a web page; download the file itself"),
+    ("d.parquet", parquet()[:-20], r"d\.parquet is no whole Parquet file \(.*\); copy it again"),
+    ("d.parquet", parquet()[:200], r"d\.parquet is no whole Parquet file"),
+    ("d.parquet", json_lines().encode(), r"d\.parquet is no whole Parquet file"),
+    ("d.parquet", b"", r"d\.parquet is no whole Parquet file"),
+    ("d.jsonl.gz", gzip.compress(json_lines().encode())[:-12], r"d\.jsonl\.gz is damaged .*copy it again"),
+    ("d.jsonl.gz", gzip.compress(bytes(range(256)) * 99)[:60], r"d\.jsonl\.gz is (damaged|no text)"),
+    ("d.jsonl.xz", lzma.compress(json_lines().encode())[:-30], r"d\.jsonl\.xz is damaged"),
+    (
+        "d.csv",
+        "question,answer\ncafé,1\n".encode("cp1252"),
+        r"d\.csv is no text in utf-8 \(it has a byte 0xe9\); save it as UTF-8",
+    ),
+    (
+        "d.csv",
+        b"question,answer\nHow many, in all?,5\n",
+        r"d\.csv, line 2: more cells than the 2 of the header; put double quotes",
+    ),
+    ("d.jsonl", b'{"question": 1}\n{oops\n', r"d\.jsonl, line 2: .*; every line must hold one JSON object"),
+    ("d.json", b'[{"question": "1"},', r"d\.json: .*; every line must hold one JSON object, or the file one list"),
+    ("d.json", b"[1]", r"d\.json, object 1 is a int; it must be an object"),
+    ("d.jsonl", b'"text"\n', r"d\.jsonl, line 1 is a str; it must be an object"),
+    ("d.jsonl", b"[" * 100_000, r"d\.jsonl: .*; every line must hold"),
+    ("d.json", b"{}", r"d\.json has no rows with columns"),
+    ("d.csv", b"", r"d\.csv has no rows with columns"),
+    ("d.csv", b"question,answer\n", r"d\.csv has no rows with columns"),
+    ("d.json", b'{"data": [{"question": "1"}]}', r"task\.question='question' is no column of .*d\.json; .*valid: data"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), DAMAGED, ids=range(len(DAMAGED)))
 def test_what_cannot_be_read_is_named_with_a_remedy_in_one_line(
     tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
