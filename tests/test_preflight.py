@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from efficient_rl.preflight import inspection
 from efficient_rl.preflight.alphabet import read_alphabet
 from efficient_rl.preflight.imports import trouble_with
 from efficient_rl.preflight.inspection import inspect_models
+from efficient_rl.sweep.request import read_request
 from tests.conftest import Sweep, tiny, tiny_run
 
 IMPORTED = "+reward.own._target_=efficient_rl.rewards.external.Imported"
@@ -210,6 +212,16 @@ def test_a_launch_is_refused_before_anything_is_written(llama: Path, sweep: Swee
     assert done.stderr.count("LlamaForCausalLM has no biases") == 1
     assert "(2 of 4 runs)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_checks_of_models_can_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tiny_run("prompt.stop='~'")
+    for wanted in ("true", "false"):
+        request = read_request([f"check_models={wanted}"], multirun=False)
+        with pytest.raises(ConfigError, match="is in no token") if wanted == "true" else nullcontext():
+            request.check_models([run], DebugLauncher(), Console(quiet=True))
+        assert request.settings["check_models"] is (wanted == "true")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import Launcher, build_launcher
-from efficient_rl.preflight.inspection import refuse_known_faults, refuse_model_faults
+from efficient_rl.preflight.inspection import refuse_known_faults
 from efficient_rl.search.arm import ARM, DIGITS, Arm, arm_row, show_arms
 from efficient_rl.search.base import Search, check, is_count, question_of
 from efficient_rl.search.loop import SearchLoop
@@ -56,7 +56,7 @@ class EqualTuning(Search):
     def execute(self, line: CommandLine, request: Request, console: Console) -> int:
         launcher = build_launcher(request.settings["launcher"])
         arms = self._checked_arms(line, launcher)
-        refuse_model_faults([arm.run for arm in arms], launcher, console, request.sweep_folder)
+        request.check_models([arm.run for arm in arms], launcher, console)
         limits = self.limits(launcher, self.trials_per_arm * len(arms), None)
         runs = [arm.run for arm in arms] * (self.trials_per_arm + self.test_seeds)
         known = known_runs(request, {run.model.path for run in runs})

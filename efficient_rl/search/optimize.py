@@ -12,7 +12,7 @@ from efficient_rl.config.overrides import parse_overrides
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.errors import ConfigError
 from efficient_rl.launch.base import Launcher, build_launcher
-from efficient_rl.preflight.inspection import refuse_known_faults, refuse_model_faults
+from efficient_rl.preflight.inspection import refuse_known_faults
 from efficient_rl.search.base import Search, check, is_count, question_of
 from efficient_rl.search.loop import Limits, SearchLoop
 from efficient_rl.search.objectives import Constraint, parse_constraints
@@ -67,7 +67,7 @@ class Optimize(Search):
         limits = self.limits(launcher, self.trials, self.hours)
         fixed = [space.params(overrides) for overrides in self.fixed]
         self._warn(line, space, console)
-        refuse_model_faults(space.corners, launcher, console, request.sweep_folder)
+        request.check_models(space.corners, launcher, console)
         approve(_budget(request, space.corners[0], limits, launcher), request.watch.max_gpu_hours, console)
         folder, runs = request.sweep_folder, request.outputs / "runs"
         question = question_of(line)

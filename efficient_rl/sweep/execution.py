@@ -9,7 +9,6 @@ from rich.text import Text
 
 from efficient_rl.cli import DONE, FAILED, STOPPED, print_line
 from efficient_rl.launch.base import build_launcher
-from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.rundir.state import RunState
 from efficient_rl.sweep.controller import Controller, Outcome
 from efficient_rl.sweep.display import Row, failure_text
@@ -29,7 +28,7 @@ def execute_plan(request: Request, plan: Plan, console: Console) -> int:
     Jobs of a cluster are left running where the command is stopped or told to detach.
     """
     launcher = build_launcher(request.settings["launcher"])
-    refuse_model_faults(plan.pending, launcher, console, request.sweep_folder)
+    request.check_models(plan.pending, launcher, console)
     if plan.pending:
         known = known_runs(request, {run.model.path for run in plan.pending})
         budget = make_budget(plan.pending, known, launcher.gpus_per_run)

@@ -13,7 +13,7 @@ from efficient_rl.sweep.manifest import read_manifest
 
 SHARED_KEYS = (
     *("launcher", "watch", "tracking", "search", "output", "dry_run", "force", "name", "sweep"),
-    *("checkpoint_steps", "checkpoint_minutes"),
+    *("check_models", "checkpoint_steps", "checkpoint_minutes"),
 )
 LONGEST = 80  # characters
 DIGEST = 8

@@ -16,8 +16,9 @@ from efficient_rl.config.overrides import Override, parse_overrides
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.schema import Component
 from efficient_rl.errors import ConfigError, require
-from efficient_rl.launch.base import build_launcher
+from efficient_rl.launch.base import Launcher, build_launcher
 from efficient_rl.preflight.faults import Faults
+from efficient_rl.preflight.inspection import refuse_model_faults
 from efficient_rl.sweep.manifest import ListedRun, Manifest
 from efficient_rl.sweep.naming import SHARED_KEYS, Asked, check_name, find_name
 from efficient_rl.sweep.sweep_yaml import find_sweep_file
@@ -82,6 +83,11 @@ class Request:
     def sweep_folder(self) -> Path:
         """Where the sweep's own files lie."""
         return self.outputs / "sweeps" / self.name
+
+    def check_models(self, runs: Sequence[RunConfig], launcher: Launcher, console: Console) -> None:
+        """ConfigError with what would end the runs at once, as far as their models show it."""
+        if self.settings["check_models"]:
+            refuse_model_faults(runs, launcher, console, self.sweep_folder)
 
     def folder(self, run: RunConfig) -> Path:
         return self.outputs / "runs" / run.config_hash
@@ -193,7 +199,7 @@ def apply_filters(runs: Sequence[RunConfig], rules: Sequence[str]) -> list[RunCo
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    for key in ("dry_run", "force"):
+    for key in ("check_models", "dry_run", "force"):
         require(isinstance(settings[key], bool), key, settings[key], "must be true or false")
     steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
     whole = type(steps) is int and steps >= 1

@@ -25,6 +25,7 @@ REQUEST = (  # one run of the embedded model needs more memory than it looks: Sl
     "launcher.mem_gb=4",
     "launcher.timeout_min=60",
     "tracking=none",
+    "check_models=false",
 )
 
 
