@@ -47,9 +47,10 @@ def test_runs_of_one_job_are_told_apart_and_end_together_and_go_on(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = tmp_path / "outputs"
-    more = ("strategy=last_k", "grpo.max_steps=2000", "launcher.runs_per_job=3", "launcher.detach=true", "name=three")
-    runs = ("-m", "model.prompt=plain,symbols", "seed=0,1", "filter=model.prompt == 'symbols' or seed == 0")
-    sweep = Sweep(tmp_path, *runs, *more).start()  # nano reads no letters: the plain one fails
+    hungry = ("strategy=full", "strategy._target_=tests.slurm.troubles.Hungry")  # has no memory for 16 completions
+    more = (*hungry, "grpo.max_steps=2000", "launcher.runs_per_job=3", "launcher.detach=true", "name=three")
+    size = "grpo.per_device_train_batch_size"
+    sweep = Sweep(tmp_path, "-m", f"{size}=16,8", "seed=0,1", f"filter={size} == 8 or seed == 0", *more).start()
     assert sweep.end(60) == 0, sweep.output()
 
     def states() -> list[str]:
@@ -68,7 +69,8 @@ def test_runs_of_one_job_are_told_apart_and_end_together_and_go_on(
     ]
     wait_until(lambda: states() == ["failed"] * 3, 90, "the end")
     assert main(["three", f"output={outputs}", "--json"]) == 1
-    assert [run["cause"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["error", "cancelled", "cancelled"]
+    causes = [run["cause"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert causes == ["out_of_memory", "cancelled", "cancelled"]
     steps = read_status(outputs, find_manifest(outputs, "three")).rows[1].step
     assert main(["three", f"output={outputs}", "--retry"]) == 0
     wait_until(lambda: states()[1] == "running", 120, "the cancelled run to go on")
