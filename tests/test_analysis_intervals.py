@@ -177,11 +177,11 @@ def test_the_probability_to_be_on_the_front_is_that_of_redrawn_seeds() -> None:
     # The cheap one is always on it. The dear one scores 0 or 2 by the draw against 1: above it only if the mean of two draws
     # is 2 (a quarter), equal at 1 (half), which is not enough.
     costs = [np.array([1.0, 1.0]), np.array([2.0, 2.0])]
-    found = front_probabilities(costs, [np.array([1.0, 1.0]), np.array([0.0, 2.0])], 20_000)
+    found = front_probabilities(costs, [np.array([1.0, 1.0]), np.array([0.0, 2.0])], 0.5, 20_000)
     assert found is not None
     assert found[0] == 1.0
     assert found[1] == pytest.approx(0.25, abs=0.01)
-    assert front_probabilities([c[:1] for c in costs], [np.ones(1), np.ones(1)]) is None
+    assert front_probabilities([c[:1] for c in costs], [np.ones(1), np.ones(1)], 0.5) is None
 
 
 def test_the_area_under_a_curve_is_its_mean_height() -> None:

@@ -252,6 +252,7 @@ def ignore(job: Job, environment: object) -> None:
 
 
 def test_a_second_ctrl_c_kills_what_the_first_one_waits_for(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     launcher = LocalLauncher(workers=1, target=ignore, grace_seconds=600)
     (handle,) = launcher.launch([job(tmp_path)])
     assert isinstance(handle, LocalHandle)
@@ -263,6 +264,7 @@ def test_a_second_ctrl_c_kills_what_the_first_one_waits_for(tmp_path: Path) -> N
     assert owner is not None
     assert not owner.is_alive()
     assert handle.state == "stopped"
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_that_stalls_again_and_again_fails_after_as_many_tries_as_allowed(

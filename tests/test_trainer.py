@@ -343,13 +343,13 @@ def test_our_sampler_draws_the_completions_and_each_generation_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[list[int]]] = []
-    original = grpo.sample
+    original = grpo.complete
 
     def noted(*arguments: Any) -> list[list[int]]:
         drawn.append(original(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(grpo, "sample", noted)
+    monkeypatch.setattr(grpo, "complete", noted)
     settings = {"steps_per_generation": 1, "gradient_accumulation_steps": 2, "max_steps": 2}
     same_prompt = Dataset.from_list([{"prompt": "1+1="}] * 8)
     make(tmp_path, LastK(1), train_dataset=same_prompt, **settings).train()
