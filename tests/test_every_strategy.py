@@ -98,7 +98,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Watched]:
     return functools.cache(lambda option: work(folder, option, KL))
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", quick_for(ONE_OF_EACH_MECHANISM, OPTIONS))
 def test_what_it_promises_trains_and_nothing_else_changes(option: str, whole: Callable[[str], Watched]) -> None:
     run = whole(option)
     changed = {name for name, tensor in run.now.items() if not torch.equal(tensor, run.before[name])}

@@ -40,11 +40,12 @@ def test_the_page_explains_every_term() -> None:
 
 def test_every_option_gives_a_right_and_tidy_completion_its_best_value() -> None:
     """The golden completion that must be worth most before anything is trained on it."""
+    # Of countdown tinyzero_multiply has no opinion.
+    runs = {option: parse_run(expand([f"reward={option}"])[0]) for option in set(OPTIONS) - {"tinyzero_multiply"}}
     for problem in Countdown(operands=(3,)).problems("train", 5, 0):
         good = f"<think>{';'.join(problem.steps)}</think><answer>{problem.solution}</answer>"
         bad = [good.replace("</think>", ";1+1=3</think>").replace("answer>", "answer> 1+", 1), "nothing", good[:-1]]
-        for option in set(OPTIONS) - {"tinyzero_multiply"}:  # of countdown it has no opinion
-            run = parse_run(expand([f"reward={option}"])[0])
+        for option, run in runs.items():
             given = columns([good, *bad], [5, 6, 6, 6], problem.check, json.dumps(problem.gold))
             totals = [0.0] * 4
             for term in run.reward:

@@ -84,6 +84,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_verdicts_are_the_same_in_threads_and_in_forked_and_spawned_processes(script: Path) -> None:
     done = python(str(script), json.dumps(PAIRS))
     assert done.returncode == 0, done.stderr
@@ -110,7 +111,13 @@ def test_a_judge_outlives_the_thread_that_started_it() -> None:
 
 @pytest.mark.parametrize(
     "ending",
-    ["", "sys.exit(3)", "raise ValueError('planned')", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"],
+    [
+        "",
+        pytest.param("sys.exit(3)", marks=pytest.mark.slow),
+        pytest.param("raise ValueError('planned')", marks=pytest.mark.slow),
+        pytest.param("os._exit(0)", marks=pytest.mark.slow),
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    ],
 )
 def test_no_process_outlives_the_one_that_judged(ending: str) -> None:
     script = f"{JUDGE_AND_WAIT}\nimport psutil\nprint(*[c.pid for c in psutil.Process().children(recursive=True)])\n"
