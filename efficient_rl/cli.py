@@ -233,3 +233,8 @@ def _cell(text: str, width: int, right: bool) -> str:
     shown = shorten(text, width)
     space = " " * (width - cell_len(shown))
     return space + shown if right else shown + space
+
+
+def is_live(console: Console) -> bool:
+    """Whether what is drawn can be drawn over; a notebook only pretends to be a terminal."""
+    return console.is_terminal and "JPY_PARENT_PID" not in os.environ

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from efficient_rl.cli import is_live
 from efficient_rl.config.run_config import RunConfig, from_dict, to_dict
 from efficient_rl.files import write_atomic
 from efficient_rl.launch.base import Launcher
@@ -53,7 +54,7 @@ def refuse_model_faults(runs: Sequence[RunConfig], launcher: Launcher, console: 
         inspect = partial(_inspected, _spawn if launcher.detaches else fork)
     processes = getattr(launcher, "processes_per_run", 1)
     faults, unchecked = Faults(), list[str]()
-    with console.status("checking models, strategies and rewards"):
+    with console.status("checking models, strategies and rewards") if is_live(console) else nullcontext():
         for text, hashes in inspect(runs, processes):
             if hashes:
                 faults.add(text, hashes)

@@ -1,6 +1,5 @@
 """Shows a sweep while it runs: a live table in a terminal, plain lines elsewhere."""
 
-import os
 import statistics
 import textwrap
 import time
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from efficient_rl.cli import lay_out, print_line, room_of
+from efficient_rl.cli import is_live, lay_out, print_line, room_of
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.rundir.result import Failure
 from efficient_rl.rundir.state import RunState
@@ -125,8 +124,7 @@ class Display:
     def __init__(self, rows: Collection[Row], console: Console, shared: bool = False) -> None:
         self._rows = rows
         self._console = console
-        notebook = "JPY_PARENT_PID" in os.environ  # it only pretends to be a terminal
-        live = console.is_terminal and not notebook and not shared
+        live = is_live(console) and not shared
         self._live = Live(console=console, refresh_per_second=2, transient=False) if live else None
         self._read: set[Path] = set()  # the rows that have shown what their directories hold
         self._said: dict[Path, str] = {}
