@@ -53,6 +53,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_job_with_it(cluster: Clus
     assert sweep.end() == 1, sweep.output()
     assert sorted(record.state() for record in sweep.records) == ["failed", "finished", "finished"]
     (job,) = {record.owner().job_id for record in sweep.records}
+    wait_until(lambda: cluster.ended(job).startswith("FAILED"), 60, "the accounting of the job's end")
     assert cluster.ended(job) == "FAILED|65:0"
     peaks = [max(r.peak_memory_bytes.values()) for record in sweep.records if (r := record.result()) is not None]
     assert all(0 < peak < 1 << 30 for peak in peaks)
