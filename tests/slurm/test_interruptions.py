@@ -51,6 +51,7 @@ def test_a_job_asked_to_end_writes_a_checkpoint_and_a_new_job_goes_on_exactly(
     assert_same_run(sweep, undisturbed, attempts=2)
     log = (sweep.records[0].folder / "log.txt").read_text()
     assert int(re.findall(r"resuming from .*checkpoint-(\d+)", log)[-1]) >= 15
+    wait_until(lambda: cluster.ended(job).startswith("FAILED"), 60, "the accounting of the end of the job")
     assert cluster.ended(job) == "FAILED|15:0"
     assert "starts again: preempted or asked to stop" in sweep.output()
     assert sweep.job() != job
