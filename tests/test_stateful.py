@@ -86,7 +86,7 @@ def test_a_model_with_a_generation_of_its_own_is_evaluated_by_it(caplog: pytest.
     assert "generation_config.suppress_tokens shapes what it draws" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore:The following rank_pattern keys")  # PEFT's own, of experts that are not adapted
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # PEFT's own, of experts that are not adapted
 @pytest.mark.parametrize("strategy", ["full", "last_k", "lora"])
 @pytest.mark.parametrize("name", slow_unless(("qwen3_5", "mamba2")))
 def test_a_step_is_done_under_every_kind_of_strategy(name: str, strategy: str, tmp_path: Path) -> None:
