@@ -41,8 +41,8 @@ ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest s
 test: $(VENV)/installed  ## all tests except the slow ones, in about twenty minutes (tests/slurm/cluster.sh install gives them a Slurm)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/installed  ## only the slow tests
-	$(PYTEST) -m slow
+test-slow: $(VENV)/installed  ## only the slow tests (two workers: their clusters need the processors themselves)
+	$(PYTEST) -n 2 -m slow
 
 test-all: $(VENV)/installed  ## every test
 	$(PYTEST)

@@ -311,10 +311,11 @@ def test_one_failure_does_not_stop_the_other_runs_and_is_named_with_its_log(swee
 
 @pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others_and_is_named(sweep: Sweep, tmp_path: Path) -> None:
-    done = sweep("-m", "model.prompt=symbols,plain", "grpo.max_steps=1", "tracking=none")
-    assert done.returncode == 1
+    trouble = "+reward.trouble={_target_:tests.slurm.troubles.Raises,weight:1.0}"
+    done = sweep("-m", trouble, "grpo.max_steps=1,8", "tracking=none")
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "1 of 2 runs" in done.stdout
-    assert "nano reads only its own notation" in " ".join(done.stdout.split())
+    assert "the fourth batch cannot be scored" in " ".join(done.stdout.split())
     assert "log.txt" in done.stdout.replace("\n", "")
     assert states(tmp_path) == ["failed", "finished"]
 
