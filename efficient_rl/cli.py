@@ -1,13 +1,15 @@
-"""Owns what command lines share: exit codes, one-line errors, `key=value` arguments, tables."""
+"""Owns what command lines share: exit codes, errors, `key=value` arguments, tables, signals."""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
+from types import FrameType
 from typing import Any, NoReturn
 
 from rich.cells import cell_len, set_cell_size
@@ -238,3 +240,19 @@ def _cell(text: str, width: int, right: bool) -> str:
 def is_live(console: Console) -> bool:
     """Whether what is drawn can be drawn over; a notebook only pretends to be a terminal."""
     return console.is_terminal and "JPY_PARENT_PID" not in os.environ
+
+
+@contextmanager
+def stop_handlers(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """Inside, `handle` is called at Ctrl-C and SIGTERM; gives the handlers that come back after."""
+    before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield before
+    finally:
+        restore_handlers(before)
+
+
+def restore_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Put handlers of signals back."""
+    for name, handler in handlers.items():
+        signal.signal(name, handler)

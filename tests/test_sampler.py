@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
-from efficient_rl.training.sampler import Draws, SamplingSettings, _choose, draws, sample
+from efficient_rl.training.sampler import Draws, SamplingSettings, choose, draws, sample
 from tests.conftest import tiny_run
 
 PROMPTS = ["3,7=10:", "12,5,4=11:", "19+4:"]
@@ -67,10 +67,10 @@ def test_rows_of_a_group_differ_and_the_seed_decides_them(model: PreTrainedModel
 def test_top_k_and_top_p_leave_out_the_tail() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
     uniform = draws([0], 2000, 1)[:, 0]
-    assert set(_choose(logits, SamplingSettings(1, top_k=2), uniform).tolist()) == {0, 1}
-    assert set(_choose(logits, SamplingSettings(1, top_p=0.75), uniform).tolist()) == {0, 1}
-    assert set(_choose(logits, SamplingSettings(1, top_p=0.81), uniform).tolist()) == {0, 1, 2}
-    assert set(_choose(logits, SamplingSettings(1, temperature=0), uniform).tolist()) == {0}
+    assert set(choose(logits, SamplingSettings(1, top_k=2), uniform).tolist()) == {0, 1}
+    assert set(choose(logits, SamplingSettings(1, top_p=0.75), uniform).tolist()) == {0, 1}
+    assert set(choose(logits, SamplingSettings(1, top_p=0.81), uniform).tolist()) == {0, 1, 2}
+    assert set(choose(logits, SamplingSettings(1, temperature=0), uniform).tolist()) == {0}
 
 
 def test_sampling_leaves_the_model_in_the_mode_it_was_in(model: PreTrainedModel) -> None:
@@ -94,14 +94,14 @@ def test_random_numbers_at_both_ends_choose_tokens_that_have_a_probability() -> 
     logits = torch.full((2, 50_000), -torch.inf)
     logits[:, 7] = logits[:, 11] = 0.0
     ends = torch.tensor([0.0, 1.0 - 2.0**-53], dtype=torch.float64)
-    assert _choose(logits, SamplingSettings(1), ends).tolist() == [7, 11]
+    assert choose(logits, SamplingSettings(1), ends).tolist() == [7, 11]
 
 
 def test_logits_that_are_no_numbers_end_the_sampling_with_a_reason() -> None:
     with pytest.raises(RuntimeError, match="no longer numbers"):
-        _choose(torch.full((1, 4), torch.nan), SamplingSettings(1), torch.zeros(1, dtype=torch.float64))
+        choose(torch.full((1, 4), torch.nan), SamplingSettings(1), torch.zeros(1, dtype=torch.float64))
     with pytest.raises(ValueError, match="needs random numbers"):
-        _choose(torch.zeros(1, 4), SamplingSettings(1), None)
+        choose(torch.zeros(1, 4), SamplingSettings(1), None)
 
 
 def test_a_training_draws_the_same_completions_in_any_number_of_processes() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from efficient_rl.cli import stop_handlers
 from efficient_rl.launch.base import Handle, settle
 from efficient_rl.launch.worker import EXIT_INTERRUPTED, LOG_FORMAT, Job, do
 from efficient_rl.libraries import forget_process_group, quiet_libraries
@@ -87,12 +88,8 @@ def _passed_on() -> Iterator[None]:
         received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_handlers(note):
         yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
     if received:
         signal.raise_signal(received[0])
 

@@ -22,7 +22,7 @@ from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import can_share_prefixes
-from efficient_rl.training.prefixes import Plan, SharedPrefixes
+from efficient_rl.training.prefixes import Plan, SharedPrefixes, pays
 from efficient_rl.training.scoring import PASS_COST_TOKENS
 from efficient_rl.training.trunk import COPIES, TrunkCache, frozen_depth
 
@@ -224,8 +224,9 @@ def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: t
     TRL shuffles a batch before it cuts it into passes: one may have a completion of every group.
     """
     groups = min(load.rows, -(-load.rows * load.passes // load.group))
-    saves = groups * load.prompt + PASS_COST_TOKENS < load.rows * load.prompt
-    if not (saves and can_share_prefixes(model, load.checkpointing, load.split)):
+    if not (
+        pays(load.rows, groups, load.prompt, PASS_COST_TOKENS) and can_share_prefixes(model, load.checkpointing, load.split)
+    ):
         return nullcontext()
     rows = torch.arange(load.rows)
     plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows % groups, rows[:groups])

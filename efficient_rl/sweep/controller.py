@@ -1,6 +1,5 @@
 """Controls the runs of one command: launches and polls them, updates the table, reports stalls."""
 
-import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -8,7 +7,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from efficient_rl.cli import print_line
+from efficient_rl.cli import print_line, restore_handlers, stop_handlers
 from efficient_rl.config.run_config import RunConfig, to_dict
 from efficient_rl.config.run_options import Options
 from efficient_rl.launch.base import Handle, Launcher
@@ -185,13 +184,8 @@ def _stop_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM raise _StopError once; what comes after acts as usual."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        restore_handlers(before)
         raise _StopError
 
-    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_handlers(stop) as before:
         yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

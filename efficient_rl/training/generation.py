@@ -11,13 +11,13 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from efficient_rl.errors import ConfigError, first_line
 from efficient_rl.training.sampler import (
     SamplingSettings,
-    _choose,
-    _until_stop,
     carries_state,
+    choose,
     evaluating,
     has_trained_prompt,
     own_generation,
     sample,
+    until_stop,
 )
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def generate(
                 logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length)]),
             )
             for row, tokens in zip(rows, written[:, length:].tolist(), strict=True):
-                found[row] = _until_stop(tokens, stop_ids)
+                found[row] = until_stop(tokens, stop_ids)
     return found
 
 
@@ -113,6 +113,6 @@ class _Drawn(LogitsProcessor):
         """The logits, shape (rows, vocabulary), of the next token after `input_ids`."""
         step = input_ids.shape[1] - self._prompt
         uniform = None if self._uniform is None else self._uniform[:, step]
-        chosen = _choose(scores.float(), self._settings, uniform)
+        chosen = choose(scores.float(), self._settings, uniform)
         left = torch.full_like(scores, -torch.inf)
         return left.scatter(1, chosen[:, None], 0.0)  # type: ignore[return-value]

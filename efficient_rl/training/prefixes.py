@@ -180,11 +180,9 @@ def plan_of(ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, pass_cost
     prompts, group_of_row = torch.unique(torch.cat((ids[rows], mask[rows]), 1), dim=0, return_inverse=True)
     groups = len(prompts)
     common = min(_common(prompts[:, :width]), _common(prompts[:, width:]), width - 1)
-    saved = (groups - 1) * common
-    if saved <= pass_cost:
-        common = saved = 0
-    cost = groups * width - saved + pass_cost * (1 + (common > 0))
-    if cost >= len(rows) * width:
+    if (groups - 1) * common <= pass_cost:
+        common = 0
+    if not pays(len(rows), groups, width, pass_cost, common):
         return None
     group = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     group[rows] = group_of_row
@@ -192,6 +190,12 @@ def plan_of(ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, pass_cost
     first = torch.zeros(groups, dtype=torch.long, device=ids.device)
     first = first.scatter_reduce(0, group_of_row, order, "amin", include_self=False)
     return Plan(ids, mask, columns, common, rows, group, rows[first])
+
+
+def pays(rows: int, groups: int, width: int, pass_cost: int, common: int = 0) -> bool:
+    """Whether `groups` prompts of `width` tokens cost less once than in each of `rows`."""
+    own = groups * width - (groups - 1) * common
+    return own + pass_cost * (1 + (common > 0)) < rows * width
 
 
 def _common(rows: torch.Tensor) -> int:

@@ -127,7 +127,7 @@ def sample(
         cache = DynamicCache(config=model.config)
         logits, mask, position = _prefill(model, prompts, pad_id, cache)
         for step in range(settings.max_new_tokens):
-            chosen = _choose(logits, settings, uniform[rows, step] if uniform is not None else None)
+            chosen = choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
             done |= torch.isin(chosen, stop)
             active = int((~done).sum())
@@ -141,7 +141,7 @@ def sample(
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             position = position + 1
             logits = _last_logits(model, chosen[:, None], mask, position, cache)
-    return [_until_stop(row, stop_ids) for row in drawn.tolist()]
+    return [until_stop(row, stop_ids) for row in drawn.tolist()]
 
 
 def _prefill(
@@ -179,7 +179,7 @@ def _last_logits(
     return output.logits[:, -1].float()
 
 
-def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
+def choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:
     """Tokens, (rows,), of logits (rows, vocabulary), by inverse sampling: `uniform`, (rows,)."""
     if settings.temperature == 0:
         return logits.argmax(-1)
@@ -200,7 +200,7 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Ten
     return torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True).squeeze(1)
 
 
-def _until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
+def until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:
     """The tokens up to the first that stops."""
     end = min(map(row.index, set(row) & set(stop_ids)), default=len(row) - 1)
     return row[: end + 1]

@@ -53,6 +53,7 @@ class Scorer:
         self._shards, self._optimizations = shards, optimizations
         self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
         self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
+        self._movable = moves_freely(model.config.get_text_config())
         self._never_trained = frozen_depth(model, parameters.trainable)
         self._unpadded = carries_state(model) and not lockstep  # padding may enter a state, whatever the mask says
         self._micro_batch: Mapping[str, Any] | None = None
@@ -153,8 +154,7 @@ class Scorer:
         if not self._optimizations.shared_prefixes:
             return around
         width = tokens.ids.shape[1] - tokens.width
-        movable = moves_freely(self._model.config.get_text_config())
-        plan = plan_of(tokens.ids[:, :width], tokens.mask[:, :width], rows, PASS_COST_TOKENS, movable)
+        plan = plan_of(tokens.ids[:, :width], tokens.mask[:, :width], rows, PASS_COST_TOKENS, self._movable)
         if plan is None:
             return around
         bare = self._model if model is self._model else self._accelerator.unwrap_model(model)
