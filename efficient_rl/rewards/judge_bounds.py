@@ -14,6 +14,7 @@ from typing import Any
 
 ANSWER_CALLS = 1_000_000  # of Python functions, for all pairs of an answer, in a process of its own
 SHARED_CALLS = ANSWER_CALLS // 4  # in a process that judged others before, which saves calls
+LEARNING = 8  # times as many calls may be made where the parser meets a new kind of formula
 OVER = 75  # the exit status of a worker that reached its limit of calls
 CPU_SECONDS = 20  # for what no count sees; nothing that was measured comes near it
 MEMORY_BYTES = 1 << 30  # of address space
@@ -23,6 +24,7 @@ MAX_ARGUMENT = 1000  # of factorials and their kin
 MAX_TERMS = 5000  # of an expanded power of a sum
 READY, DONE = b"ready", b"done"  # what a server says first, and when an answer is judged
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_counting: list[tuple[cProfile.Profile, cProfile.Profile]] = []  # of the pair that is judged: calls, learning
 
 
 def counted(judge: Callable[[], bool], calls: int) -> tuple[bool, int]:
@@ -30,21 +32,46 @@ def counted(judge: Callable[[], bool], calls: int) -> tuple[bool, int]:
 
     The count is the same on every machine, however busy, to a thousandth. It is made in C: the
     profiler asks its timer at each call and return, and the timer is an iterator that ends the
-    process.
+    process. What is `learning` has a count of its own, LEARNING times as long.
     """
-    left = repeat(0, 2 * calls)
-    profile = cProfile.Profile(chain(left, _over()).__next__, 1.0, subcalls=False, builtins=False)
+    left, profile = _counter(calls)
+    learnt = _counter(LEARNING * calls)[1]
+    _counting.append((profile, learnt))
     profile.enable()
     try:
         verdict = judge()
     finally:
         profile.disable()
+        _counting.pop()
     return verdict, calls - operator.length_hint(left) // 2
+
+
+def _counter(calls: int) -> tuple[Any, cProfile.Profile]:
+    left = repeat(0, 2 * calls)
+    return left, cProfile.Profile(chain(left, _over()).__next__, 1.0, subcalls=False, builtins=False)
 
 
 def _over() -> Iterator[int]:
     os._exit(OVER)
     yield 0
+
+
+def learning(work: Callable[..., Any]) -> Callable[..., Any]:
+    """`work`, which a process does once for many pairs: `counted` leaves its calls out."""
+
+    def learn(*arguments: Any) -> Any:
+        if not _counting:
+            return work(*arguments)
+        profile, learnt = _counting[-1]
+        profile.disable()
+        learnt.enable()
+        try:
+            return work(*arguments)
+        finally:
+            learnt.disable()
+            profile.enable()
+
+    return learn
 
 
 def limit_process() -> None:

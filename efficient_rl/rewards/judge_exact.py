@@ -7,12 +7,15 @@ from itertools import repeat
 from typing import Any
 
 import sympy
+from antlr4.atn.ParserATNSimulator import ParserATNSimulator
 from antlr4.atn.PredictionMode import PredictionMode
 from latex2sympy2_extended import latex2sympy2
 from math_verify import LatexExtractionConfig, grader, parse, verify
 from sympy.core.evalf import dps_to_prec
 from sympy.core.function import AppliedUndef
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
+
+from efficient_rl.rewards.judge_bounds import learning
 
 FACTOR = re.compile(r"(?<![\d_^.\\A-Za-z])(\d+)\s*(?=\(|\\binom)", re.ASCII)
 TIMES = r"\1 \\cdot "
@@ -58,7 +61,8 @@ def predict_locally() -> None:
     """Let math-verify's parser predict without the whole context (SLL), which is four times faster.
 
     A tree that it finds so is the right one; only where it finds none, the context is needed (LL).
-    Two-stage parsing: Parr, Harwell and Fisher, "Adaptive LL(*) Parsing", OOPSLA 2014.
+    Two-stage parsing: Parr, Harwell and Fisher, "Adaptive LL(*) Parsing", OOPSLA 2014. What the
+    parser learns from a text is counted apart: a worker that read one like it needs none of it.
     """
     create = latex2sympy2._Latex2Sympy.create_parser
 
@@ -77,6 +81,7 @@ def predict_locally() -> None:
         return parser
 
     latex2sympy2._Latex2Sympy.create_parser = create_parser
+    ParserATNSimulator.computeTargetState = learning(ParserATNSimulator.computeTargetState)
 
 
 def make_exact() -> None:

@@ -59,6 +59,7 @@ BOMBS = re.compile(
     r"|\d{3,}\s*[})]*\s*!|!\s*[)}]*\s*!"  # factorials of large numbers, and of factorials
     r"|\\binom\s*\{?\s*\d{4,}|\d{60,}|\\u[0-9a-f]{4}|__|[\"'`;@&#$]{2}"
 )
+MAX_FORMULA_CHARACTERS = 400  # a new kind of formula of this length takes two CPU seconds to read
 MAX_DEPTH = 24
 MAX_POWERS = 24
 
@@ -150,9 +151,9 @@ def apart(answer: str, gold: str) -> tuple[str, str]:
 
 
 def judgeable(answer: str, gold: str) -> bool:
-    """Whether a symbolic judge may see the answer: ASCII, shallow, without huge powers."""
+    """Whether a symbolic judge may see the answer: ASCII, short, shallow, without huge powers."""
     return (
-        bool(answer)
+        0 < len(answer) <= MAX_FORMULA_CHARACTERS
         and answer.isascii()
         and answer.isprintable()
         and depth_of(answer) <= MAX_DEPTH
