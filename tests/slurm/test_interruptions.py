@@ -76,9 +76,9 @@ def test_a_suspended_run_is_not_taken_for_stalled_and_goes_on(
 def test_a_run_longer_than_two_time_limits_goes_on_in_the_next_job(
     cluster: Cluster, tmp_path: Path, undisturbed_slow: RunDirectory
 ) -> None:
-    limits = ("launcher.timeout_min=1", "launcher.signal_seconds=30")  # Slurm may signal up to a minute early
-    sweep = Sweep(tmp_path, *SLOW, slow(0.2), "checkpoint_steps=100000", *limits).start()
-    wait_until(lambda: len(list(tmp_path.glob("outputs/runs/*/attempts/000003.json"))) == 1, 400, "a third attempt")
+    limits = ("launcher.timeout_min=2", "launcher.signal_seconds=30")  # Slurm may signal up to a minute early
+    sweep = Sweep(tmp_path, *SLOW, slow(0.8), "checkpoint_steps=100000", *limits).start()
+    wait_until(lambda: len(list(tmp_path.glob("outputs/runs/*/attempts/000003.json"))) == 1, 500, "a third attempt")
     cluster.slurm("scontrol", "update", f"JobId={sweep.job()}", "TimeLimit=60")  # the rest may take its time
     assert sweep.end(400) == 0, sweep.output()
     assert_same_run(sweep, undisturbed_slow)
