@@ -118,11 +118,9 @@ class Session:
 
     def evaluate(self, step: int) -> Evaluations:
         """Evaluate the model as it is now on all sets, and log the numbers for this step."""
-        from efficient_rl.training.merging import merged
-
         trainer, seed = self.trainer, evaluation_seed(self.config.eval.split)
         found = {}
-        with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
+        with trainer.meter.phase("evaluation"), trainer.sampling():
             for name, problems in self.problems.eval_sets.items():
                 found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
@@ -220,7 +218,9 @@ def _make_trainer(
         problems=rows,
         curriculum=config.curriculum.build(),
         meter=meter,
-        optimizations=Optimizations(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
+        optimizations=Optimizations(
+            trunk_cache_bytes=config.grpo.trunk_cache_mib << 20, half_frozen=config.model.compute != "float32"
+        ),
         sharded=options.sharding == "fsdp" and group.size > 1,
     )
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
 from efficient_rl.strategies.protocol import Strategy, has_own
+from efficient_rl.training.arithmetic import widened
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
@@ -36,6 +37,7 @@ class CheckpointedTrainer(GRPOTrainer):
     _bare: PreTrainedModel
     _problems: CurriculumSampler | None
     _shards: Shards | NoShards
+    narrow: Sequence[nn.Parameter] = ()  # what is kept in bfloat16, and saved in float32
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -48,7 +50,7 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def save_by(self, write: Callable[[], None]) -> None:
         """Let process 0 write the model, with all its weights; for all processes to call."""
-        with self._shards.gathered(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights(), widened(self.narrow):
             if self.accelerator.is_main_process:
                 write()
 
@@ -61,7 +63,7 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write model and tokenizer as TRL does, the model by the strategy's `save`."""
-        with self._shards.gathered(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights(), widened(self.narrow):
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -1,7 +1,8 @@
 """TRL's GRPOTrainer with cheaper partial training; the loss is TRL's."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from trl import GRPOConfig
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
+from efficient_rl.training.arithmetic import narrow_frozen
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
 from efficient_rl.training.generation import complete
@@ -93,6 +95,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         self.ref_model: Any = self._reference or self.ref_model
         self._build_scorer(wanted)
+        if self.optimizations.half_frozen:
+            self.narrow = narrow_frozen(self._bare)
         processes = self.accelerator.num_processes
         self.draws = Draws(int(args.seed), self.accelerator.process_index, processes)
         self.vllm_weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
@@ -189,11 +193,18 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         with self.meter.phase("generation"):
             if self._samples_itself() and not (images or multimodal_fields or has_tool_images):
                 return self._completions(prompt_ids), None
-            with weights_as_they_are(self._bare):
+            with weights_as_they_are(self._bare), self.accelerator.autocast():
                 completions, logps = super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, has_tool_images
                 )
             return completions, logps
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, the model draws from the policy that trains: all weights, in the same arithmetic."""
+        merge = nullcontext() if self.optimizations.half_frozen else merged(self._bare)
+        with self.whole_weights(), self.accelerator.autocast(), merge:
+            yield
 
     def _samples_itself(self) -> bool:
         """Whether our sampler replaces `generate`; not if the model's own was overridden."""
@@ -207,7 +218,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         width, stop_ids, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
         settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
-        with self.whole_weights(), merged(self._bare):
+        with self.sampling():
             return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
 
     def _calculate_rewards(
