@@ -26,6 +26,7 @@ class Host:
     limit_bytes: int | None
     shm_bytes: int
     open_files: int
+    bfloat16: bool = False  # the processor multiplies in it
 
     @property
     def memory_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Matrix products in bfloat16: where a machine has them, and the frozen weights that are kept so."""
+"""Matrix products in bfloat16: what machine has them, and which weights are kept for them."""
 
 import platform
 from collections.abc import Iterator, Sequence

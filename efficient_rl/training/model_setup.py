@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Optimizations:
-    """The optimizations of partial training; none changes the loss. By default all but the last are on.
+    """The optimizations of partial training; none changes the loss. All but the last are on.
 
     `respect_freezing`: gradient checkpointing keeps the frozen part out of the backward pass.
     `overlay_reference`: with beta > 0 the reference is copies of what can train, instead of a
@@ -36,11 +36,11 @@ class Optimizations:
     of similar length pass through the model together, without the padding of the longest.
     `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words,
     only what is needed. `shared_prefixes`: the prompt of a group, and what all prompts begin with,
-    goes through the model once a pass. `own_sampler`: the key-value-cache sampler with merged
-    adapters in place of `generate`, unless `args` name vLLM or continuous batching; models that
-    carry a state use `generate` with its draws. `half_frozen`: under bfloat16 autocast frozen linear
-    weights are kept in bfloat16, as autocast would make them in every pass. Adapters are not merged
-    for sampling then: a sum that is rounded to bfloat16 loses most of a small adapter.
+    goes through the model once a pass. `own_sampler`: the key-value-cache sampler, with merged
+    adapters in float32, in place of `generate`, unless `args` name vLLM or continuous batching;
+    models that carry a state use `generate` with its draws. `half_frozen`: under bfloat16 autocast
+    frozen linear weights and embeddings are kept in bfloat16, as autocast would make the former in
+    every pass.
     """
 
     respect_freezing: bool = True
