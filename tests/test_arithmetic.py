@@ -15,6 +15,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from efficient_rl.config.schema import ModelConfig
+from efficient_rl.doctor.compute import check_compute
+from efficient_rl.doctor.host import this_host
 from efficient_rl.errors import ConfigError
 from efficient_rl.models import load_model
 from efficient_rl.run import Options, Stop, prepare
@@ -208,5 +210,21 @@ def test_where_products_run_in_bfloat16(
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or torch.cuda.is_available(), reason="reads the flags of an x86 CPU")
 def test_the_processor_is_asked() -> None:
-    flags = Path("/proc/cpuinfo").read_text().split()
-    assert has_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & set(flags))
+    assert has_bfloat16() == this_host().bfloat16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "here", "found"),
+    [
+        ([], True, []),
+        (["model=smollm2_135m"], True, ["model=smollm2_135m computes in float32 on a processor with bfloat16"]),
+        (["model=smollm2_135m"], False, []),
+        (["model=smollm2_135m", "model.compute=auto"], True, []),
+        (["model=smollm2_135m", "model.dtype=bfloat16"], True, []),
+        ([HALF], False, ["model=nano computes in bfloat16, which this processor emulates"]),
+    ],
+)
+def test_the_doctor_recommends_bfloat16_for_real_models_where_the_processor_has_it(
+    overrides: list[str], here: bool, found: list[str]
+) -> None:
+    assert [finding.what for finding in check_compute(tiny_run(*overrides).model, here)] == found

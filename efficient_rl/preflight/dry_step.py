@@ -20,6 +20,7 @@ from efficient_rl.config.schema import ModelConfig
 from efficient_rl.models import check_kind
 from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.training.arithmetic import narrow_frozen
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import can_share_prefixes
 from efficient_rl.training.prefixes import Plan, SharedPrefixes, pays
