@@ -226,13 +226,17 @@ def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: t
     TRL shuffles a batch before it cuts it into passes: one may have a completion of every group.
     """
     groups = min(load.rows, -(-load.rows * load.passes // load.group))
-    if not (
-        pays(load.rows, groups, load.prompt, PASS_COST_TOKENS) and can_share_prefixes(model, load.checkpointing, load.split)
-    ):
+    if not _shares(model, load, load.rows, groups):
         return nullcontext()
     rows = torch.arange(load.rows)
     plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows % groups, rows[:groups])
     return SharedPrefixes(model, plan, TrunkCache(model, 0)).passing(rows)
+
+
+def _shares(model: PreTrainedModel, load: Load, rows: int, groups: int) -> bool:
+    """Whether a pass over some rows computes the prompt of each group once."""
+    pays_here = pays(rows, groups, load.prompt, PASS_COST_TOKENS)
+    return pays_here and can_share_prefixes(model, load.checkpointing, load.split)
 
 
 @contextmanager
@@ -284,5 +288,9 @@ def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], lo
         return 0
     width = model.config.get_text_config().hidden_size
     size = 4 if run.model.dtype in ("auto", "float32") else 2
-    needed = COPIES * load.rows * load.passes * (load.prompt + load.completion) * width * size
+    rows = load.rows * load.passes
+    groups = -(-rows // load.group)
+    if not _shares(model, load, rows, groups):
+        groups = rows
+    needed = COPIES * (groups * load.prompt + rows * load.completion) * width * size
     return needed if needed <= run.grpo.trunk_cache_mib << 20 else 0

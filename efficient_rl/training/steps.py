@@ -35,7 +35,7 @@ class StepCallback(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """After clipping, before the optimizer."""
         trainer, batches = self._trainer, self._trainer._buffered_inputs or []
-        self._meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
+        self._meter.note("trunk", lambda: tensor_bytes(leaves(batch.get(HIDDEN) for batch in batches)))
         self._meter.begin("optimizer")
         # Optimizers draw the same in all processes, from a fork of the generators.
         device = trainer.args.device
