@@ -95,31 +95,37 @@ def generate(
         for length, rows in by_length.items():
             asked = torch.tensor([prompts[row] for row in rows], device=model.device)
             drawn = None if uniform is None else uniform[rows].to(model.device)
-            scores = torch.zeros(len(rows), settings.max_new_tokens, device=model.device)
             written = model.generate(
                 asked,
                 attention_mask=torch.ones_like(asked),
                 generation_config=arguments,
-                logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length, scores)]),
+                logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length, logps, rows)]),
             )
-            if logps is not None:
-                logps[rows] = scores.to(logps.device)
             for row, tokens in zip(rows, written[:, length:].tolist(), strict=True):
                 found[row] = until_stop(tokens, stop_ids)
     return found
 
 
 class _Drawn(LogitsProcessor):
-    """Leaves of every row's logits only the token that `sample` would draw."""
+    """Leaves of every row's logits only the token that `sample` would draw, and notes their `logps`."""
 
-    def __init__(self, settings: SamplingSettings, uniform: torch.Tensor | None, prompt: int, logps: torch.Tensor) -> None:
-        self._settings, self._uniform, self._prompt, self._logps = settings, uniform, prompt, logps
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        uniform: torch.Tensor | None,
+        prompt: int,
+        logps: torch.Tensor | None,
+        rows: list[int],
+    ) -> None:
+        self._settings, self._uniform, self._prompt = settings, uniform, prompt
+        self._logps, self._rows = logps, rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """The logits, shape (rows, vocabulary), of the next token after `input_ids`."""
         step = input_ids.shape[1] - self._prompt
         uniform = None if self._uniform is None else self._uniform[:, step]
         chosen = choose(scores.float(), self._settings, uniform)
-        self._logps[:, step] = log_probabilities(scores.float(), chosen, self._settings)
+        if self._logps is not None:
+            self._logps[self._rows, step] = log_probabilities(scores.float(), chosen, self._settings)
         left = torch.full_like(scores, -torch.inf)
         return left.scatter(1, chosen[:, None], 0.0)  # type: ignore[return-value]
