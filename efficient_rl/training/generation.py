@@ -107,7 +107,7 @@ def generate(
 
 
 class _Drawn(LogitsProcessor):
-    """Leaves of every row's logits only the token that `sample` would draw, and notes their `logps`."""
+    """Leaves of each row's logits only the token that `sample` would draw; notes its probability."""
 
     def __init__(
         self,
