@@ -107,7 +107,7 @@ def generate(
 
 
 class _Drawn(LogitsProcessor):
-    """Leaves of each row's logits only the token that `sample` would draw; notes its probability."""
+    """Leaves of each row's logits only the token that `sample` would draw; notes its chance."""
 
     def __init__(
         self,
