@@ -44,11 +44,11 @@ def test_the_work_of_a_run_is_that_of_its_entry_in_a_sweeps_list() -> None:
 
 
 def test_evaluation_scales_with_its_problems_and_samples() -> None:
-    times = {"train_seconds": 6.0, "total_seconds": 10.0, "phase_seconds": {"evaluation": 1.5}}
-    known = [seen(times)]  # 12 problems of 1 + 2 completions, before and after: 3 s of 4 around training
+    times = {"train_seconds": 6.0, "total_seconds": 10.0, "phase_seconds": {"evaluation": 3.0}}
+    known = [seen(times)]  # 12 problems of 1 + 2 completions, after training: 3 s of 4 around it
     assert estimate(tiny_run("eval.problems=120"), known).seconds == pytest.approx(1.0 + 30.0 + 6.0)
     assert estimate(tiny_run("eval.samples=5"), known).seconds == pytest.approx(1.0 + 6.0 + 6.0)
-    assert estimate(tiny_run("eval.steps=1"), known).seconds == pytest.approx(1.0 + 6.0 + 6.0)
+    assert estimate(tiny_run("eval.steps=1"), known).seconds == pytest.approx(1.0 + 9.0 + 6.0)
 
 
 def test_longer_completions_take_longer() -> None:
