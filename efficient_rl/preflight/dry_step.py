@@ -17,7 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
-from efficient_rl.models import check_kind
+from efficient_rl.models import check_kind, load_config
 from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
@@ -140,7 +140,7 @@ def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active:
 
 def shaped_model(settings: ModelConfig) -> PreTrainedModel:
     """The model without weights, on torch's meta device; OSError where its files are not here."""
-    config = _configuration(str(settings.folder or settings.path), settings.gguf_file)
+    config = _configuration(settings)
     dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
     check_kind(config, settings.path)
     attention = "eager" if settings.attn_implementation == "eager" else None  # what the model has
@@ -154,8 +154,10 @@ def shaped_model(settings: ModelConfig) -> PreTrainedModel:
 
 
 @lru_cache(maxsize=8)
-def _configuration(source: str, gguf_file: str | None) -> Any:
-    return AutoConfig.from_pretrained(source, **({"gguf_file": gguf_file} if gguf_file else {}))
+def _configuration(settings: ModelConfig) -> Any:
+    if settings.gguf_file is not None:
+        return load_config(settings)
+    return AutoConfig.from_pretrained(str(settings.folder or settings.path))
 
 
 def _give_shapes_only(model: PreTrainedModel) -> None:
