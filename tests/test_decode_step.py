@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from peft import IA3Config, LoraConfig, get_peft_model
+from peft import LNTuningConfig, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from efficient_rl.models import load_model
@@ -54,7 +54,7 @@ SHORT: dict[str, Callable[[], Any]] = {  # models that take the short step
 }
 WHOLE: dict[str, Callable[[], Any]] = {  # models that keep transformers' forward
     "llama-eager": lambda: _llama(attn_implementation="eager"),
-    "llama-ia3": lambda: get_peft_model(_llama(), IA3Config(target_modules=["mlp"], feedforward_modules=["mlp"])),
+    "llama-norms": lambda: get_peft_model(_llama(), LNTuningConfig(target_modules=["input_layernorm"])),
     "llama-dynamic": lambda: _made(
         transformers.LlamaConfig(**SMALL, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
     ),
@@ -91,7 +91,7 @@ def _recorded(
     with monkeypatch.context() as patch:
         patch.setattr(sampler, "choose", recording)
         uniform = draws([5], len(prompts), settings.max_new_tokens)
-        return sample(model, prompts, settings, STOP, 0, uniform), seen
+        return sample(model, prompts, settings, STOP if settings is DRAWN else [], 0, uniform), seen
 
 
 @pytest.mark.parametrize("settings", [DRAWN, SamplingSettings(40, temperature=0.0)], ids=["drawn", "greedy"])
