@@ -134,14 +134,19 @@ def nano_case(rows: int, **settings: Any) -> Case:
 
 
 def random_case(
-    config: PretrainedConfig, rows: int, prompt: int, completion: int, dtype: torch.dtype, **settings: Any
+    config: PretrainedConfig, rows: int, prompt: int, completion: int, dtype: torch.dtype, common: int = 0, **settings: Any
 ) -> Case:
-    """A random model of that shape, saved so that TRL can load it again; prompts and completions of so many tokens."""
+    """A random model of that shape, saved so that TRL can load it again; prompts and completions of so many tokens.
+
+    All prompts begin with the same `common` tokens.
+    """
     folder = tempfile.mkdtemp()
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
     random = Random(0)
-    data = [{"prompt": "".join(random.choice("123456789+-*=") for _ in range(prompt))} for _ in range(64)]
+    draw = functools.partial(random.choices, "123456789+-*=")
+    beginning = "".join(draw(k=common))
+    data = [{"prompt": beginning + "".join(draw(k=prompt - common))} for _ in range(64)]
     lengths = {"max_completion_length": completion, "per_device_train_batch_size": rows}
 
     def load() -> PreTrainedModel:

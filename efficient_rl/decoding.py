@@ -37,6 +37,11 @@ class CompletionDecoder:
         self._dropped = (special | control) - kept
         self._keeps = bool(kept)
 
+    @property
+    def rule(self) -> tuple[list[int], bool]:
+        """What decides the text of a completion: the tokens it drops, whether special ones stay."""
+        return sorted(self._dropped), self._keeps
+
     def __call__(self, completions: Iterable[Sequence[int]]) -> list[str]:
         """The text of each completion."""
         rows = [[index for index in ids if index not in self._dropped] for ids in completions]

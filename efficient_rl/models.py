@@ -1,14 +1,19 @@
 """Loads a model and its tokenizer from the hub, a local folder, a GGUF file or the package."""
 
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efficient_rl.config.schema import ModelConfig
 from efficient_rl.errors import ConfigError, first_line
+from efficient_rl.files import made_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
 CAUSAL_TOLERANCES = {4: 1e-5, 2: 3e-2}  # by the bytes of a number, relative to the largest logit
 
 
@@ -38,22 +43,12 @@ def load_model(config: ModelConfig) -> "PreTrainedModel":
     dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
     for attention in attentions(config):
         try:
-            model, found = _load(
-                AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention, output_loading_info=True
-            )
+            model = _load(AutoModelForCausalLM, config, dtype=dtype, attn_implementation=attention, output_loading_info=True)
+            break
         except ConfigError:
             if attention == attentions(config)[-1]:
                 raise
-    if missing := sorted(found["missing_keys"]):
-        raise ConfigError(
-            f"model.path={config.path} lacks {len(missing)} tensors of its {type(model).__name__}, such as {missing[0]}, "
-            "which would start at random; give a folder with all weights"
-        )
     model.generation_config.max_length = None
-    if config.gguf_file is not None:
-        del model.config.quantization_config  # the weights are plain tensors now, and shall be saved as such
-        model.hf_quantizer = None
-        model.is_quantized = False
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     _check_causal(model, config.path)
     return model
@@ -124,15 +119,66 @@ def _check_causal(model: "PreTrainedModel", path: str) -> None:
 
 
 def _load(kind: Any, config: ModelConfig, **arguments: Any) -> Any:
-    source = str(config.folder or config.path)
-    if config.gguf_file is not None:
-        arguments["gguf_file"] = config.gguf_file
     try:
-        return kind.from_pretrained(source, **arguments)
-    except MemoryError:
+        if config.gguf_file is not None:
+            return _converted(kind, config, config.gguf_file, arguments)
+        return _complete(kind.from_pretrained(str(config.folder or config.path), **arguments), config.path)
+    except (MemoryError, ConfigError):
         raise
     except Exception as error:  # whatever damaged files make the libraries raise
         raise ConfigError(f"cannot load model.path={config.path}: {first_line(error)} {_remedy(config)}") from error
+
+
+def _complete(loaded: Any, path: str) -> Any:
+    """What was loaded, without the report on it; ConfigError where that names missing weights."""
+    if not isinstance(loaded, tuple):
+        return loaded
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"model.path={path} lacks {len(missing)} tensors of its {type(model).__name__}, such as {missing[0]}, "
+            "which would start at random; give a folder with all weights"
+        )
+    return model
+
+
+def _converted(kind: Any, config: ModelConfig, name: str, arguments: Mapping[str, Any]) -> Any:
+    """What a GGUF file holds of that kind, from the folder that it was converted to.
+
+    A conversion takes most of a minute, so the hub's cache keeps it: for a file's content, a
+    version of transformers and a dtype.
+    """
+    import transformers
+    from huggingface_hub.constants import HF_HOME
+    from safetensors import SafetensorError
+    from transformers.utils import cached_file
+
+    source = str(config.folder or config.path)
+    path = Path(str(cached_file(source, name)))
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    dtype = str(arguments.get("dtype", "")).removeprefix("torch.")
+    parts = (path.stem, digest, transformers.__version__, kind.__name__, dtype)
+    folder = Path(HF_HOME, "efficient_rl", "-".join(filter(None, parts)))
+
+    def convert() -> Any:
+        return _plain(_complete(kind.from_pretrained(source, gguf_file=name, **arguments), config.path))
+
+    try:
+        made_once(folder, lambda draft: convert().save_pretrained(draft))
+    except (OSError, SafetensorError) as error:
+        logger.warning("cannot keep %s as converted, which every run repeats: %s", name, first_line(error))
+        return convert()
+    return _complete(kind.from_pretrained(str(folder), **arguments), config.path)
+
+
+def _plain(found: Any) -> Any:
+    """A model from a GGUF file whose weights are plain tensors, to be saved as such."""
+    if getattr(found, "hf_quantizer", None) is not None:
+        del found.config.quantization_config
+        found.hf_quantizer = None
+        found.is_quantized = False
+    return found
 
 
 def _remedy(config: ModelConfig) -> str:

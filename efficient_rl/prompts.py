@@ -73,37 +73,37 @@ class Prompts:
         return text + self._end
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; ConfigError for characters without a token.
+        """Token ids; ConfigError for characters without a token."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `encode`, of many texts at once in a tenth of the time.
 
         A chat template has already written its special tokens.
         """
-        ids: list[int] = self._tokenizer(text, add_special_tokens=not self._is_chat)["input_ids"]
-        kept = unicodedata.normalize("NFKC", self._tokenizer.decode(ids))
-        wanted = "".join(unicodedata.normalize("NFKC", text).split())
-        if lost := set(wanted) - set(kept):
-            raise ConfigError(
-                f"{self._model.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {text!r}; nano reads only "
-                "its own notation: use prompt=model with task=countdown or task=arithmetic, or another model"
-            )
-        return ids
+        encoded: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=not self._is_chat)["input_ids"]
+        for text, kept in zip(texts, self._tokenizer.batch_decode(encoded), strict=True):
+            lost = _letters(text) - _letters(kept) if text != kept else None
+            if lost:
+                raise ConfigError(
+                    f"{self._model.path} has no tokens for {''.join(sorted(lost))!r} in the prompt {text!r}; nano reads "
+                    "only its own notation: use prompt=model with task=countdown or task=arithmetic, or another model"
+                )
+        return encoded
 
     def encoded(self, problem: Problem) -> list[int]:
         """Token ids of one problem's prompt."""
         return self.encode(self.write(problem))
 
-    def row(self, problem: Problem) -> dict[str, Any]:
-        """One row of training data: what the trainer, the curriculum and the rewards read."""
-        text = self.write(problem)
-        return {
-            "prompt": text,
-            "prompt_ids": self.encode(text),
-            "difficulty": problem.difficulty,
-            "source": problem.source,
-            "check": problem.check,
-            "gold": json.dumps(problem.gold),
-            "place": self._settings.place,
-            "prefill": self.prefill,
-        }
+    def rows(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Training data: what the trainer, the curriculum and the rewards read, a row a problem."""
+        texts = list(map(self.write, problems))
+        rows = []
+        for problem, text, ids in zip(problems, texts, self.encode_all(texts), strict=True):
+            row: dict[str, Any] = {"prompt": text, "prompt_ids": ids, "place": self._settings.place, "prefill": self.prefill}
+            row |= {"check": problem.check, "gold": json.dumps(problem.gold)}
+            rows.append(row | {"difficulty": problem.difficulty, "source": problem.source})
+        return rows
 
     def stop_ids(self, model: "PreTrainedModel") -> list[int]:
         """The tokens that end a completion: the model's, the tokenizer's, those with `stop`.
@@ -127,6 +127,11 @@ class Prompts:
         stop_ids = self.stop_ids(model)
         check_fit(Bounds.of(model, self._model.path), self._tokenizer, encoded, stop_ids, completion)
         return stop_ids
+
+
+def _letters(text: str) -> set[str]:
+    """The characters of a text but for spaces; different forms of one count as one."""
+    return set("".join(unicodedata.normalize("NFKC", text).split()))
 
 
 def own_form(problem: Problem) -> str:

@@ -7,13 +7,14 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from efficient_rl.base_evaluation import BaseEvaluator, sharing
 from efficient_rl.config.compose import expand
 from efficient_rl.config.run_config import RunConfig, parse_run
 from efficient_rl.config.run_options import Options
@@ -89,8 +90,9 @@ def train(*overrides: str) -> RunResult:
     redo = (directory.newest_attempt() or 0) if settings["force"] else None
     with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
         ignore_warnings()
-        version = snapshot(directory.folder.parents[1])
-        options = Options(settings["checkpoint_steps"], settings["checkpoint_minutes"], version)
+        outputs = directory.folder.parents[1]
+        steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
+        options = Options(steps, minutes, snapshot(outputs), evaluations=outputs / "evaluations")
         return execute(config, attempt, options, Stop())
 
 
@@ -106,6 +108,7 @@ class Session:
     tokenizer: "PreTrainedTokenizerBase"
     trainer: "EfficientGRPOTrainer"
     evaluator: Evaluator
+    base_evaluator: Evaluator | BaseEvaluator  # before the first step
     sizes: dict[str, float] = field(init=False)  # before training; in every line of evaluation
 
     def __post_init__(self) -> None:
@@ -117,16 +120,21 @@ class Session:
         }
 
     def evaluate(self, step: int) -> Evaluations:
-        """Evaluate the model as it is now on all sets, and log the numbers for this step."""
+        """Evaluate the model as it is now on all sets, and log the numbers for this step.
+
+        That before the first step is shared with other runs, so its time is nobody's.
+        """
         from efficient_rl.training.merging import merged
 
-        trainer, seed = self.trainer, evaluation_seed(self.config.eval.split)
+        trainer, seed, started = self.trainer, evaluation_seed(self.config.eval.split), time.monotonic()
+        evaluator = self.evaluator if step else self.base_evaluator
         found = {}
-        with trainer.meter.phase("evaluation"), trainer.whole_weights(), merged(trainer.model):
+        with trainer.whole_weights(), merged(trainer.model):
             for name, problems in self.problems.eval_sets.items():
-                found[name] = self.evaluator.evaluate(trainer.model, problems, seed)
+                found[name] = evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
-            self.attempt.append(step, metrics_of(found) | self.sizes)
+            took = {"time/evaluation_seconds": time.monotonic() - started} if step else {}
+            self.attempt.append(step, metrics_of(found) | self.sizes | took)
         return found
 
     def train(self, *callbacks: "TrainerCallback") -> None:
@@ -167,8 +175,9 @@ def prepare(
     with meter.phase("load"):
         torch.manual_seed(config.seed)
         model = load_model(config.model)
-        rows = [prompts.row(problem) for problem in problems.train]
-        asked = [row["prompt_ids"] for row in rows] + list(map(prompts.encoded, chain(*problems.eval_sets.values())))
+        rows = prompts.rows(problems.train)
+        asked = [row["prompt_ids"] for row in rows]
+        asked += prompts.encode_all(list(map(prompts.write, chain(*problems.eval_sets.values()))))
         stop_ids = prompts.fitting_stop_ids(model, asked, config.grpo.max_completion_length)
         trainer = _make_trainer(config, attempt.checkpoints, options, group, model, tokenizer, rows, meter)
         trainer.stop_at(stop_ids)
@@ -184,7 +193,9 @@ def prepare(
         between=partial(_between_batches, attempt, stop, group),
         group=group,
     )
-    return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator)
+    loaded = asdict(replace(config.model, name="", parameters=None))
+    base = sharing(evaluator, options.evaluations, loaded, options.code_version)
+    return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator, base)
 
 
 def _between_batches(attempt: Attempt, stop: Stop, group: ProcessGroup) -> None:
@@ -237,7 +248,9 @@ def execute(
 
     started = time.monotonic()
     session = prepare(config, attempt, options, stop, group)
+    prepared = time.monotonic()
     before = _load_or_evaluate(attempt, group, "evaluation_before.json", lambda: session.evaluate(0))
+    started += time.monotonic() - prepared
     policy = SavePolicy(config.grpo.num_iterations, 60 * options.checkpoint_minutes, lambda: stop.wanted)
     run_logger = RunLogger(attempt, session.trainer, policy, group)
     session.train(run_logger, EvaluateEvery(config.eval.steps, session.evaluate))

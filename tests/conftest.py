@@ -4,13 +4,16 @@ import gc
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -27,6 +30,7 @@ from tests.isolation import forget_the_users_environment
 
 forget_the_users_environment()
 quiet_libraries()
+gc.disable()  # until all tests are imported: there is no garbage in imports, only a fifth of their time
 pytest.register_assert_rewrite("tests.slurm.local_cluster", "tests.slurm.long_run")  # a failed assertion shows its values
 
 
@@ -34,6 +38,7 @@ def pytest_collection_finish() -> None:
     """Leave what the libraries made at import out of every later garbage collection, of which trainers force many."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 TINY = (
@@ -105,6 +110,11 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
+def slow_unless(fast: Collection[Any], values: Iterable[Any]) -> list[Any]:
+    """The values of a test's parameter; those that are not in `fast` are marked slow."""
+    return [pytest.param(value, marks=() if value in fast else pytest.mark.slow) for value in values]
+
+
 @contextmanager
 def reserved_port() -> Iterator[int]:
     """A port that nobody else gets until the end: it stays bound, and a server with SO_REUSEADDR can listen on it."""
@@ -112,6 +122,33 @@ def reserved_port() -> Iterator[int]:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
+
+
+@contextmanager
+def tracking_server(port: int, database: Path) -> Iterator[str]:
+    """The address of an MLflow server on this port, with its artifacts beside its database; at the end it is killed."""
+    address = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(database.parent / "artifacts")],
+        cwd=database.parent, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: server.poll() is not None or _answers(f"{address}/health"), 400, "the tracking server")
+        assert server.poll() is None, "the tracking server ended"
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture

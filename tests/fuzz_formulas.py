@@ -137,8 +137,9 @@ def equal(one: Formula, other: Formula, draw: random.Random) -> bool | None:
             first, second = one.value(values), other.value(values)
         except (ZeroDivisionError, ValueError, OverflowError):
             return None
-        zero = mpmath.mpf(10) ** -SURE_DIGITS  # relative; absolute for what is 0, such as the sine of pi
-        if abs(first - second) > zero * max(abs(first), abs(second), 1 if max(abs(first), abs(second)) < zero else 0):
+        size = max(abs(first), abs(second))
+        hidden_zero = size < mpmath.mpf(10) ** (-SURE_DIGITS // 2)  # such as the root of the sine of pi
+        if not hidden_zero and abs(first - second) > size * mpmath.mpf(10) ** -SURE_DIGITS:
             return False
     return True
 

@@ -75,7 +75,13 @@ def browse(page: Path, *options: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 28)")])
+@pytest.mark.parametrize(
+    ("scheme", "paper"),
+    [
+        pytest.param("light", "rgb(255, 255, 255)", marks=pytest.mark.slow),
+        ("dark", "rgb(22, 24, 28)"),
+    ],
+)
 def test_the_page_draws_every_figure_without_an_error(tmp_path: Path, scheme: str, paper: str) -> None:
     write_report(SweepData("s", 0.0, "c", "Why?", rich_runs()), tmp_path)
     page = tmp_path / "s" / "report.html"

@@ -1,13 +1,7 @@
 """The tracking store and the run directories give the same numbers; reports become artifacts of the sweep's run."""
 
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
@@ -17,7 +11,7 @@ from analysis.report.__main__ import main
 from analysis.stats.aggregate import summarize
 from efficient_rl.errors import ConfigError
 from efficient_rl.tracking.views import attach
-from tests.conftest import Sweep, environment
+from tests.conftest import Sweep, reserved_port, tracking_server
 
 READ = (  # what the analysis reads of a result
     *("config_hash", "model", "strategy", "seed", "trainable_params", "mean_active_params", "total_params"),
@@ -53,43 +47,15 @@ def test_the_store_gives_what_the_run_directories_give(finished: Path) -> None:
     assert_same(directories, stored)
 
 
-@pytest.fixture
-def server(finished: Path, tmp_path: Path) -> Iterator[str]:
-    """A tracking server on the database of the finished sweep."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = ["server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{finished / 'mlflow.db'}", "--artifacts-destination", str(tmp_path / "a")]
-    with (tmp_path / "server.log").open("w") as log:
-        command = [sys.executable, "-m", "mlflow", *arguments, *store]
-        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(timeout=120)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(url, timeout=5) as answer:
-                assert answer.status == 200
-                return
-        except (URLError, OSError):
-            time.sleep(0.3)
-    raise AssertionError(f"no answer from {url}")
-
-
 @pytest.mark.slow
-def test_a_server_gives_what_the_run_directories_give(finished: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "efficient_rl.tracking.server.POINTS_A_REQUEST", 5
-    )  # so that answers are cut off and asked for in halves
-    assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
+def test_a_server_gives_what_the_run_directories_give(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that answers are cut off and asked for in halves.
+    monkeypatch.setattr("efficient_rl.tracking.server.POINTS_A_REQUEST", 5)
+    database = shutil.copy(finished / "mlflow.db", tmp_path)
+    with reserved_port() as port, tracking_server(port, Path(database)) as server:
+        assert_same(load_sweep(finished / "outputs", "all"), load_stored(server, None))
 
 
 def test_the_report_reads_the_store_and_becomes_artifacts_of_the_sweeps_run(

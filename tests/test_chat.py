@@ -97,7 +97,7 @@ def test_what_a_template_writes_after_the_assistants_header_begins_the_completio
 def test_the_settings_own_prefill_stands_behind_it(opening: str, overrides: Any, end: str, prefill: str) -> None:
     prompts = Prompts(model(), settings(*overrides), byte_tokenizer(template=opened(opening)))
     assert prompts.write(PROBLEM).endswith(f"</answer>.<|end|>\n{end}")
-    assert prompts.prefill == prompts.row(PROBLEM)["prefill"] == prefill
+    assert prompts.prefill == prompts.rows([PROBLEM])[0]["prefill"] == prefill
 
 
 @pytest.mark.parametrize("kind", ["plain", "special"])

@@ -91,6 +91,7 @@ def test_it_drops_exactly_what_a_naive_comparison_would(first: list[int], second
     assert bool(decontaminated([train], [evaluation], n=4)[1]) == (bool(own & runs) or first == second)
 
 
+@pytest.mark.slow
 def test_forty_thousand_questions_are_compared_with_ten_thousand_in_seconds() -> None:
     rng = random.Random(0)
     words = ["".join(rng.choices(string.ascii_lowercase, k=5)) for _ in range(5000)]

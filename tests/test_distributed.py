@@ -212,6 +212,7 @@ def test_no_process_outlives_one_that_is_killed(victim: int, start: Start, tmp_p
     assert victim == 0 or (failure is not None and "exited without reporting an error" in failure.error)
 
 
+@pytest.mark.slow
 def test_processes_whose_attempt_is_lost_end_together_and_write_nothing(start: Start, tmp_path: Path) -> None:
     one = job(tmp_path, tiny_run(*ENDLESS, "strategy=last_k"))
     processes = start(one)

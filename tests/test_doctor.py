@@ -374,6 +374,7 @@ def test_warnings_count_only_where_they_are_asked_to(capsys: pytest.CaptureFixtu
     assert run_main(capsys, "--no-probe", "--strict", "grpo.gradient_accumulation_steps=2")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_page_names_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "doctor.md").read_text()
     _, found = run_main(capsys)

@@ -30,7 +30,7 @@ from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import Full
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
 from efficient_rl.training.run_trainer import RunTrainer
-from tests.conftest import execute_tiny, tiny_run
+from tests.conftest import execute_tiny, slow_unless, tiny_run
 
 NANO = tiny_run().model
 IDS = torch.tensor([[10, 11, 12, 13, 14, 15]])
@@ -44,7 +44,7 @@ QUICK = {  # dynamic strategies that change their choice within three steps
     "galore": ["strategy.gap=2"],
     "apollo": ["strategy.gap=2"],
 }
-FAST = ("full", "head_only", "lora", "lora_xs", "pissa", "adalora", "tinylora", "galore", "lisa")
+FAST = ("full", "lora_xs", "pissa", "galore", "lisa")
 
 
 class Scripted:
@@ -143,11 +143,7 @@ def assert_same_weights(one: Any, other: Any) -> None:
 # What it writes
 
 
-def every_strategy() -> list[Any]:
-    return [pytest.param(option, marks=[] if option in FAST else pytest.mark.slow) for option in OPTIONS]
-
-
-@pytest.mark.parametrize("option", every_strategy())
+@pytest.mark.parametrize("option", slow_unless(FAST, OPTIONS))
 def test_what_it_writes_loads_with_the_same_logits_and_resumes_exactly(option: str, tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 2}
     trainer = make(Ours, tmp_path / "run", strategy=strategy_of(option), max_steps=4, **saving)

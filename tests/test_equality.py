@@ -1,6 +1,7 @@
 """Ours equals stock TRL: fed the same completions, loss, KL and gradient norm agree, with every saving on and off."""
 
 import functools
+import itertools
 import tempfile
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from efficient_rl.strategies.static import FirstK, Full, LastK
 from efficient_rl.training import scoring
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
 from efficient_rl.training.prefixes import SharedPrefixes
-from tests.conftest import tiny_run
+from tests.conftest import slow_unless, tiny_run
 
 STEPS = 10
 STRATEGIES: dict[str, Strategy] = {
@@ -126,22 +127,29 @@ def assert_equal(ours: list[dict[str, float]], stock: list[dict[str, float]], kl
     assert not kl or stock[-1]["kl"] > 1e-4
 
 
-@pytest.mark.parametrize("iterations", [pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("beta", [0.0, 0.04])
-@pytest.mark.parametrize("name", STRATEGIES)
+CASES = list(itertools.product(STRATEGIES, (0.0, 0.04), (1, 3)))
+FAST_CASES = (("full", 0.04, 3), ("last_k", 0.04, 3), ("lora", 0.0, 3))
+FAST_SAVINGS = ("trunk_cache_bytes", "skip_zero_variance", "shared_prefixes")
+LOSSES = ("grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo")
+
+
+@pytest.mark.parametrize(
+    ("name", "beta", "iterations"),
+    [pytest.param(*case, marks=() if case in FAST_CASES else pytest.mark.slow) for case in CASES],
+)
 def test_loss_kl_and_gradient_norm_equal_stock_trl(name: str, beta: float, iterations: int, tmp_path: Path) -> None:
     settings = {"beta": beta, "num_iterations": iterations}
     stock = run_stock(name, **settings)
     assert_equal(run_ours(name, tmp_path, **settings), stock, kl=beta > 0)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", slow_unless(("full", "lora"), STRATEGIES))
 def test_without_any_saving_the_numbers_are_those_too(name: str, tmp_path: Path) -> None:
     settings = {"beta": 0.04, "num_iterations": 3}
     assert_equal(run_ours(name, tmp_path, NONE, **settings), run_stock(name, **settings), kl=True)
 
 
-@pytest.mark.parametrize("saving", [field.name for field in fields(Optimizations)])
+@pytest.mark.parametrize("saving", slow_unless(FAST_SAVINGS, [field.name for field in fields(Optimizations)]))
 def test_every_saving_alone_leaves_the_numbers_as_they_are(saving: str, tmp_path: Path) -> None:
     alone = Optimizations(
         **{
@@ -154,7 +162,7 @@ def test_every_saving_alone_leaves_the_numbers_as_they_are(saving: str, tmp_path
     assert_equal(run_ours("last_k", tmp_path, alone, **settings), stock, kl=settings["beta"] > 0)
 
 
-@pytest.mark.parametrize(("name", "passes"), [("last_k", 1), ("lora", 2)])
+@pytest.mark.parametrize(("name", "passes"), [("last_k", 1), pytest.param("lora", 2, marks=pytest.mark.slow)])
 def test_prompts_that_begin_alike_leave_the_numbers_as_they_are(
     name: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +180,7 @@ def test_prompts_that_begin_alike_leave_the_numbers_as_they_are(
     assert max(seen) >= len("1+2=3 4+5=9 ")
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo"])
+@pytest.mark.parametrize("loss_type", slow_unless(("grpo", "cispo"), LOSSES))
 def test_skipped_groups_leave_every_loss_as_it_is(loss_type: str, tmp_path: Path) -> None:
     settings = {"loss_type": loss_type, "num_iterations": 3, "gradient_accumulation_steps": 2}
     stock = run_stock("last_k", **settings)

@@ -1,7 +1,5 @@
 """Every strategy in conf/, in whole runs: what it promises trains, nothing else does, it resumes exactly and reloads."""
 
-import functools
-from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import efficient_rl.run
 from efficient_rl.config.options import group_options
 from efficient_rl.run import Interrupted, Options, Stop, execute
 from efficient_rl.rundir.directory import RunDirectory
-from tests.conftest import tiny_run
+from tests.conftest import slow_unless, tiny_run
 from tests.test_run import StopAfter
 
 STEPS = 5
@@ -37,11 +35,6 @@ OPTIONS = sorted(group_options()["strategy"])
 ONE_OF_EACH_MECHANISM = ("full", "last_k", "lora", "pissa", "adalora", "lisa", "autofreeze", "slimfit", "galore")
 DYNAMIC = ("adalora", "autofreeze", "slimfit", "lisa", "badam", "auto_rgn", "auto_snr")
 KL, NO_KL = "grpo.beta=0.04", "grpo.beta=0"
-
-
-def quick_for(fast: Collection[str], options: Iterable[str]) -> list[Any]:
-    """The options as parameters of a test, those not in `fast` marked as slow."""
-    return [pytest.param(option, marks=() if option in fast else pytest.mark.slow) for option in options]
 
 
 @dataclass
@@ -91,16 +84,20 @@ def work(folder: Path, option: str, kl: str, stop_after_lines: int | None = None
     return watched
 
 
+@pytest.fixture(scope="module", params=slow_unless(ONE_OF_EACH_MECHANISM, OPTIONS))
+def option(request: pytest.FixtureRequest) -> str:
+    """Every strategy in turn: its tests stand together, and share its undisturbed run."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Watched]:
-    """The undisturbed run of a strategy, done once for all tests of this file."""
-    folder = tmp_path_factory.mktemp("whole")
-    return functools.cache(lambda option: work(folder, option, KL))
+def run(option: str, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """The undisturbed run of the strategy."""
+    return work(tmp_path_factory.mktemp("whole"), option, KL)
 
 
-@pytest.mark.parametrize("option", quick_for(ONE_OF_EACH_MECHANISM, OPTIONS))
-def test_what_it_promises_trains_and_nothing_else_changes(option: str, whole: Callable[[str], Watched]) -> None:
-    run = whole(option)
+def test_what_it_promises_trains_and_nothing_else_changes(option: str, run: Watched) -> None:
     changed = {name for name, tensor in run.now.items() if not torch.equal(tensor, run.before[name])}
     assert len(run.active) == STEPS
     assert changed == frozenset().union(*run.active) <= run.trainer.parameters.trainable
@@ -114,9 +111,7 @@ def test_what_it_promises_trains_and_nothing_else_changes(option: str, whole: Ca
     assert option not in DYNAMIC[1:] or len(set(run.active)) > 1 or option == "auto_rgn"
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_its_result_loads_again_with_the_same_logits(option: str, whole: Callable[[str], Watched]) -> None:
-    run = whole(option)
+def test_its_result_loads_again_with_the_same_logits(run: Watched) -> None:
     ids = torch.tensor([[10, 11, 12, 13, 14, 15]])
     folder = run.record.folder / "model"
     with torch.no_grad():
@@ -128,15 +123,15 @@ def test_its_result_loads_again_with_the_same_logits(option: str, whole: Callabl
     assert float((base - trained).abs().max()) > 3e-4
 
 
-@pytest.mark.parametrize("option", quick_for(ONE_OF_EACH_MECHANISM, OPTIONS))
-def test_killed_and_resumed_it_ends_bit_identical(option: str, whole: Callable[[str], Watched], tmp_path: Path) -> None:
-    assert_same_end(whole(option), work(tmp_path, option, KL, stop_after_lines=2), work(tmp_path, option, KL))
+def test_killed_and_resumed_it_ends_bit_identical(option: str, run: Watched, tmp_path: Path) -> None:
+    assert_same_end(run, work(tmp_path, option, KL, stop_after_lines=2), work(tmp_path, option, KL))
 
 
-@pytest.mark.parametrize("option", quick_for(("lisa",), ["full", "lora", *DYNAMIC]))
-def test_without_a_reference_it_resumes_exactly_too(option: str, tmp_path: Path) -> None:
-    first = work(tmp_path / "cut", option, NO_KL, stop_after_lines=3)
-    assert_same_end(work(tmp_path / "whole", option, NO_KL), first, work(tmp_path / "cut", option, NO_KL))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "lora", *DYNAMIC])
+def test_without_a_reference_it_resumes_exactly_too(name: str, tmp_path: Path) -> None:
+    first = work(tmp_path / "cut", name, NO_KL, stop_after_lines=3)
+    assert_same_end(work(tmp_path / "whole", name, NO_KL), first, work(tmp_path / "cut", name, NO_KL))
 
 
 def assert_same_end(whole: Watched, first: Watched, rest: Watched) -> None:

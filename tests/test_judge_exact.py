@@ -126,6 +126,7 @@ ALIKE = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(POSITIVE, PRODUCTS, st.sampled_from(["+", "-"]))
 def test_no_exact_change_of_an_exact_value_is_right_whatever_the_sizes(value: str, change: str, sign: str) -> None:

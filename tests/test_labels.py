@@ -21,10 +21,11 @@ from tests.test_search import search
 @pytest.mark.parametrize(
     ("overrides", "told", "reported"),
     [
-        (
+        pytest.param(
             ["strategy=lora", "reward=accuracy,kimi"],
             ["lora reward=accuracy", "lora reward=accuracy+length"],
             [("lora reward=accuracy", ""), ("lora reward=accuracy+length", "")],
+            marks=pytest.mark.slow,
         ),
         (
             ["strategy=lora", "model=nano,smollm2_135m"],

@@ -27,7 +27,7 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.sweep.controller import Controller
 from efficient_rl.sweep.display import Row
 from efficient_rl.sweep.request import read_request
-from tests.conftest import TINY, environment, tiny_run, wait_until
+from tests.conftest import TINY, environment, slow_unless, tiny_run, wait_until
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -95,6 +95,7 @@ def test_stop_drops_what_waits_and_lets_what_runs_write_a_checkpoint(tmp_path: P
     assert not (second.folder / "attempts").exists()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_writes_a_checkpoint_and_leaves_its_slot_to_the_next(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1)
     first, waiting, last = job(tmp_path, "grpo.max_steps=500"), job(tmp_path, "seed=1"), job(tmp_path, "seed=2")
@@ -120,16 +121,17 @@ def test_a_cancelled_job_that_does_not_end_is_killed_and_still_only_stopped(tmp_
     assert RunDirectory(stuck.folder).failure() is None
 
 
+@pytest.mark.slow
 def test_no_more_jobs_than_workers_run_at_once(tmp_path: Path) -> None:
     launcher = LocalLauncher(workers=1)
-    handles = launcher.launch([job(tmp_path, f"seed={seed}", "grpo.max_steps=1") for seed in range(3)])
+    handles = launcher.launch([job(tmp_path, f"seed={seed}", "grpo.max_steps=1") for seed in range(2)])
     most = 0
     while not all(handle.state.ended for handle in handles):
         most = max(most, sum(handle.state == "running" for handle in handles))
         launcher.poll()
         time.sleep(0.01)
     assert most == 1
-    assert [handle.exit_code for handle in handles] == [0, 0, 0]
+    assert [handle.exit_code for handle in handles] == [0, 0]
 
 
 def test_a_job_uses_one_thread_and_has_its_output_in_its_own_log(tmp_path: Path, launcher: LocalLauncher) -> None:
@@ -193,7 +195,7 @@ def test_what_the_debug_launcher_logs_stands_in_the_log_too(tmp_path: Path) -> N
     assert "Traceback" in Path(handle.failure.log).read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", slow_unless((signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)))
 def test_a_signal_to_the_debug_launcher_takes_effect_after_the_checkpoint(tmp_path: Path, number: int) -> None:
     launcher, effects = DebugLauncher(), []
     first, second = launcher.launch([job(tmp_path, "grpo.max_steps=500"), job(tmp_path, "seed=1")])

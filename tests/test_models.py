@@ -45,6 +45,7 @@ def test_the_blocks_of_a_local_folder_bound_k_before_anything_starts(local_folde
 
 
 @pytest.mark.skipif(not GGUF, reason="EFFICIENT_RL_GGUF names no GGUF file of a chat model; .ci/run fetches one")
+@pytest.mark.slow
 def test_a_real_pretrained_model_in_a_gguf_file_samples_and_saves(tmp_path: Path) -> None:
     from efficient_rl.strategies.static import LastK
     from efficient_rl.training.sampler import SamplingSettings, sample

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -81,6 +81,7 @@ def test_of_many_rivals_for_one_run_exactly_one_gets_it(tmp_path: Path) -> None:
         "import sys, time\nfrom pathlib import Path\nfrom tests.conftest import tiny_run\n"
         "from efficient_rl.rundir.attempt import AlreadyActive\n"
         "from efficient_rl.rundir.directory import RunDirectory\nconfig = tiny_run()\n"
+        "time.sleep(max(0.0, float(sys.argv[2]) - time.time() - 0.1))\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n    RunDirectory(Path(sys.argv[1])).claim(config)\nexcept AlreadyActive: print('refused')\n"
         "else:\n    print('claimed', flush=True)\n    time.sleep(3)\n"

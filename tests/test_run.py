@@ -12,11 +12,6 @@ from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.training.settings import grpo_arguments, rename_metrics
 from tests.conftest import execute_tiny, tiny_run
 
-STRATEGIES = [
-    "strategy=full",
-    *(pytest.param(f"strategy={name}", marks=pytest.mark.slow) for name in ("first_k", "last_k", "lora")),
-]
-
 
 class StopAfter(Stop):
     """Wants to stop once that many metric lines are written."""
@@ -35,7 +30,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.slow  # as the curricula's, and once in every strategy
+@pytest.mark.parametrize("strategy", ["strategy=full", "strategy=first_k", "strategy=last_k", "strategy=lora"])
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path: Path, strategy: str) -> None:
     resumed_equals_whole(tmp_path, strategy)
 
@@ -67,6 +63,7 @@ def test_a_damaged_first_evaluation_is_measured_again(tmp_path: Path) -> None:
     assert execute(config, attempt, Options(), Stop()).accuracy_before > 0
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_numbers(tmp_path: Path) -> None:
     first, _ = execute_tiny(tmp_path / "a", "strategy=full")
     second, _ = execute_tiny(tmp_path / "b", "strategy=full")

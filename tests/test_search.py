@@ -28,7 +28,7 @@ from efficient_rl.search.objectives import parse_constraints, parse_objectives
 from efficient_rl.search.space import InfeasibleError, Space
 from efficient_rl.search.summary import importances
 from efficient_rl.sweep.__main__ import main
-from tests.conftest import ROOT, environment, tiny_run
+from tests.conftest import ROOT, environment, slow_unless, tiny_run
 from tests.fake_launcher import OPTION, fake_arguments, result
 
 STRATEGIES = "strategy=choice(first_k,last_k,lora)"
@@ -355,7 +355,10 @@ def test_a_front_keeps_the_constraints_and_is_dominated_by_nothing() -> None:
     assert set(summary()["objectives"]) == {"accuracy", "params/trainable"}
 
 
-@pytest.mark.parametrize("kind", ["random", "tpe", "pareto", "nsga2", "nsga3", "hyperband"])
+KINDS = ("random", "tpe", "pareto", "nsga2", "nsga3", "hyperband")
+
+
+@pytest.mark.parametrize("kind", slow_unless(("tpe", "hyperband"), KINDS))
 def test_every_kind_of_search_proposes_over_a_conditional_space(kind: str) -> None:
     overrides = (STRATEGIES, "strategy.k=range(1,6)", "lora.rank=tag(log,int(interval(1,64)))", RATE)
     assert search(f"search={kind}", *overrides, "search.trials=14", "search.parallel=2") == 0
@@ -365,6 +368,7 @@ def test_every_kind_of_search_proposes_over_a_conditional_space(kind: str) -> No
         assert ("lora.rank" in trial.params) == (trial.params["strategy"] == "lora")
 
 
+@pytest.mark.slow
 def test_tpe_finds_better_learning_rates_than_chance() -> None:
     space = ("strategy=lora", "grpo.learning_rate=tag(log,interval(1e-8,1e0))", "search.trials=30")
     means = {}

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from efficient_rl.doctor.__main__ import main
 from efficient_rl.strategies.adapter_targets import find_targets
 from efficient_rl.training.generation import complete, generate
 from efficient_rl.training.sampler import SamplingSettings, carries_state, draws, sample
-from tests.conftest import execute_tiny
+from tests.conftest import execute_tiny, slow_unless
 from tests.odd_models import TAGS, byte_tokenizer, llama, random_model
 from tests.stateful_models import MODELS
 
@@ -23,10 +22,6 @@ STEP = (
     "reward.think_format.messages=false", "grpo.max_steps=1", "grpo.per_device_train_batch_size=8",
     "grpo.max_completion_length=6", "eval.problems=3", "eval.samples=1", "strategy.k=1",
 )  # fmt: skip
-
-
-def slow_unless(quick: tuple[str, ...]) -> list[Any]:
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in MODELS]
 
 
 def made(name: str, vocabulary: int = 40) -> PreTrainedModel:
@@ -51,7 +46,7 @@ def greedy(model: PreTrainedModel, prompt: list[int], tokens: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("name", slow_unless(QUICK))
+@pytest.mark.parametrize("name", slow_unless(QUICK, MODELS))
 def test_greedy_completions_are_those_of_every_prompt_alone_without_a_cache(name: str) -> None:
     model = made(name)
     assert carries_state(model)
@@ -88,7 +83,7 @@ def test_a_model_with_a_generation_of_its_own_is_evaluated_by_it(caplog: pytest.
 
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # PEFT's own, of experts that are not adapted
 @pytest.mark.parametrize("strategy", ["full", "last_k", "lora"])
-@pytest.mark.parametrize("name", slow_unless(("qwen3_5", "mamba2")))
+@pytest.mark.parametrize("name", slow_unless(("qwen3_5", "mamba2"), MODELS))
 def test_a_step_is_done_under_every_kind_of_strategy(name: str, strategy: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer(plain=TAGS)
     folder = random_model(tmp_path / "model", tokenizer, MODELS[name](vocab_size=len(tokenizer)))
@@ -111,6 +106,7 @@ def test_adapters_leave_out_what_mamba_reads_past_them(name: str) -> None:
         find_targets(model, ["out_proj"])
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_it_cannot_estimate_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = byte_tokenizer(plain=TAGS)
     folder = random_model(tmp_path / "model", tokenizer, MODELS["mamba"](vocab_size=len(tokenizer)))

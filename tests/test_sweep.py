@@ -343,6 +343,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does(tmp_pa
         assert [row["step"] for row in record.metrics() if "train/reward" in row["metrics"]] == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_ctrl_c_under_the_debug_launcher_writes_a_checkpoint_and_starts_nothing_more(tmp_path: Path) -> None:
     overrides = ["-m", "strategy=last_k", "seed=0,1", "grpo.max_steps=30", "checkpoint_steps=5", "tracking=none"]
     whole = start(tmp_path, *overrides, "launcher=debug")

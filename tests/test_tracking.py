@@ -16,7 +16,7 @@ from efficient_rl.tracking.client import resolve_uri
 from efficient_rl.tracking.collector import Collector
 from efficient_rl.tracking.experiment import TrackedRun
 from efficient_rl.tracking.sync import sync_until
-from tests.conftest import environment, execute_tiny, reserved_port, tiny_run
+from tests.conftest import environment, execute_tiny, reserved_port, tiny_run, tracking_server
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,7 @@ def sync_elsewhere(run: TrackedRun, uri: str, tmp_path: Path) -> subprocess.Pope
     return subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_store_that_was_deleted_gets_everything_again(one_run: TrackedRun, tmp_path: Path) -> None:
     run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path}/m.db"
     counts = []
@@ -120,6 +121,7 @@ def test_a_store_that_was_deleted_gets_everything_again(one_run: TrackedRun, tmp
     assert counts[0] == counts[1] >= sum(expected(run).values())
 
 
+@pytest.mark.slow
 def test_two_senders_at_first_use_do_not_break_or_double_the_store(one_run: TrackedRun, tmp_path: Path) -> None:
     run, uri = fresh(one_run, tmp_path), f"sqlite:///{tmp_path}/m.db"
     senders = [sync_elsewhere(run, uri, tmp_path) for _ in range(3)]
@@ -150,20 +152,11 @@ def test_an_unreachable_server_is_reported_and_gets_everything_when_it_is_back(o
         error = sync_until(collector(uri, tmp_path), [run], seconds=0)
         assert error
         assert not collector(uri, tmp_path).is_sent(run)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-             "--artifacts-destination", str(tmp_path / "artifacts")],
-            cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
+        with tracking_server(port, tmp_path / "server.db"):
             ours = collector(uri, tmp_path)
             assert sync_until(ours, [run], seconds=120) is None
             assert ours.is_sent(run)
             assert is_complete(points(uri), run)
-        finally:
-            server.terminate()
-            server.wait(timeout=120)
 
 
 def test_a_run_shared_by_two_sweeps_is_in_both_experiments(one_run: TrackedRun, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from efficient_rl.tracking.collector import Collector
 from efficient_rl.tracking.experiment import TrackedRun
 from efficient_rl.tracking.names import LONGEST, name_tags, read_name, stored_name
 from efficient_rl.tracking.sync import sync_until
-from tests.conftest import environment, reserved_port, tiny_run
+from tests.conftest import environment, reserved_port, tiny_run, tracking_server
 from tests.fake_launcher import result
 
 NAMES = (  # of sources, levels of difficulty and evaluation sets
@@ -160,32 +160,21 @@ def test_points_of_every_name_arrive_and_the_report_reads_them_by_their_names(tm
 @pytest.mark.slow
 def test_a_server_takes_every_name_and_gives_it_back(tmp_path: Path) -> None:
     run = a_run(tmp_path, metrics=all_names() | {"eval/accuracy_difficulty_1e+06": 0.25, "train/kl": math.nan})
-    with reserved_port() as port:
-        uri = f"http://127.0.0.1:{port}"
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--host", "127.0.0.1", "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-             "--artifacts-destination", str(tmp_path / "artifacts")],
-            cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            ours = collector(tmp_path, uri)
-            assert sync_until(ours, [run], seconds=200, complete=True) is None
-            assert ours.refused == []
-            client = MlflowClient(uri)
-            assert is_whole(client)
-            (there,) = load_stored(uri, "s").runs
-            assert there.params == run.params
-            assert there.result is not None
-            assert there.result.by_difficulty == {"1e+06": 0.25}
-            client.delete_run(parent(client).info.run_id)
-            for child in children(client):
-                client.delete_run(child.info.run_id)
-            assert sync_until(collector(tmp_path, uri), [run], seconds=0, complete=True) is None
-            assert is_whole(client)
-        finally:
-            server.terminate()
-            server.wait(timeout=120)
+    with reserved_port() as port, tracking_server(port, tmp_path / "server.db") as uri:
+        ours = collector(tmp_path, uri)
+        assert sync_until(ours, [run], seconds=200, complete=True) is None
+        assert ours.refused == []
+        client = MlflowClient(uri)
+        assert is_whole(client)
+        (there,) = load_stored(uri, "s").runs
+        assert there.params == run.params
+        assert there.result is not None
+        assert there.result.by_difficulty == {"1e+06": 0.25}
+        client.delete_run(parent(client).info.run_id)
+        for child in children(client):
+            client.delete_run(child.info.run_id)
+        assert sync_until(collector(tmp_path, uri), [run], seconds=0, complete=True) is None
+        assert is_whole(client)
 
 
 BAD: dict[str, Any] = {

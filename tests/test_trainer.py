@@ -18,10 +18,11 @@ from efficient_rl.strategies.blocks import find_blocks, names_by_block
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.strategies.static import FirstK, Full, LastK
 from efficient_rl.strategies.switching import Switching
-from efficient_rl.training import grpo
+from efficient_rl.training import grpo, scoring
 from efficient_rl.training.grpo import EfficientGRPOTrainer, Optimizations
+from efficient_rl.training.memory import leaves, tensor_bytes
 from efficient_rl.training.reference import OverlayReference
-from efficient_rl.training.trunk import TrunkCache, frozen_depth
+from efficient_rl.training.trunk import HIDDEN, TrunkCache, frozen_depth
 from tests.conftest import tiny_run
 
 NANO = tiny_run().model
@@ -175,6 +176,31 @@ def test_a_trunk_that_would_not_fit_says_what_it_needs_and_steps_aside(
         trainer.train()
     assert counts[0] == counts[5]
     assert len([r for r in caplog.records if "the trunk cache would need" in r.message]) == 1
+
+
+def test_the_trunk_of_a_prompt_is_kept_once_and_not_once_a_completion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PASS_COST_TOKENS", 4)
+    prompt, rows, size, completion = "1+2+3+4+5+6+7+8+9=", 16, 4, 3
+    data = Dataset.from_list([{"prompt": prompt.replace("9", str(last))} for last in range(10, 18)])
+    kept, losses = {}, {}
+    for shares in (True, False):
+        optimizations = Optimizations(shared_prefixes=shares)
+        settings = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "max_steps": 3}
+        trainer = make(
+            tmp_path, LastK(2), beta=0.04, num_iterations=2, train_dataset=data, optimizations=optimizations, **settings
+        )
+        trainer._generate_single_turn = lambda ids, *_, **__: ([[5 + row % 4, 6, 7] for row in range(len(ids))], None)  # type: ignore[method-assign]
+        trainer.train()
+        batches: Any = trainer._buffered_inputs
+        width = batches[0]["prompt_ids"].shape[1]
+        kept[shares] = tensor_bytes(leaves(batch[HIDDEN] for batch in batches)) // (4 * trainer.model.config.hidden_size)
+        losses[shares] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert kept[False] == rows * (width + completion)
+    assert kept[True] <= rows // size * width + rows * (completion - 1)
+    assert losses[True] == pytest.approx(losses[False], abs=1e-6)
+    assert any(abs(loss) > 1e-5 for loss in losses[True])
 
 
 @pytest.mark.parametrize(

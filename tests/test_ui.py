@@ -30,6 +30,7 @@ def test_bad_arguments_get_the_valid_names(capsys: pytest.CaptureFixture[str]) -
     assert "port='x' must be a whole number from 1 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_serves_the_runs(finished: Path) -> None:
     with reserved_port() as port:
         server = subprocess.Popen(

@@ -97,6 +97,7 @@ def test_verdicts_are_the_same_in_threads_and_in_forked_and_spawned_processes(sc
     assert len(set(judges.values())) == 4, "a process has a judge of its own"
 
 
+@pytest.mark.slow
 def test_a_judge_outlives_the_thread_that_started_it() -> None:
     JUDGES.close()
     thread = threading.Thread(target=lambda: math("1+x", {"answer": "x+1"}))
@@ -112,7 +113,7 @@ def test_a_judge_outlives_the_thread_that_started_it() -> None:
 @pytest.mark.parametrize(
     "ending",
     [
-        "",
+        pytest.param("", marks=pytest.mark.slow),
         pytest.param("sys.exit(3)", marks=pytest.mark.slow),
         pytest.param("raise ValueError('planned')", marks=pytest.mark.slow),
         pytest.param("os._exit(0)", marks=pytest.mark.slow),
@@ -131,7 +132,10 @@ def test_no_process_outlives_the_one_that_judged(ending: str) -> None:
     "child",
     [
         "if os.fork() == 0:\n    time.sleep(20)",
-        "import subprocess\nsubprocess.Popen(['sleep', '20'], pass_fds=[JUDGES.judge.connection.fileno()])",
+        pytest.param(
+            "import subprocess\nsubprocess.Popen(['sleep', '20'], pass_fds=[JUDGES.judge.connection.fileno()])",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_server_ends_with_its_process_though_a_child_that_inherited_its_connection_lives_on(child: str) -> None:
@@ -209,6 +213,7 @@ def alone(answer: str, gold: str, calls: int = ANSWER_CALLS) -> tuple[bool, int]
         return JUDGES.same(answer, gold, calls)
 
 
+@pytest.mark.slow
 def test_the_calls_of_a_pair_judged_alone_do_not_depend_on_what_came_before() -> None:
     made = [alone(*pair) for pair in HEAVY]
     for answer, gold in [*PAIRS_OF_HISTORY, *HEAVY]:
@@ -230,6 +235,7 @@ def test_reading_a_new_kind_of_formula_costs_no_calls() -> None:
     assert calls < SHARED_CALLS, "the parser makes a million on the way"
 
 
+@pytest.mark.slow
 def test_a_long_formula_that_no_worker_has_read_is_right_at_once_and_beyond_the_bound_never() -> None:
     term = "\\frac{{\\sqrt{{{0}}} x^{{{0}}}}}{{{0} + \\sin({0}y)}} - \\left|\\frac{{x-{0}}}{{\\ln {0}}}\\right|"
     terms = [term.format(number) for number in range(2, 20)]
@@ -258,6 +264,7 @@ def test_an_answer_that_needs_more_than_a_shared_worker_may_gets_its_verdict_alo
     assert JUDGES.asked == asked + 2
 
 
+@pytest.mark.slow
 def test_all_pairs_of_a_long_list_are_judged_in_any_order() -> None:
     roots = [f"\\sqrt{{{8 * number}}}" for number in range(3, 13)]
     simplified = [f"2\\sqrt{{{2 * number}}}" for number in range(12, 2, -1)]

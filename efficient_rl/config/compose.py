@@ -42,6 +42,7 @@ BASES = {
 }  # what stands in there, where it is not the default of config.yaml
 WITH_CLASS = ("strategy", "task", "curriculum", "launcher", "search")
 Tree = dict[str, Any]
+SHIPPED: dict[tuple[str, ...], tuple[Tree, dict[str, str]]] = {}  # composed: files of one's own may change, these do not
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class Point:
 
 
 class Composer:
-    """Composes the shipped options and those in `extra_folder`; each set of choices once."""
+    """Composes the shipped options and those in `extra_folder`; each set of choices once.
+
+    Without such a folder that is once a process.
+    """
 
     def __init__(self, extra_folder: str | None = None) -> None:
         if extra_folder is not None:
@@ -90,24 +94,30 @@ class Composer:
     def choose(self, overrides: tuple[str, ...]) -> tuple[Tree, dict[str, str]]:
         """The unresolved tree and the choices for a set of overrides that Hydra composes."""
         if overrides not in self._cache:
-            try:
-                with _hydra():
-                    config = compose("config", [*self._search, *overrides], return_hydra_config=True)
-            except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(first_line(error)) from error
-            except yaml.YAMLError as error:
-                raise ConfigError(" ".join(str(error).split())) from error
-            choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if k in self._options}
-            tree = OmegaConf.to_container(config, resolve=False)
-            assert isinstance(tree, dict)
-            del tree["hydra"]
-            tree = _completed({str(key): value for key, value in tree.items()})
-            for group in WITH_CLASS:
-                if "_target_" not in tree.setdefault(group, {}):
-                    file = option_file(group, choices[group], self._folder)
-                    raise ConfigError(f"{file} names no class; it needs a line _target_: package.module.Class")
-            self._cache[overrides] = tree, choices
+            known = {} if self._folder else SHIPPED
+            if overrides not in known:
+                known[overrides] = self._compose(overrides)
+            self._cache[overrides] = known[overrides]
         return self._cache[overrides]
+
+    def _compose(self, overrides: tuple[str, ...]) -> tuple[Tree, dict[str, str]]:
+        try:
+            with _hydra():
+                config = compose("config", [*self._search, *overrides], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(first_line(error)) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(" ".join(str(error).split())) from error
+        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if k in self._options}
+        tree = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(tree, dict)
+        del tree["hydra"]
+        tree = _completed({str(key): value for key, value in tree.items()})
+        for group in WITH_CLASS:
+            if "_target_" not in tree.setdefault(group, {}):
+                file = option_file(group, choices[group], self._folder)
+                raise ConfigError(f"{file} names no class; it needs a line _target_: package.module.Class")
+        return tree, choices
 
     def point(self, chosen: Sequence[tuple[Axis, Any]]) -> tuple[Point, set[str]]:
         """The configuration for one value of each axis, and the keys that it has no place for."""

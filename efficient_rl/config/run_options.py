@@ -1,6 +1,7 @@
 """What may differ between two executions of a run without changing its result."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from efficient_rl.errors import require, require_known
 
@@ -13,7 +14,8 @@ class Options:
 
     `micro_batches`: into how many parts every pass is cut, after running out of memory. `sharding`:
     what several processes share, `ddp` only the batch, `fsdp` weights, gradients and optimizer
-    state too.
+    state too. `evaluations`: the folder of evaluations that runs share, None where this one has
+    its own.
     """
 
     checkpoint_steps: int = 25
@@ -21,6 +23,7 @@ class Options:
     code_version: str = "unknown"
     micro_batches: int = 1
     sharding: str = "ddp"
+    evaluations: Path | None = None
 
     def __post_init__(self) -> None:
         require(self.micro_batches >= 1, "micro_batches", self.micro_batches, "must be at least 1")

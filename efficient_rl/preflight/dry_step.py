@@ -17,7 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import ModelConfig
-from efficient_rl.models import check_kind
+from efficient_rl.models import check_kind, load_config
 from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
 from efficient_rl.training.merging import merged
@@ -140,7 +140,7 @@ def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active:
 
 def shaped_model(settings: ModelConfig) -> PreTrainedModel:
     """The model without weights, on torch's meta device; OSError where its files are not here."""
-    config = _configuration(str(settings.folder or settings.path), settings.gguf_file)
+    config = _configuration(settings)
     dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
     check_kind(config, settings.path)
     attention = "eager" if settings.attn_implementation == "eager" else None  # what the model has
@@ -154,8 +154,10 @@ def shaped_model(settings: ModelConfig) -> PreTrainedModel:
 
 
 @lru_cache(maxsize=8)
-def _configuration(source: str, gguf_file: str | None) -> Any:
-    return AutoConfig.from_pretrained(source, **({"gguf_file": gguf_file} if gguf_file else {}))
+def _configuration(settings: ModelConfig) -> Any:
+    if settings.gguf_file is not None:
+        return load_config(settings)
+    return AutoConfig.from_pretrained(str(settings.folder or settings.path))
 
 
 def _give_shapes_only(model: PreTrainedModel) -> None:
@@ -224,13 +226,17 @@ def _prompts_once(model: PreTrainedModel, load: Load, ids: torch.Tensor, mask: t
     TRL shuffles a batch before it cuts it into passes: one may have a completion of every group.
     """
     groups = min(load.rows, -(-load.rows * load.passes // load.group))
-    if not (
-        pays(load.rows, groups, load.prompt, PASS_COST_TOKENS) and can_share_prefixes(model, load.checkpointing, load.split)
-    ):
+    if not _shares(model, load, load.rows, groups):
         return nullcontext()
     rows = torch.arange(load.rows)
     plan = Plan(ids[:, : load.prompt], mask[:, : load.prompt], None, 0, rows, rows % groups, rows[:groups])
     return SharedPrefixes(model, plan, TrunkCache(model, 0)).passing(rows)
+
+
+def _shares(model: PreTrainedModel, load: Load, rows: int, groups: int) -> bool:
+    """Whether a pass over some rows computes the prompt of each group once."""
+    pays_here = pays(rows, groups, load.prompt, PASS_COST_TOKENS)
+    return pays_here and can_share_prefixes(model, load.checkpointing, load.split)
 
 
 @contextmanager
@@ -282,5 +288,9 @@ def _trunk_bytes(run: RunConfig, model: PreTrainedModel, trainable: set[str], lo
         return 0
     width = model.config.get_text_config().hidden_size
     size = 4 if run.model.dtype in ("auto", "float32") else 2
-    needed = COPIES * load.rows * load.passes * (load.prompt + load.completion) * width * size
+    rows = load.rows * load.passes
+    groups = -(-rows // load.group)
+    if not _shares(model, load, rows, groups):
+        groups = rows
+    needed = COPIES * (groups * load.prompt + rows * load.completion) * width * size
     return needed if needed <= run.grpo.trunk_cache_mib << 20 else 0

@@ -69,7 +69,9 @@ def _memory(run: RunConfig, shape: Shape, extent: Extent, size: int) -> Memory:
     if grpo.beta and not extent.added:
         held += size * extent.trained
     if (grpo.beta or grpo.num_iterations > 1) and extent.lowest:
-        trunk = 2 * size * tokens * grpo.gradient_accumulation_steps * shape.hidden
+        prompts = rows if grpo.gradient_checkpointing else rows / grpo.num_generations
+        own = rows * completion + prompts * prompt
+        trunk = 2 * size * own * grpo.gradient_accumulation_steps * shape.hidden
         held += trunk if trunk <= grpo.trunk_cache_mib << 20 else 0
     kept = tokens * _kept(shape, extent, grpo.gradient_checkpointing)
     if not grpo.gradient_checkpointing:

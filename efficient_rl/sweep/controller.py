@@ -163,8 +163,9 @@ class Controller:
         settings, folder = self._request.settings, self._request.folder(run)
         newest = RunDirectory(folder).newest_attempt() or 0
         options = Options(
-            settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding
-        )
+            settings["checkpoint_steps"], settings["checkpoint_minutes"], version,
+            sharding=self.launcher.sharding, evaluations=self._request.outputs / "evaluations",
+        )  # fmt: skip
         redo = newest if settings["force"] else None
         retries, name = self._request.watch.retries, self._request.name
         return Job(folder, to_dict(run), options, redo, retries=retries, sweep=name)

@@ -28,7 +28,7 @@ UNKNOWN = "unknown until a run with this model has finished here"
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do: tokens that it trains on and evaluates, and how many evaluations."""
+    """What a run has to do: tokens that it trains on, and evaluates after its first step."""
 
     model: str
     strategy: str
@@ -36,7 +36,6 @@ class Work:
     batch: tuple[Any, ...]  # what decides about memory, beside the model
     trained: float
     evaluated: float
-    evaluations: int
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
@@ -45,7 +44,7 @@ class Work:
         rows, passes = params["grpo.per_device_train_batch_size"], params["grpo.gradient_accumulation_steps"]
         tokens = TOKENS_BEFORE_COMPLETION + length
         every = params["eval.steps"]
-        evaluations = 2 + ((steps - 1) // every if every else 0)
+        evaluations = 1 + ((steps - 1) // every if every else 0)
         evaluated = evaluations * params["eval.problems"] * (1 + params["eval.samples"]) * tokens
         own = {key: value for key, value in params.items() if key.startswith("strategy.") and key != "strategy.name"}
         batch = rows, passes, length, params["grpo.beta"], params["grpo.gradient_checkpointing"]
@@ -54,7 +53,7 @@ class Work:
             params["model.path"],
             json.dumps(own, sort_keys=True, default=str),
         )
-        return cls(model, strategy, length, (*batch, settings), steps * rows * passes * tokens, evaluated, evaluations)
+        return cls(model, strategy, length, (*batch, settings), steps * rows * passes * tokens, evaluated)
 
 
 def work_of(run: RunConfig) -> Work:
@@ -162,9 +161,7 @@ def _seconds(work: Work, known: Known) -> tuple[float | None, str]:
 def _scaled(work: Work, seen: Work, result: RunResult) -> float:
     """What a run took, scaled to other work: training and evaluation by their tokens."""
     around = max(0.0, result.total_seconds - result.train_seconds)
-    # The log has all evaluations but the last.
-    evaluation = result.phase_seconds.get("evaluation", 0.0) * seen.evaluations / (seen.evaluations - 1)
-    evaluation = min(around, evaluation)
+    evaluation = min(around, result.phase_seconds.get("evaluation", 0.0))
     scaled = result.train_seconds * work.trained / seen.trained
     return around - evaluation + evaluation * work.evaluated / seen.evaluated + scaled
 

@@ -1,27 +1,30 @@
 """Measures seconds and bytes of training by phase: tensors on a CPU, allocator peaks on a GPU."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import methodcaller
 from typing import Any
 
 import torch
+from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
+from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 from torch.autograd.profiler import record_function
-from torch.profiler import ProfilerActivity, profile
 
 from efficient_rl.training.sharding import local
 
 MARK = "efficient_rl.phase:"
-FIRST_STEPS, EVERY = 2, 7  # a prime, so that no method's own interval hides between two measurements
+FIRST_STEPS, EVERY = 2, 17  # a prime, so that no method's own interval hides between two measurements
+GROWTH = 1.1  # beyond what was measured, after which a step is measured too
 
 
 class PhaseMeter:
     """Counts phases that may nest; seconds and bytes belong to the innermost one.
 
-    Seconds are counted always. Bytes are those of whole steps: on a CPU of the first two and every
-    seventh (a profiler counts every allocation, which costs a tenth of such a step), on a GPU of
-    all. The peak of a phase is all that tensors held in it: what was there before the step, and
-    what was allocated since.
+    Seconds are counted always. Bytes are those of whole steps: on a GPU of all, on a CPU of the
+    first two, every 17th, and those that are larger than any measured before (a profiler counts
+    every allocation, which costs a quarter of such a step). The peak of a phase is all that tensors
+    held in it: what was there before the step, and what was allocated since.
     """
 
     def __init__(self, count_bytes: bool = True) -> None:
@@ -31,6 +34,7 @@ class PhaseMeter:
         self._probe: _CpuProbe | _GpuProbe | None = None
         self.seconds: dict[str, float] = {}
         self._step_bytes: dict[str, int] = {}
+        self._largest: list[float] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -56,14 +60,21 @@ class PhaseMeter:
         taken, self.seconds = self.seconds, {}
         return taken
 
-    def start_step(self, step: int, held_bytes: Callable[[], int]) -> None:
-        """Begin a step; `held_bytes`: held before it (weights, optimizer state, copies)."""
+    def start_step(self, step: int, held_bytes: Callable[[], int], sizes: Sequence[float] = ()) -> None:
+        """Begin a step; `held_bytes`: held before it (weights, optimizer state, copies).
+
+        `sizes` are numbers that memory grows with, such as how much trains.
+        """
         self.abandon_step()
         self._step_bytes = {}
         if self._count_bytes and torch.cuda.is_available():
             self._probe = _GpuProbe()
-        elif self._count_bytes and not torch._C._autograd._profiler_enabled() and (step < FIRST_STEPS or step % EVERY == 0):
-            self._probe = _CpuProbe(held_bytes())
+        elif self._count_bytes and not torch._C._autograd._profiler_enabled():
+            largest = self._largest or [0.0] * len(sizes)
+            grown = any(size > GROWTH * most for size, most in zip(sizes, largest, strict=True))
+            if step < FIRST_STEPS or step % EVERY == 0 or grown:
+                self._largest = list(map(max, sizes, largest))
+                self._probe = _CpuProbe(held_bytes())
 
     def abandon_step(self) -> None:
         """The step will not end: training was cut off in it."""
@@ -104,12 +115,16 @@ class PhaseMeter:
 
 
 class _CpuProbe:
-    """Counts every CPU allocation by torch's profiler, and its phase by marks between events."""
+    """Counts every CPU allocation by torch's profiler, and its phase by marks between events.
+
+    Of all that the profiler can record it is asked for allocations and these marks only.
+    """
 
     def __init__(self, held_bytes: int) -> None:
         self._held_bytes = held_bytes
-        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False)
-        self._profile.start()
+        config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
+        _prepare_profiler(config, {ProfilerActivity.CPU})
+        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]
 
     def mark(self, phase: str) -> None:
         with record_function(MARK + phase):
@@ -117,31 +132,24 @@ class _CpuProbe:
 
     def close(self) -> dict[str, int]:
         """Peak bytes by phase, and what the forward pass left for the backward pass."""
-        self._profile.stop()
-        profiler, self._profile.profiler = self._profile.profiler, None
-        assert profiler is not None
-        results, profiler.kineto_results = profiler.kineto_results, None
-        assert (
-            results is not None
-        )  # dropped here: the profiler is in a cycle, and would keep 80 MB a step until a collection
-        events: Any = results.events()
-        return _peaks(((e.start_ns(), e.name(), e.nbytes()) for e in events), self._held_bytes)
+        return _peaks(_disable_profiler().events(), self._held_bytes)
 
 
-def _peaks(events: Iterable[tuple[int, str, int]], held_bytes: int) -> dict[str, int]:
-    """Peak bytes by phase from (nanoseconds, name, bytes); `activations`: growth in forward."""
+def _peaks(events: Iterable[Any], held_bytes: int) -> dict[str, int]:
+    """Peak bytes by phase from the profiler's events; `activations`: growth in forward."""
     peaks: dict[str, int] = {}
     now, phase, activations, at_start = held_bytes, "", 0, 0
-    for _, name, size in sorted((e for e in events if e[1] == "[memory]" or e[1].startswith(MARK)), key=lambda e: e[0]):
-        if name.startswith(MARK):
-            entered = name.removeprefix(MARK)
+    for event in sorted(events, key=methodcaller("start_ns")):
+        size = event.nbytes()
+        if size:
+            now += size
+        elif event.name().startswith(MARK):
+            entered = event.name().removeprefix(MARK)
             if phase == "forward":
                 activations = max(activations, now - at_start)
             if entered == "forward":
                 at_start = now
             phase = entered
-        else:
-            now += size
         if phase:
             peaks[phase] = max(peaks.get(phase, 0), now)
     return {f"{name}_peak": peak for name, peak in peaks.items()} | {"activations": activations}

@@ -1,6 +1,7 @@
 """Which parameters train, by name: those that ever may, those that do now, and their movement."""
 
 from collections.abc import Iterable
+from itertools import dropwhile
 from operator import itemgetter
 
 import torch
@@ -45,6 +46,13 @@ class TrainedParameters:
     def active_count(self) -> int:
         """How many numbers train now."""
         return sum(map(self._sizes.__getitem__, self.active))
+
+    @property
+    def backward_count(self) -> int:
+        """How many numbers a backward pass goes through: all from the first with a gradient on."""
+        having = self.with_gradients
+        passed = dropwhile(lambda item: item[0] not in having, self._sizes.items())
+        return sum(map(itemgetter(1), passed))
 
     @property
     def trainable_count(self) -> int:

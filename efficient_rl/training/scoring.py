@@ -18,7 +18,7 @@ from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import carries_state
 from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.tokens import Tokens, completion_lengths
-from efficient_rl.training.trunk import DEPTH, HIDDEN, TrunkCache, frozen_depth
+from efficient_rl.training.trunk import HIDDEN, Trunk, TrunkCache, frozen_depth
 
 __all__ = ["PASS_COST_TOKENS", "Scorer", "Tokens", "TrlScores", "completion_lengths", "length_buckets", "score"]
 PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
@@ -64,7 +64,7 @@ class Scorer:
         shares = self._model.training and self._optimizations.trunk_cache_bytes > 0
         self._trunk.begin(self._frozen_now() if shares else 0, rows)
 
-    def take_trunk(self) -> dict[str, torch.Tensor]:
+    def take_trunk(self) -> dict[str, Any]:
         """What the batch carries on to its policy passes."""
         return self._trunk.take()
 
@@ -76,8 +76,8 @@ class Scorer:
     @contextmanager
     def policy_pass(self, batch: dict[str, Any], generation: Sequence[dict[str, Any]]) -> Iterator[None]:
         """Inside, passes have gradients and are over this micro-batch of a `generation`."""
-        depth = int(batch.get(DEPTH, 0))
-        if depth and depth > self._frozen_now():
+        trunk = Trunk.carried(batch)
+        if trunk is not None and trunk.depth > self._frozen_now():
             # A schedule trains blocks that were frozen when the trunk was kept. The trunk stays
             # untrue even if they freeze again before the next generation: no update may use it.
             for each in (batch, *generation):
@@ -130,10 +130,10 @@ class Scorer:
 
     def _policy(self, compute: Compute, model: Any, tokens: Tokens, batch: Batch) -> Scores:
         """Scores, (rows, width), with gradients for rows with a loss; others are constant."""
-        hidden, depth = batch.get(HIDDEN), int(batch.get(DEPTH, 0))
+        kept = Trunk.carried(batch)
 
         def trunk(rows: torch.Tensor, length: int) -> AbstractContextManager[None]:
-            return nullcontext() if hidden is None else self._trunk.serving(hidden, depth, rows, length)
+            return nullcontext() if kept is None else self._trunk.serving(kept, rows, length)
 
         rows, mask = self._moving_rows(batch["advantages"]), batch["completion_mask"]
         # A row left out has advantage 0: whatever its log-probabilities are, loss and gradients

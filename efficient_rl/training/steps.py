@@ -22,17 +22,20 @@ class StepCallback(TrainerCallback):
         trainer, step = self._trainer, self._trainer.state.global_step
         trainer.draws.begin_step()
         self._parameters.begin_step(step, trainer.optimizer)
+        last = trainer._buffered_inputs or []
+        tokens = sum(batch[name].numel() for batch in last for name in ("prompt_ids", "completion_ids"))
         if trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) == 0:
             # A new generation is due: what the last one left is freed before it, not after.
             trainer._buffered_inputs = None
-        self._meter.start_step(step, self._held_bytes)
+        sizes = (self._parameters.active_count, self._parameters.backward_count, tokens)
+        self._meter.start_step(step, self._held_bytes, sizes)
         self._meter.note("parameters", lambda: tensor_bytes(self._weights()))
         self._meter.note("reference", lambda: trainer.reference_bytes)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """After clipping, before the optimizer."""
         trainer, batches = self._trainer, self._trainer._buffered_inputs or []
-        self._meter.note("trunk", lambda: tensor_bytes(batch.get(HIDDEN) for batch in batches))
+        self._meter.note("trunk", lambda: tensor_bytes(leaves(batch.get(HIDDEN) for batch in batches)))
         self._meter.begin("optimizer")
         # Optimizers draw the same in all processes, from a fork of the generators.
         device = trainer.args.device

@@ -7,7 +7,7 @@ others start there.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from efficient_rl.strategies.blocks import find_blocks
 
 logger = logging.getLogger(__name__)
-HIDDEN, DEPTH = "trunk_hidden_states", "trunk_depth"  # how a batch carries them: (completions, tokens, hidden), and blocks
+HIDDEN, PLACES, DEPTH = "trunk_hidden_states", "trunk_places", "trunk_depth"  # how a batch carries a trunk
 UNUSED_DROPOUT = ("summary_", "classifier_")  # of heads that a causal language model does not have
-COPIES = 2  # TRL shuffles a batch into a copy of itself
+COPIES = 2  # while the pieces of a batch are put together
 
 
 class Part(NamedTuple):
@@ -67,6 +67,28 @@ def frozen_depth(model: PreTrainedModel, trainable: Collection[str]) -> int:
     return depth
 
 
+class Trunk(NamedTuple):
+    """What enters the block behind `depth` others for each token of a batch, shared ones once."""
+
+    hidden: torch.Tensor  # (tokens, hidden)
+    places: torch.Tensor  # (completions, width): where in `hidden` each column of a row stands
+    depth: int
+
+    @classmethod
+    def carried(cls, batch: Mapping[str, Any]) -> "Trunk | None":
+        """The trunk of a batch or of a part of it."""
+        hidden = batch.get(HIDDEN)
+        return None if hidden is None else cls(hidden[0], batch[PLACES], int(batch[DEPTH]))
+
+    def carry(self) -> dict[str, Any]:
+        """Entries of a batch, which TRL shuffles and cuts by completions: all have one tensor."""
+        return {HIDDEN: [self.hidden] * len(self.places), PLACES: self.places, DEPTH: torch.tensor(self.depth)}
+
+    def of(self, part: Part) -> torch.Tensor:
+        """What enters the block in a part of the batch, (rows, columns, hidden)."""
+        return self.hidden[self.places[part.place(part.rows)]]
+
+
 class TrunkCache:
     """Caches the trunk of one batch at a time; does not if it would exceed `limit_bytes`."""
 
@@ -74,8 +96,10 @@ class TrunkCache:
         self._blocks = _blocks(model)
         self._limit_bytes = limit_bytes
         self._random = has_dropout(model)
-        self._depth = self._rows = self._filled = 0
-        self._hidden: torch.Tensor | None = None
+        self._depth = self._rows = self._filled = self._tokens = 0
+        self._pieces: list[torch.Tensor] = []
+        self._places: torch.Tensor | None = None
+        self._kept: Trunk | None = None
         self._part: Part | None = None
         self._gives_tuples = False
         self._warned = False
@@ -83,12 +107,17 @@ class TrunkCache:
     def begin(self, depth: int, rows: int) -> None:
         """Begin a batch of `rows` whose first `depth` blocks are frozen; 0 keeps nothing."""
         self._depth = 0 if self._random else depth
-        self._rows, self._filled, self._hidden = rows, 0, None
+        self._rows, self._filled = rows, 0
+        self._drop()
 
-    def take(self) -> dict[str, torch.Tensor]:
+    def take(self) -> dict[str, Any]:
         """What the batch shall carry to later passes; empty where nothing was kept."""
-        hidden, self._hidden = self._hidden, None
-        return {} if hidden is None else {HIDDEN: hidden, DEPTH: torch.tensor(self._depth)}
+        kept = self._kept
+        self._drop()
+        return {} if kept is None else kept.carry()
+
+    def _drop(self) -> None:
+        self._pieces, self._tokens, self._places, self._kept = [], 0, None, None
 
     @contextmanager
     def passing(self, rows: torch.Tensor, tokens: int, width: int, deepest: int) -> Iterator[None]:
@@ -100,9 +129,11 @@ class TrunkCache:
         """
         if self._depth == 0 or deepest < self._depth:
             yield
-        elif self._filled == self._rows and self._hidden is not None:
-            with self.serving(self._hidden, self._depth, rows, tokens):
+        elif self._kept is not None:
+            with self.serving(self._kept, rows, tokens):
                 yield
+        elif self._filled >= self._rows:
+            yield
         else:
             with self._keeping(rows, tokens, width):
                 yield
@@ -125,46 +156,57 @@ class TrunkCache:
             self._gives_tuples = not isinstance(output, torch.Tensor)
             hidden = output[0] if self._gives_tuples else output
             ordinary = hidden.dim() == 3 and hidden.shape[:2] == (len(part.rows), part.end - part.start)
-            if ordinary and self._hidden is None and self._filled == 0 and self._fits(hidden, width):
-                self._hidden = hidden.new_zeros(self._rows, width, hidden.shape[-1])
-            if self._hidden is not None:
-                found = hidden.detach()
-                found = found if part.source is None else found[part.source]
-                self._hidden[part.place(part.readers)] = found
+            if ordinary and self._fits(hidden):
+                self._keep(part, hidden, width)
+            else:
+                self._filled = self._rows  # no pass of this batch keeps any
+                self._drop()
 
         handle = self._blocks[self._depth - 1].register_forward_hook(keep)
         try:
             yield
         finally:
             handle.remove()
-        if self._hidden is not None:
-            self._filled += len(rows)
+        self._filled += len(rows)
+        if self._filled == self._rows and self._places is not None:
+            self._kept = Trunk(torch.cat(self._pieces), self._places, self._depth)
+            self._pieces, self._places = [], None
+
+    def _keep(self, part: Part, hidden: torch.Tensor, width: int) -> None:
+        """Keep one computed part: each of its readers finds it there."""
+        if self._places is None:
+            self._places = torch.zeros(self._rows, width, dtype=torch.long, device=hidden.device)
+        count = hidden.shape[0] * hidden.shape[1]
+        places = self._tokens + torch.arange(count, device=hidden.device).view(hidden.shape[:2])
+        self._places[part.place(part.readers)] = places if part.source is None else places[part.source]
+        self._pieces.append(hidden.detach().flatten(0, 1).clone())
+        self._tokens += count
 
     @contextmanager
-    def serving(self, hidden: torch.Tensor, depth: int, rows: torch.Tensor, tokens: int) -> Iterator[None]:
-        """A pass behind block `depth`, from the batch's trunk, shape (batch, width, hidden)."""
+    def serving(self, trunk: Trunk, rows: torch.Tensor, tokens: int) -> Iterator[None]:
+        """A pass that starts from the batch's trunk."""
         whole = Part(rows, 0, tokens, rows)
 
         def serve(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
-            part = self._part or whole
-            return self._formed(hidden[part.place(part.rows)])
+            return self._formed(trunk.of(self._part or whole))
 
         def skip(arrived: torch.Tensor, *rest: Any, **keywords: Any) -> Any:
             return self._formed(arrived)
 
-        with _replaced(self._blocks[:depth], [skip] * (depth - 1) + [serve]):
+        with _replaced(self._blocks[: trunk.depth], [skip] * (trunk.depth - 1) + [serve]):
             yield
 
     def _formed(self, hidden: torch.Tensor) -> Any:
         """The hidden states in the form that a block of this model returns them."""
         return (hidden,) if self._gives_tuples else hidden
 
-    def _fits(self, hidden: torch.Tensor, width: int) -> bool:
-        needed = COPIES * self._rows * width * hidden.shape[-1] * hidden.element_size()
+    def _fits(self, hidden: torch.Tensor) -> bool:
+        tokens = self._tokens + hidden.shape[0] * hidden.shape[1]
+        needed = COPIES * tokens * hidden.shape[-1] * hidden.element_size()
         if needed > self._limit_bytes and not self._warned:
             self._warned = True
             logger.warning(
-                "the trunk cache would need %.1f MiB a batch and may take %.1f; every pass computes all blocks instead",
+                "the trunk cache would need more than %.1f MiB a batch (may take: %.1f); every pass computes all blocks",
                 needed / 2**20,
                 self._limit_bytes / 2**20,
             )

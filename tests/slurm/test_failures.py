@@ -1,10 +1,7 @@
 """What goes wrong in a run, on its disk or on the way to the server is told in words and takes nothing else along."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ import pytest
 from efficient_rl.rundir.directory import RunDirectory
 from efficient_rl.status.snapshot import read_status
 from efficient_rl.sweep.manifest import find_manifest
-from tests.conftest import environment, reserved_port
+from tests.conftest import reserved_port, tracking_server
 from tests.slurm.local_cluster import Cluster, Sweep, wait_until
 from tests.slurm.long_run import LONG, OFTEN, STATEFUL, assert_same_run
 
@@ -114,27 +111,14 @@ def test_a_full_disk_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed
 def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    def serve(port: int) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"],
-            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        wait_until(lambda: answers(port), 60, "the server")
-        return process
-
     with reserved_port() as port:
-        uri = f"http://127.0.0.1:{port}"
-        server = serve(port)
-        try:
-            sweep = Sweep(tmp_path, *STATEFUL, "grpo.max_steps=200")
+        sweep = Sweep(tmp_path, *STATEFUL, "grpo.max_steps=200")
+        with tracking_server(port, tmp_path / "server.db") as uri:
             sweep.start("tracking=mlflow", f"tracking.uri={uri}", "name=away")
             sweep.wait_steps(10)
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-            (steps,) = [len(list(record.metrics())) for record in sweep.records]
-            sweep.wait_steps(steps + 30)
-            server = serve(port)
+        (steps,) = [len(list(record.metrics())) for record in sweep.records]
+        sweep.wait_steps(steps + 30)
+        with tracking_server(port, tmp_path / "server.db"):
             assert sweep.end() == 0, sweep.output()
             client = MlflowClient(uri)
             experiment = client.get_experiment_by_name("away")
@@ -143,17 +127,3 @@ def test_points_reach_a_tracking_server_that_was_away_once_each(cluster: Cluster
             points = client.get_metric_history(run.info.run_id, "train/reward")
             assert sorted(point.step for point in points) == list(range(1, 201))
             assert run.info.status == "FINISHED"
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def answers(port: int) -> bool:
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
