@@ -94,7 +94,8 @@ def compared(what: str, at_most: float, arms: Mapping[str, Generation], rounds: 
     for name, taken in seconds.items():
         ratios[name] = [one / other for one, other in zip(taken, seconds["before"], strict=True)]
     return {
-        "what": what, "at_most": at_most, "ratio": median(ratios["ours"]), "ratios_by_round": ratios["ours"],
+        "what": what, "against": "the sampler before", "at_most": at_most,
+        "ratio": median(ratios["ours"]), "ratios_by_round": ratios["ours"],
         "ratio_of_arms": {name: median(found) for name, found in ratios.items()}, "tokens": tokens,
         "microseconds_a_token": {name: 1e6 * median(taken) / tokens for name, taken in seconds.items()},
         "load": os.getloadavg()[0],
@@ -110,9 +111,11 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(1)
     rows = [
-        compared("nano, 128 rows of 44 tokens", 0.70, nano_arms(stops=False), arguments.rounds),
-        compared("nano, 128 rows, finished ones leave", 0.70, nano_arms(stops=True), arguments.rounds),
-        compared("4 few-shot prompts, to the first token", 0.50, few_shot_arms(), arguments.rounds),
+        compared("nano, generation, 128 rows of 44 tokens", 0.70, nano_arms(stops=False), arguments.rounds),
+        compared("nano, generation, 128 rows, finished ones leave", 0.70, nano_arms(stops=True), arguments.rounds),
+        compared(
+            "4 few-shot prompts, 150 of 190 tokens shared, to the first token", 0.50, few_shot_arms(), arguments.rounds
+        ),
     ]
     for row in rows:
         print(f"{row['what']}: {row['ratio']:.3f} (at most {row['at_most']}), load {row['load']:.1f}")
