@@ -24,6 +24,7 @@ GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": WORDS, "n_positio
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 STOP = [3, 7, 11]
 COPIES = 6
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # PEFT's, of norms
 
 
 def _made(config: Any, **settings: Any) -> PreTrainedModel:

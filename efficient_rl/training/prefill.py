@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 from efficient_rl.training.decode_step import last_logits
 from efficient_rl.training.prefixes import Plan, moves_freely, plan_of
 
-PASS_COST_TOKENS = 256  # what one more pass costs beside its tokens, in tokens
+PASS_COST_TOKENS = 64  # what each of two passes costs beside its tokens, in tokens
 
 Prefilled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
