@@ -208,7 +208,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Drawn by our sampler: the same in any number of processes."""
         width, stop_ids, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
-        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
+        shares = self.optimizations.shared_prefixes
+        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k, shares)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         with self.whole_weights(), merged(self._bare):
             return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
