@@ -65,3 +65,9 @@ def test_the_recorded_searches_had_a_quarter_of_the_grid_and_at_least_five_seeds
     for found in replay["hypervolume_share"].values():
         assert len(found["each"]) == replay["seeds"] >= 5
         assert all(0 < share <= 1 for share in found["each"])
+
+
+def test_the_recorded_sampling_beats_the_sampler_before() -> None:
+    figures = json.loads((RESULTS / "sampling.json").read_text())["figures"]
+    assert len(figures) == 3
+    assert all(0 < row["ratio"] < 1 and row["load"] > 0 for row in figures)
