@@ -257,6 +257,20 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
         grpo_arguments(tiny_run(*overrides), tmp_path, 2, processes, parts)
 
 
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_share_the_evaluation_before_training_with_the_next_run(
+    start: Start, tmp_path: Path, sharding: str
+) -> None:
+    shared = {"evaluations": tmp_path / "evaluations", "sharding": sharding}
+    runs = [tiny_run("grpo.max_steps=1", f"seed={seed}", "strategy=last_k") for seed in (0, 1)]
+    results = [together(start, tmp_path, run, **shared).result() for run in runs]
+    assert len(list((tmp_path / "evaluations").glob("*.json"))) == 1
+    assert results[0] is not None
+    assert results[1] is not None
+    assert results[0].evaluation_before == results[1].evaluation_before
+    assert results[0].tokens != results[1].tokens  # each trained by itself
+
+
 @pytest.mark.parametrize("options", [{"micro_batches": 0}, {"sharding": "zero"}])
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):

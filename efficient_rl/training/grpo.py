@@ -18,7 +18,7 @@ from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
 from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
-from efficient_rl.training.memory import PhaseMeter, tensor_bytes
+from efficient_rl.training.memory import GENERATION, PhaseMeter, tensor_bytes
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import (
     Optimizations,
@@ -186,14 +186,17 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], Any]:
-        with self.meter.phase("generation"):
+        with self.meter.phase(GENERATION):
             if self._samples_itself() and not (images or multimodal_fields or has_tool_images):
-                return self._completions(prompt_ids), None
-            with weights_as_they_are(self._bare):
-                completions, logps = super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-                )
-            return completions, logps
+                completions, logps = self._completions(prompt_ids), None
+            else:
+                with weights_as_they_are(self._bare):
+                    completions, logps = super()._generate_single_turn(
+                        prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+                    )
+        width = max(map(len, prompt_ids), default=0) + max(map(len, completions), default=0)
+        self.meter.generated(len(completions) * width)
+        return completions, logps
 
     def _samples_itself(self) -> bool:
         """Whether our sampler replaces `generate`; not if the model's own was overridden."""
@@ -205,7 +208,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Drawn by our sampler: the same in any number of processes."""
         width, stop_ids, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
-        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k)
+        shares = self.optimizations.shared_prefixes
+        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k, shares)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         with self.whole_weights(), merged(self._bare):
             return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
