@@ -20,7 +20,7 @@ from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
 from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
-from efficient_rl.training.memory import PhaseMeter, tensor_bytes
+from efficient_rl.training.memory import GENERATION, PhaseMeter, tensor_bytes
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import (
     Optimizations,
@@ -189,14 +189,17 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], Any]:
-        with self.meter.phase("generation"):
+        with self.meter.phase(GENERATION):
             if self._samples_itself() and not (images or multimodal_fields or has_tool_images):
-                return self._completions(prompt_ids)
-            with weights_as_they_are(self._bare), self.accelerator.autocast():
-                completions, logps = super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-                )
-            return completions, logps
+                completions, logps = self._completions(prompt_ids)
+            else:
+                with weights_as_they_are(self._bare), self.accelerator.autocast():
+                    completions, logps = super()._generate_single_turn(
+                        prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+                    )
+        width = max(map(len, prompt_ids), default=0) + max(map(len, completions), default=0)
+        self.meter.generated(len(completions) * width)
+        return completions, logps
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
@@ -217,10 +220,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
 
     def _completions(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and their log-probabilities: the same in any number of processes."""
-        settings = SamplingSettings(self.max_completion_length, self.temperature, self.top_p, self.top_k)
-        uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), settings.max_new_tokens)
+        width, ends, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
+        shares = self.optimizations.shared_prefixes
+        settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k, shares)
+        uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
         logps = torch.zeros(uniform.shape, device=self._bare.device)
-        ends, pad_id = self.eos_token_ids, self._tokenizer.pad_token_id
         with self.sampling():
             found = complete(self._bare, prompt_ids, settings, ends, pad_id, uniform, logps)
         return found, ragged(logps, found)

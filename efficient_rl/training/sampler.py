@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ import torch
 from peft import PeftModel, PeftModelForCausalLM
 from torch import nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+
+from efficient_rl.training.decode_step import step_of
+from efficient_rl.training.key_value_cache import growing_cache
+from efficient_rl.training.prefill import prefill
 
 DROP_SHARE = 0.85  # finished rows leave the batch when at most this share of it is unfinished
 
@@ -27,12 +31,16 @@ SHAPING = (  # settings of a model's own that TRL's do not replace
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How tokens are drawn; temperature 0 is greedy, `top_k` 0 and `top_p` 1 are off."""
+    """How tokens are drawn; temperature 0 is greedy, `top_k` 0 and `top_p` 1 are off.
+
+    `shares_beginnings`: what all prompts begin with is computed once, equal up to rounding.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    shares_beginnings: bool = True
 
 
 def has_trained_prompt(model: PreTrainedModel) -> bool:
@@ -126,8 +134,9 @@ def sample(
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     with evaluating(model):
-        cache = DynamicCache(config=model.config)
-        logits, mask, position = _prefill(model, prompts, pad_id, cache)
+        cache = growing_cache(model.config)
+        logits, mask, position = prefill(model, prompts, pad_id, cache, settings.shares_beginnings)
+        decode = step_of(model, cache, mask, position, settings.max_new_tokens)
         for step in range(settings.max_new_tokens):
             chosen = choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
@@ -140,47 +149,10 @@ def sample(
             if active <= DROP_SHARE * len(done):
                 # Finished rows cost a row until they leave; cache and tensors shrink together.
                 keep = (~done).nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
-                rows, chosen, mask, position, done = rows[keep], chosen[keep], mask[keep], position[keep], done[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            position = position + 1
-            logits = _last_logits(model, chosen[:, None], mask, position, cache)
+                decode.keep(keep)
+                rows, chosen, done = rows[keep], chosen[keep], done[keep]
+            logits = decode.logits(chosen)
     return [until_stop(row, stop_ids) for row in drawn.tolist()]
-
-
-def _prefill(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, cache: DynamicCache
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits, mask and last position of every prompt, a row each; equal neighbours compute once."""
-    groups = [(list(ids), len(list(copies))) for ids, copies in groupby(prompts)]
-    tokens = torch.full((len(groups), max(map(len, prompts))), pad_id)
-    mask = torch.zeros_like(tokens)
-    for row, (ids, _) in enumerate(groups):
-        start = tokens.shape[1] - len(ids)
-        tokens[row, start:] = torch.tensor(ids)
-        mask[row, start:] = 1
-    tokens, mask = tokens.to(model.device), mask.to(model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = _last_logits(model, tokens, mask, positions, cache)
-    copies = torch.tensor([count for _, count in groups], device=model.device)
-    spread = torch.arange(len(groups), device=model.device).repeat_interleave(copies)
-    cache.batch_select_indices(spread)
-    return logits[spread], mask[spread], positions[spread, -1:]
-
-
-def _last_logits(
-    model: PreTrainedModel, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
-) -> torch.Tensor:
-    """Logits of the last position, shape (rows, vocabulary), in float32."""
-    output = model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
 
 
 def choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,126 @@
+"""CPU seconds a token of our sampler: against transformers' own cache and forward, and beginnings computed once.
+
+All in one process, alternating. A ratio is the median over rounds of the ratio of both arms' CPU seconds in a round.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+
+from benchmarks.machine import write_result
+from benchmarks.steps import nano_case, nano_tokenizer
+from efficient_rl.libraries import quiet_libraries
+from efficient_rl.training import sampler
+from efficient_rl.training.decode_step import DecodeStep
+from efficient_rl.training.key_value_cache import growing_cache
+from efficient_rl.training.sampler import SamplingSettings, draws, sample
+
+GROUP, ROWS, TOKENS = 8, 128, 44
+FEW_SHOT = {"prompts": 4, "common": 150, "own": 40}  # tokens
+BLOCKS = 6  # of the 30 of SmolLM2-135M
+
+Generation = Callable[[], list[list[int]]]
+
+
+@contextmanager
+def before(cache: Callable[[Any], DynamicCache] = lambda config: DynamicCache(config=config)) -> Iterator[None]:
+    """Inside, the sampler decodes with transformers' forward and, by default, its cache."""
+    with patch.object(sampler, "growing_cache", cache), patch.object(sampler, "step_of", DecodeStep):
+        yield
+
+
+def nano_arms(stops: bool) -> dict[str, Generation]:
+    """Groups of 8 completions of nano: with stop tokens, or 44 tokens each."""
+    case, tokenizer = nano_case(ROWS, bf16=False, gradient_checkpointing=False), nano_tokenizer()
+    model = case.model()
+    prompts = [tokenizer(row["prompt"])["input_ids"] for row in case.rows[: ROWS // GROUP]]
+    repeated = [ids for ids in prompts for _ in range(GROUP)]
+    stop = [tokenizer.eos_token_id] if stops else []
+
+    def generate() -> list[list[int]]:
+        uniform = draws([0], ROWS, TOKENS)
+        return sample(model, repeated, SamplingSettings(TOKENS), stop, tokenizer.pad_token_id, uniform)
+
+    def own_forward(cache: Callable[[Any], DynamicCache]) -> list[list[int]]:
+        with before(cache):
+            return generate()
+
+    return {
+        "before": lambda: own_forward(lambda config: DynamicCache(config=config)),
+        "blocks only": lambda: own_forward(growing_cache),
+        "ours": generate,
+    }
+
+
+def few_shot_arms() -> dict[str, Generation]:
+    """The first token after prompts with the same examples, at SmolLM2-135M's width."""
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=BLOCKS, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    common = torch.randint(2, 49152, (FEW_SHOT["common"],)).tolist()
+    own = torch.randint(2, 49152, (FEW_SHOT["prompts"], FEW_SHOT["own"])).tolist()
+
+    def generate(shares: bool) -> list[list[int]]:
+        settings = SamplingSettings(1, temperature=0.0, shares_beginnings=shares)
+        return sample(model, [common + ids for ids in own], settings, [], 0)
+
+    return {"before": lambda: generate(False), "ours": lambda: generate(True)}
+
+
+def compared(what: str, at_most: float, arms: Mapping[str, Generation], rounds: int) -> dict[str, Any]:
+    """Microseconds of CPU a token of every arm, and its ratio to the first; all write the same tokens."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    written = {name: generate() for name, generate in arms.items()}  # the first time counts for none
+    assert all(tokens == written["before"] for tokens in written.values()), "the arms write other tokens"
+    tokens = sum(map(len, written["before"]))
+    for _ in range(rounds):
+        for name, generate in arms.items():
+            started = time.process_time()
+            generate()
+            seconds[name].append(time.process_time() - started)
+    ratios = {}
+    for name, taken in seconds.items():
+        ratios[name] = [one / other for one, other in zip(taken, seconds["before"], strict=True)]
+    return {
+        "what": what, "against": "the sampler before", "at_most": at_most,
+        "ratio": median(ratios["ours"]), "ratios_by_round": ratios["ours"],
+        "ratio_of_arms": {name: median(found) for name, found in ratios.items()}, "tokens": tokens,
+        "microseconds_a_token": {name: 1e6 * median(taken) / tokens for name, taken in seconds.items()},
+        "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure everything and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "sampling.json")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(1)
+    rows = [
+        compared("nano, generation, 128 rows of 44 tokens", 0.70, nano_arms(stops=False), arguments.rounds),
+        compared("nano, generation, 128 rows, finished ones leave", 0.70, nano_arms(stops=True), arguments.rounds),
+        compared(
+            "4 few-shot prompts, 150 of 190 tokens shared, to the first token", 0.50, few_shot_arms(), arguments.rounds
+        ),
+    ]
+    for row in rows:
+        print(f"{row['what']}: {row['ratio']:.3f} (at most {row['at_most']}), load {row['load']:.1f}")
+    write_result(arguments.output, __doc__ or "", {"figures": rows})
+
+
+if __name__ == "__main__":
+    main()
