@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from efficient_rl.strategies.protocol import Strategy, has_own
 from efficient_rl.training.arithmetic import widened
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
+from efficient_rl.training.merging import merged
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.sharding import NoShards, Shards, part_like, whole_tensor
@@ -47,6 +48,16 @@ class CheckpointedTrainer(GRPOTrainer):
     def whole_weights(self) -> AbstractContextManager[None]:
         """Inside, every process has all weights, to sample or to save; a collective."""
         return self._shards.whole()
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, the model draws from the policy that trains: all weights, in the same arithmetic.
+
+        Adapters are merged in float32 only: rounded to bfloat16 the sum would be another policy.
+        """
+        merge = nullcontext() if self.accelerator.native_amp else merged(self._bare)
+        with self.whole_weights(), self.accelerator.autocast(), merge:
+            yield
 
     def save_by(self, write: Callable[[], None]) -> None:
         """Let process 0 write the model, with all its weights; for all processes to call."""

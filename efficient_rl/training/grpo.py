@@ -1,8 +1,7 @@
 """TRL's GRPOTrainer with cheaper partial training; the loss is TRL's."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, 
 from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
 from efficient_rl.training.memory import GENERATION, PhaseMeter, tensor_bytes
-from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import (
     Optimizations,
     can_overlay,
@@ -200,16 +198,6 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         width = max(map(len, prompt_ids), default=0) + max(map(len, completions), default=0)
         self.meter.generated(len(completions) * width)
         return completions, logps
-
-    @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Inside, the model draws from the policy that trains: all weights, in the same arithmetic.
-
-        Adapters are merged in float32 only: rounded to bfloat16 the sum would be another policy.
-        """
-        merge = nullcontext() if self.accelerator.native_amp else merged(self._bare)
-        with self.whole_weights(), self.accelerator.autocast(), merge:
-            yield
 
     def _samples_itself(self) -> bool:
         """Whether our sampler replaces `generate`; not if the model's own was overridden."""
