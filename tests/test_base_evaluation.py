@@ -152,7 +152,10 @@ def test_the_next_run_evaluates_when_the_first_is_killed(tmp_path: Path) -> None
                 os.kill(killed.pid, signal.SIGKILL)
 
         waits = BaseEvaluator(evaluator(between=between), tmp_path, "x")
-        assert waits.evaluate(model, PROBLEMS, 7).problems == 4
+        try:
+            assert waits.evaluate(model, PROBLEMS, 7).problems == 4
+        finally:
+            killed.kill()
     assert len(turns) >= 3
 
 
