@@ -184,12 +184,14 @@ def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_un
     assert_same(alone(tmp_path, config), cut)
 
 
+@pytest.mark.slow
 def test_cutting_every_pass_into_parts_changes_nothing(tmp_path: Path) -> None:
     config = tiny_run(*FAST, "strategy=last_k", "grpo.loss_type=dapo", "grpo.num_iterations=2")
     whole, cut = alone(tmp_path / "whole", config), alone(tmp_path / "cut", config, micro_batches=4)
     assert_same(whole, cut, METRICS)  # TRL's entropy is a mean over passes
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: Path) -> None:
     failing = RewardTerm(Component("fails", "tests.test_distributed.FailsInOne", {}), 1.0)
     one = job(tmp_path, replace(tiny_run(*ENDLESS, "strategy=last_k"), reward=(failing,)))

@@ -77,6 +77,7 @@ def test_of_the_embedded_model_the_estimate_is_an_upper_bound_and_a_close_one(tm
     assert peak <= verdict.step.peak <= 1.4 * peak
 
 
+@pytest.mark.slow
 def test_a_remedy_fits_and_is_the_smallest_change_that_does(made: Path) -> None:
     overrides = (f"model.path={made}", "grpo.per_device_train_batch_size=64", "grpo.beta=0.04")
     known = dict[str, Step]()
@@ -108,6 +109,7 @@ def test_what_fits_nowhere_has_no_remedy_among_the_settings() -> None:
     assert memory.first_fit(tiny_run(), 1, lambda run: step) is None
 
 
+@pytest.mark.slow
 def test_evaluation_counts_and_is_made_smaller_where_it_is_too_large() -> None:
     run = tiny_run(
         "eval.problems=512", "eval.samples=4", "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=64"
