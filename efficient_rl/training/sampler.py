@@ -124,7 +124,7 @@ def sample(
     """One completion for every prompt (token ids), with its stop token; equals share a prefill.
 
     `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
-    at temperature 0. `logps`, of that shape, receives the drawn tokens' own, before top_p and top_k.
+    at temperature 0. `logps`, of that shape, receives the drawn tokens', before top_p and top_k.
     """
     device = model.device
     stop = torch.tensor(list(stop_ids), device=device)
