@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -98,6 +99,19 @@ def test_sampling_evaluation_reference_and_training_compute_in_one_arithmetic(
         session.train()
     assert set(seen) == {"evaluation", "generation", "old_policy", "reference", "forward"}
     assert set.union(*seen.values()) == {wanted}
+
+
+def test_attention_on_a_cpu_stays_in_float32_while_it_trains(tmp_path: Path) -> None:
+    trainer, attended = half(tmp_path, LORA), []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(*states: torch.Tensor, **settings: Any) -> torch.Tensor:
+        attended.append(original(*states, **settings))
+        return attended[-1]
+
+    with patch.object(torch.nn.functional, "scaled_dot_product_attention", attend):
+        trainer.train()
+    assert {found.dtype for found in attended} == {torch.float32}
 
 
 def gaps(trainer: EfficientGRPOTrainer) -> list[float]:

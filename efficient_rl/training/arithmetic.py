@@ -4,8 +4,10 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
@@ -66,3 +68,21 @@ def widened(narrow: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, values in zip(narrow, kept, strict=True):
             parameter.data = values
+
+
+@contextmanager
+def float32_attention(accelerator: Accelerator) -> Iterator[None]:
+    """Inside, attention is left out of a CPU's autocast: its gradients are slow in bfloat16."""
+    if not accelerator.native_amp or accelerator.device.type != "cpu":
+        yield
+        return
+    attend = nn.functional.scaled_dot_product_attention
+
+    def attend_whole(*states: torch.Tensor, attn_mask: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+        if attn_mask is not None and attn_mask.is_floating_point():
+            attn_mask = attn_mask.float()
+        with torch.autocast("cpu", enabled=False):
+            return attend(*(each.float() for each in states), attn_mask=attn_mask, **settings)
+
+    with patch.object(nn.functional, "scaled_dot_product_attention", attend_whole):
+        yield

@@ -15,7 +15,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
 from efficient_rl.strategies.protocol import Strategy, has_own
-from efficient_rl.training.arithmetic import widened
+from efficient_rl.training.arithmetic import float32_attention, widened
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
 from efficient_rl.training.merging import merged
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
@@ -56,7 +56,7 @@ class CheckpointedTrainer(GRPOTrainer):
         Adapters are merged in float32 only: rounded to bfloat16 the sum would be another policy.
         """
         merge = nullcontext() if self.accelerator.native_amp else merged(self._bare)
-        with self.whole_weights(), self.accelerator.autocast(), merge:
+        with self.whole_weights(), self.accelerator.autocast(), float32_attention(self.accelerator), merge:
             yield
 
     def save_by(self, write: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from trl import GRPOConfig
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
-from efficient_rl.training.arithmetic import narrow_frozen
+from efficient_rl.training.arithmetic import float32_attention, narrow_frozen
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
 from efficient_rl.training.generation import complete
@@ -233,7 +233,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         """One forward and backward pass; generation and scoring inside are phases of their own."""
-        with self.meter.phase("backward"):
+        with self.meter.phase("backward"), float32_attention(self.accelerator):
             loss: torch.Tensor = super().training_step(*arguments, **keywords)
             if self.accelerator.sync_gradients:
                 self._finish_gradients()
