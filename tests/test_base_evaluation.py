@@ -31,7 +31,8 @@ PROBLEMS = Countdown().problems("held_out", 4, 0)
 HOLDS_A_LOCK = """
 import sys, time
 from filelock import FileLock
-FileLock(sys.argv[1]).acquire()
+lock = FileLock(sys.argv[1])
+lock.acquire()
 print("held", flush=True)
 time.sleep(600)
 """
