@@ -6,7 +6,7 @@ import torch
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-BLOCK = 32  # columns that it grows by
+BLOCK = 16  # columns that it grows by
 
 
 class BlockLayer(DynamicLayer):
