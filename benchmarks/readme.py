@@ -231,7 +231,7 @@ def _training(results: Path) -> Sequence[tuple[str, str]]:
     """Ratios to stock TRL, each from one process."""
     measured = _read(results, "training")
     chosen = [row for row in measured["figures"] if row["against"].startswith("TRL")]
-    chosen += _read(results, "sampling")["figures"]
+    chosen += _read(results, "prefixes")["figures"] + _read(results, "sampling")["figures"]
     shares = measured["bookkeeping_share"]
     return [
         *((f"{row['what']}, of {row['against']}", f"{row['ratio']:.2f}") for row in chosen),

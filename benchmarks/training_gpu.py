@@ -41,6 +41,7 @@ STRATEGIES = (
     "slimfit",
     "autofreeze",
 )
+EXACT = {"beta": 0.04, "logging_strategy": "steps", "logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant"}
 BY_HAND: dict[str, Callable[[PreTrainedModel], PreTrainedModel]] = {
     "full": lambda model: model, "last_k": last_blocks(2), "lora": with_lora
 }  # fmt: skip
@@ -94,6 +95,37 @@ def limits_share(
     }
 
 
+def equality(case: Case) -> dict[str, dict[str, float]]:
+    """How far our first update is from TRL's on the same completions: loss, gradient's norm, and weights by their change."""
+    found = {}
+    for option, freeze in BY_HAND.items():
+        trained: dict[str, Any] = {}
+        mine, theirs = ours(case, build(option), 1, **EXACT), stock(case, freeze, 1, **EXACT)
+        theirs.model.load_state_dict(mine.model.state_dict(), strict=False)  # TRL adds a reference adapter
+        for name, trainer in (("ours", mine), ("trl", theirs)):
+            before = _trained(trainer)
+            trainer._generate_single_turn = _same_completions
+            trainer.train()
+            trained[name] = (trainer.state.log_history[0], before, _trained(trainer))
+        (logged, _, ended), (wanted, before, expected) = trained["ours"], trained["trl"]
+        found[option] = {
+            "loss": abs(logged["loss"] - wanted["loss"]),
+            "gradient_norm": abs(logged["grad_norm"] / wanted["grad_norm"] - 1),
+            "weights": float((ended - expected).norm() / (expected - before).norm()),
+        }
+    return found
+
+
+def _same_completions(prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+    return [[5 + row % 7, 6 + row % 5, 7, 8 + row % 3] for row in range(len(prompt_ids))], None
+
+
+def _trained(trainer: Ours | Stock) -> torch.Tensor:
+    """All weights that train, in a row."""
+    weights = sorted((n, p) for n, p in trainer.model.named_parameters() if p.requires_grad)
+    return torch.cat([weight.detach().float().flatten().cpu() for _, weight in weights])
+
+
 def main() -> None:
     """Measure on the GPU that is there; `--tiny` runs the same on a CPU with a small model, to see that it works."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,6 +133,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--minutes", type=float, default=8.0, help="begin no strategy after this time")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="gradient checkpointing, under which prompts are not shared"
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     if not torch.cuda.is_available() and not arguments.tiny:
@@ -110,12 +146,21 @@ def main() -> None:
     rows = 8 if arguments.tiny else arguments.rows
     case = random_case(
         Qwen2Config(**(TINY if arguments.tiny else QWEN_05B)), rows, prompt, completion, torch.bfloat16,
-        bf16=True, gradient_checkpointing=True, beta=0.04, learning_rate=1e-3,
+        bf16=True, gradient_checkpointing=arguments.checkpointing, beta=0.04, learning_rate=1e-3,
     )  # fmt: skip
+    small = random_case(
+        Qwen2Config(**TINY), 8, 24, 4, torch.float32, 16, bf16=False, gradient_checkpointing=False, learning_rate=1e-3
+    )
+    exact = equality(small)
+    print("difference from TRL's first update", exact, flush=True)
     model_bytes = sum(p.nbytes for p in case.model().parameters())
     limits = {} if arguments.tiny else card_limits()
     results: dict[str, Any] = {}
+    started, left_out = time.monotonic(), []
     for option in arguments.strategies:
+        if time.monotonic() - started > 60 * arguments.minutes:
+            left_out.append(option)
+            continue
         own = measure(
             ours(case, build(option), arguments.steps, meter=PhaseMeter(count_bytes=False)), case, prompt + completion
         )
@@ -129,7 +174,9 @@ def main() -> None:
     card = "cpu" if arguments.tiny else torch.cuda.get_device_name()
     name = re.sub(r"[^a-z0-9]+", "_", card.lower())
     output = arguments.output or Path(__file__).parent / "results" / f"training_{name}.json"
-    write_result(output, __doc__ or "", {"card": card, "limits": limits, "rows": rows, "strategies": results})
+    measured = {"card": card, "limits": limits, "rows": rows, "checkpointing": arguments.checkpointing}
+    measured |= {"difference_of_first_update": exact, "strategies": results, "left_out": left_out}
+    write_result(output, __doc__ or "", measured)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def weights_digest(model: "PreTrainedModel") -> str:
             digest.update(repr(model.peft_config).encode())
     for name, tensor in sorted(_computing(model)):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        copied = tensor.detach().to("cpu", copy=True)  # numpy would fix the storage, which FSDP resizes
+        digest.update(copied.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -29,7 +29,10 @@ def test_the_gpu_benchmark_works_without_a_network_on_a_small_model(tmp_path: Pa
         env=environment(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "r.json").read_text())["strategies"]
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert set(result["difference_of_first_update"]) == {"full", "last_k", "lora"}
+    assert all(found["weights"] < 1e-3 for found in result["difference_of_first_update"].values())
+    found = result["strategies"]
     assert found["full"]["step_ratio"] > 0
     assert found["full"]["trl"]["backward_seconds"] > 0
     assert 0 < found["lisa"]["ours"]["generation_seconds"] < found["lisa"]["ours"]["step_seconds"]

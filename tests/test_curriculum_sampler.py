@@ -181,10 +181,8 @@ def test_training_on_steps_alone_moves_the_weights(tmp_path: Path) -> None:
     assert trainer.state.log_history[0]["grad_norm"] > 0
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["dapo", pytest.param("sec", marks=pytest.mark.slow), pytest.param("learnability", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["dapo", "sec", "learnability"])
 def test_a_resumed_run_goes_on_with_its_curriculum(tmp_path: Path, option: str) -> None:
     from tests.test_run import resumed_equals_whole
 

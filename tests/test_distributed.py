@@ -184,12 +184,14 @@ def test_a_run_stopped_in_two_processes_goes_on_sharded_and_ends_in_one_as_if_un
     assert_same(alone(tmp_path, config), cut)
 
 
+@pytest.mark.slow
 def test_cutting_every_pass_into_parts_changes_nothing(tmp_path: Path) -> None:
     config = tiny_run(*FAST, "strategy=last_k", "grpo.loss_type=dapo", "grpo.num_iterations=2")
     whole, cut = alone(tmp_path / "whole", config), alone(tmp_path / "cut", config, micro_batches=4)
     assert_same(whole, cut, METRICS)  # TRL's entropy is a mean over passes
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all_and_is_named(start: Start, tmp_path: Path) -> None:
     failing = RewardTerm(Component("fails", "tests.test_distributed.FailsInOne", {}), 1.0)
     one = job(tmp_path, replace(tiny_run(*ENDLESS, "strategy=last_k"), reward=(failing,)))
@@ -253,6 +255,20 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         grpo_arguments(tiny_run(*overrides), tmp_path, 2, processes, parts)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_share_the_evaluation_before_training_with_the_next_run(
+    start: Start, tmp_path: Path, sharding: str
+) -> None:
+    shared = {"evaluations": tmp_path / "evaluations", "sharding": sharding}
+    runs = [tiny_run("grpo.max_steps=1", f"seed={seed}", "strategy=last_k") for seed in (0, 1)]
+    results = [together(start, tmp_path, run, **shared).result() for run in runs]
+    assert len(list((tmp_path / "evaluations").glob("*.json"))) == 1
+    assert results[0] is not None
+    assert results[1] is not None
+    assert results[0].evaluation_before == results[1].evaluation_before
+    assert results[0].tokens != results[1].tokens  # each trained by itself
 
 
 @pytest.mark.parametrize("options", [{"micro_batches": 0}, {"sharding": "zero"}])

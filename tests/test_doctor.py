@@ -41,10 +41,10 @@ def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 def test_a_run_that_does_not_fit_is_found_with_the_first_change_that_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = replace(host.this_host(), available_bytes=150 << 20, limit_bytes=None)
+    small = replace(host.this_host(), available_bytes=38 << 20, limit_bytes=None)
     monkeypatch.setattr(host, "this_host", lambda: small)
     monkeypatch.setattr(memory, "PROCESS_BYTES", 0)
-    large = ("grpo.per_device_train_batch_size=256", "grpo.max_completion_length=64")
+    large = ("grpo.per_device_train_batch_size=64", "grpo.max_completion_length=64", "eval.problems=12")
     code = main(["--json", "--no-probe", *large])
     (found,) = [finding for finding in json.loads(capsys.readouterr().out) if finding["level"] == "failure"]
     assert (code, found["check"]) == (1, "memory")

@@ -143,7 +143,6 @@ def assert_same_end(whole: Watched, first: Watched, rest: Watched) -> None:
     state = first.trainer.optimizer.state
     names = first.trainer.parameters.names
     assert {names[parameter] for parameter in state} == set(first.active[-1])
-    if whole.trainer.strategy.optimizer.__qualname__.startswith(
-        "Strategy."
-    ):  # AdamW: its averages are as large as what trains
+    if whole.trainer.strategy.optimizer.__qualname__.startswith("Strategy."):
+        # AdamW: its averages are as large as what trains.
         assert all(state[parameter]["exp_avg"].shape == parameter.shape for parameter in state)

@@ -87,6 +87,13 @@ def test_a_second_load_reads_the_same_weights_and_tokens_from_the_cache(tmp_path
     assert not hasattr(model.config, "quantization_config")
 
 
+def test_every_data_type_is_converted_by_itself(tmp_path: Path, cache: Path) -> None:
+    config = write_gguf(tmp_path / "tiny.gguf")
+    for dtype in ("float32", "bfloat16"):
+        assert load_model(ModelConfig(**{**vars(config), "dtype": dtype})).dtype == getattr(torch, dtype)
+    assert len({path.parent for path in cache.rglob("*.safetensors")}) == 2
+
+
 def test_another_file_under_the_same_name_is_another_model(tmp_path: Path, cache: Path) -> None:
     first = load_model(write_gguf(tmp_path / "tiny.gguf", seed=0)).lm_head.weight
     second = load_model(write_gguf(tmp_path / "tiny.gguf", seed=1)).lm_head.weight

@@ -50,27 +50,69 @@ def test_what_a_measured_step_recorded_is_freed_with_it() -> None:
     assert grown < 200 << 20  # the events of one step take 160 MB
 
 
-def measured(sizes: Sequence[Sequence[float]]) -> list[int]:
-    """Which steps of these sizes are measured."""
+def measured(
+    phase: str, training: Sequence[float] = (), tokens: Sequence[int] = (), steps: int = 40, usual: int = 100
+) -> list[int]:
+    """In which steps a phase is measured; what is not given stays as usual."""
     meter, found = PhaseMeter(), []
-    for step, size in enumerate(sizes):
-        meter.start_step(step, lambda: 0, size)
-        if meter.measuring:
-            found.append(step)
+    for step in range(steps):
+        meter.start_step(step, lambda: 0, [training[step] if training else usual])
+        with meter.phase("scoring"):
+            with meter.phase("generation"):
+                torch.zeros(8)
+            meter.generated(tokens[step] if tokens else usual)
+            with meter.phase("forward"):
+                torch.zeros(8)
         meter.end_step()
+        if f"{phase}_peak" in meter.take_bytes():
+            found.append(step)
     return found
 
 
 def test_steps_that_stay_alike_are_measured_rarely() -> None:
-    assert measured([(100, 50)] * 40) == [0, 1, EVERY, 2 * EVERY]
+    assert measured("forward") == [0, 1, EVERY, 2 * EVERY]
+    assert measured("generation") == [0, 1]
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_step_larger_than_all_measured_ones_is_measured(which: int) -> None:
-    sizes = [[100.0, 100.0] for _ in range(16)]
-    for step, size in ((3, 105.0), (5, 120.0), (6, 120.0), (8, 90.0), (9, 131.0), (12, 131.0), (13, 150.0)):
-        sizes[step][which] = size
-    assert measured(sizes) == [0, 1, 5, 13]  # 131 is within a tenth of 120
+def test_a_step_in_which_more_trains_than_in_any_measured_one_is_measured() -> None:
+    training = [100, 100, 104, 120, 120, 90, 125, 127, 127]  # 125 is within a twentieth of 120
+    assert measured("forward", training=training, steps=9) == [0, 1, 3, 7]
+    assert measured("generation", training=training, steps=9) == [0, 1]
+
+
+def test_a_longer_batch_is_measured_itself_and_the_generation_of_the_next() -> None:
+    tokens = [100, 100, 104, 120, 120, 90, 160, 160, 160]
+    assert measured("forward", tokens=tokens, steps=9) == [0, 1, 3, 6, 7]
+    assert measured("generation", tokens=tokens, steps=9) == [0, 1, 7]
+
+
+def test_nothing_is_measured_between_two_steps() -> None:
+    meter = PhaseMeter()
+    meter.start_step(2, lambda: 0)
+    meter.end_step()
+    meter.generated(10**6)
+    assert not meter.measuring
+
+
+def scoring(step: int) -> dict[str, int]:
+    """The bytes of a step that holds something while it generates."""
+    meter = PhaseMeter()
+    meter.start_step(step, lambda: 1000)
+    with meter.phase("scoring"):
+        kept = torch.zeros(500)
+        with meter.phase("generation"):
+            torch.zeros(5000).sum()
+        torch.zeros(250).sum()
+    meter.end_step()
+    assert len(kept) == 500
+    return meter.take_bytes()
+
+
+def test_phases_around_a_generation_that_is_left_out_have_the_same_peaks() -> None:
+    whole, rest = scoring(0), scoring(EVERY)
+    assert whole.pop("generation_peak") >= 1000 + 2000 + 20_000
+    assert whole == rest
+    assert whole["scoring_peak"] >= 1000 + 2000 + 1000
 
 
 def test_the_peaks_are_those_of_every_allocation_in_its_phase() -> None:

@@ -114,6 +114,15 @@ def test_a_prompt_that_the_tokenizer_cannot_write_is_refused() -> None:
         Prompts(NANO, settings("model"), load_tokenizer(NANO)).encode("H3+4:")
 
 
+def test_many_prompts_are_encoded_as_each_alone_and_the_first_that_cannot_be_is_named() -> None:
+    prompts = Prompts(NANO, settings("model"), load_tokenizer(NANO))
+    rows = prompts.rows(COUNTDOWN)
+    assert [row["prompt_ids"] for row in rows] == list(map(prompts.encoded, COUNTDOWN))
+    assert [row["prompt"] for row in rows] == list(map(prompts.write, COUNTDOWN))
+    with pytest.raises(ConfigError, match=r"has no tokens for 'H' in the prompt 'H3\+4:'"):
+        prompts.encode_all(["1+2:", "H3+4:", "G5+6:"])
+
+
 def test_a_stop_that_no_token_holds_is_refused() -> None:
     prompts = Prompts(model("plain"), settings("model", "prompt.stop='never so written'"), load_tokenizer(NANO))
     with pytest.raises(ConfigError, match=r"prompt\.stop='never so written' is in no token"):

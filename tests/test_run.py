@@ -30,7 +30,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-@pytest.mark.slow  # as the curricula's, and once in every strategy
+@pytest.mark.slow  # the fast run has one of each mechanism in test_every_strategy.py
 @pytest.mark.parametrize("strategy", ["strategy=full", "strategy=first_k", "strategy=last_k", "strategy=lora"])
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tmp_path: Path, strategy: str) -> None:
     resumed_equals_whole(tmp_path, strategy)

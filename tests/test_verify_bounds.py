@@ -128,14 +128,12 @@ def test_no_process_outlives_the_one_that_judged(ending: str) -> None:
     assert ended(pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "child",
     [
         "if os.fork() == 0:\n    time.sleep(20)",
-        pytest.param(
-            "import subprocess\nsubprocess.Popen(['sleep', '20'], pass_fds=[JUDGES.judge.connection.fileno()])",
-            marks=pytest.mark.slow,
-        ),
+        "import subprocess\nsubprocess.Popen(['sleep', '20'], pass_fds=[JUDGES.judge.connection.fileno()])",
     ],
 )
 def test_a_server_ends_with_its_process_though_a_child_that_inherited_its_connection_lives_on(child: str) -> None:

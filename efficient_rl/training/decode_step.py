@@ -125,7 +125,7 @@ def _is_plain(module: Any) -> bool:
 
 def _rotations(backbone: Any, positions: int) -> torch.Tensor:
     """Cosines, and sines with the sign that swapped halves get: (positions, 1, 2 * head)."""
-    weight = backbone.embed_tokens.weight
+    weight = backbone.norm.weight  # of the hidden states' type, which embeddings that are kept narrow are not
     cosines, sines = backbone.rotary_emb(weight, torch.arange(positions, device=weight.device)[None])
     half = sines.shape[-1] // 2
     return torch.cat((cosines, -sines[..., :half], sines[..., half:]), -1)[0][:, None]

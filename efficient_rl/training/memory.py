@@ -15,16 +15,19 @@ from efficient_rl.training.sharding import local
 
 MARK = "efficient_rl.phase:"
 FIRST_STEPS, EVERY = 2, 17  # a prime, so that no method's own interval hides between two measurements
-GROWTH = 1.1  # beyond what was measured, after which a step is measured too
+GENERATION = "generation"
+GROWTH, GENERATION_GROWTH = 1.05, 1.5  # beyond what was measured, from which on more is measured
 
 
 class PhaseMeter:
     """Counts phases that may nest; seconds and bytes belong to the innermost one.
 
-    Seconds are counted always. Bytes are those of whole steps: on a GPU of all, on a CPU of the
-    first two, every 17th, and those that are larger than any measured before (a profiler counts
-    every allocation, which costs a quarter of such a step). The peak of a phase is all that tensors
-    held in it: what was there before the step, and what was allocated since.
+    Seconds are counted always, bytes in measured steps: on a GPU in all, on a CPU in the first two,
+    every 17th, and wherever more trains or more tokens are passed than in any measured before. A
+    profiler counts every allocation there. Generation has two thirds of them, so it is measured in
+    the first two steps, and after a batch that is half as large again as when it was last measured.
+    The peak of a phase is all that tensors held in it: what was there before the step, and what was
+    allocated since.
     """
 
     def __init__(self, count_bytes: bool = True) -> None:
@@ -34,7 +37,9 @@ class PhaseMeter:
         self._probe: _CpuProbe | _GpuProbe | None = None
         self.seconds: dict[str, float] = {}
         self._step_bytes: dict[str, int] = {}
-        self._largest: list[float] = []
+        self._held_bytes: Callable[[], int] | None = None  # within a step
+        self._most: list[float] = []  # that trained in measured steps
+        self._tokens = self._most_tokens = self._generated = 0  # last; measured; with their generation
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -60,30 +65,53 @@ class PhaseMeter:
         taken, self.seconds = self.seconds, {}
         return taken
 
-    def start_step(self, step: int, held_bytes: Callable[[], int], sizes: Sequence[float] = ()) -> None:
+    def start_step(self, step: int, held_bytes: Callable[[], int], training: Sequence[float] = ()) -> None:
         """Begin a step; `held_bytes`: held before it (weights, optimizer state, copies).
 
-        `sizes` are numbers that memory grows with, such as how much trains.
+        `training` are numbers that say how much trains.
         """
         self.abandon_step()
-        self._step_bytes = {}
+        self._step_bytes, self._held_bytes = {}, held_bytes
+        most = self._most or [0.0] * len(training)
+        grown = any(number > GROWTH * before for number, before in zip(training, most, strict=True))
         if self._count_bytes and torch.cuda.is_available():
             self._probe = _GpuProbe()
-        elif self._count_bytes and not torch._C._autograd._profiler_enabled():
-            largest = self._largest or [0.0] * len(sizes)
-            grown = any(size > GROWTH * most for size, most in zip(sizes, largest, strict=True))
-            if step < FIRST_STEPS or step % EVERY == 0 or grown:
-                self._largest = list(map(max, sizes, largest))
-                self._probe = _CpuProbe(held_bytes())
+        elif step < FIRST_STEPS or self._tokens > GENERATION_GROWTH * self._generated:
+            self._count(None)
+        elif step % EVERY == 0 or grown:
+            self._count(GENERATION)
+        if self.measuring:
+            self._most = list(map(max, training, most))
+
+    def generated(self, tokens: int) -> None:
+        """The step has a batch of so many tokens, with padding, of which no tensor is made yet."""
+        if self._held_bytes is None:
+            return  # between two steps, to evaluate
+        self._tokens = tokens
+        if self._probe is None and tokens > GROWTH * self._most_tokens:
+            self._count(GENERATION)
+            self._mark()
+        if self.measuring:
+            self._most_tokens = max(self._most_tokens, tokens)
+        if isinstance(self._probe, _CpuProbe) and self._probe.left_out is None:
+            self._generated = max(self._generated, tokens)
+
+    def _count(self, left_out: str | None) -> None:
+        """Count allocations on a CPU, unless somebody else profiles."""
+        here = self._count_bytes and not torch.cuda.is_available() and not torch._C._autograd._profiler_enabled()
+        if here and self._held_bytes is not None:
+            self._probe = _CpuProbe(self._held_bytes(), left_out)
 
     def abandon_step(self) -> None:
         """The step will not end: training was cut off in it."""
+        self._held_bytes = None
         if self._probe is not None:
             self._probe.close()
             self._probe = None
 
     def end_step(self) -> None:
         """The step is over: its bytes are known."""
+        self._held_bytes = None
         if self._probe is not None:
             self._step_bytes |= self._probe.close()
             self._probe = None
@@ -117,42 +145,61 @@ class PhaseMeter:
 class _CpuProbe:
     """Counts every CPU allocation by torch's profiler, and its phase by marks between events.
 
-    Of all that the profiler can record it is asked for allocations and these marks only.
+    Of all that the profiler can record it is asked for allocations and these marks only. It is off
+    in the phase `left_out`, at whose end nothing of it is held.
     """
 
-    def __init__(self, held_bytes: int) -> None:
-        self._held_bytes = held_bytes
-        config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
-        _prepare_profiler(config, {ProfilerActivity.CPU})
-        _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]
+    def __init__(self, held_bytes: int, left_out: str | None = None) -> None:
+        self.left_out, self._on, self._bytes = left_out, False, _Bytes(held_bytes)
+        self._switch(on=True)
 
     def mark(self, phase: str) -> None:
-        with record_function(MARK + phase):
-            pass
+        self._switch(on=phase != self.left_out)
+        if self._on:
+            with record_function(MARK + phase):
+                pass
 
     def close(self) -> dict[str, int]:
         """Peak bytes by phase, and what the forward pass left for the backward pass."""
-        return _peaks(_disable_profiler().events(), self._held_bytes)
+        self._switch(on=False)
+        peaks = {f"{name}_peak": peak for name, peak in self._bytes.peaks.items()}
+        return peaks | {"activations": self._bytes.activations}
+
+    def _switch(self, on: bool) -> None:
+        if on and not self._on:
+            config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
+            _prepare_profiler(config, {ProfilerActivity.CPU})
+            _enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]
+        elif self._on and not on:
+            self._bytes.follow(_disable_profiler().events())
+        self._on = on
 
 
-def _peaks(events: Iterable[Any], held_bytes: int) -> dict[str, int]:
-    """Peak bytes by phase from the profiler's events; `activations`: growth in forward."""
-    peaks: dict[str, int] = {}
-    now, phase, activations, at_start = held_bytes, "", 0, 0
-    for event in sorted(events, key=methodcaller("start_ns")):
-        size = event.nbytes()
-        if size:
-            now += size
-        elif event.name().startswith(MARK):
-            entered = event.name().removeprefix(MARK)
-            if phase == "forward":
-                activations = max(activations, now - at_start)
-            if entered == "forward":
-                at_start = now
-            phase = entered
-        if phase:
-            peaks[phase] = max(peaks.get(phase, 0), now)
-    return {f"{name}_peak": peak for name, peak in peaks.items()} | {"activations": activations}
+class _Bytes:
+    """Peak bytes by phase, and `activations`: growth in forward."""
+
+    def __init__(self, held: int) -> None:
+        self.peaks: dict[str, int] = {}
+        self.activations = 0
+        self._now, self._phase, self._at_start = held, "", 0
+
+    def follow(self, events: Iterable[Any]) -> None:
+        """Take in what the profiler recorded next."""
+        for event in sorted(events, key=methodcaller("start_ns")):
+            size = event.nbytes()
+            if size:
+                self._now += size
+            elif event.name().startswith(MARK):
+                self._enter(event.name().removeprefix(MARK))
+            if self._phase:
+                self.peaks[self._phase] = max(self.peaks.get(self._phase, 0), self._now)
+
+    def _enter(self, phase: str) -> None:
+        if self._phase == "forward":
+            self.activations = max(self.activations, self._now - self._at_start)
+        if phase == "forward":
+            self._at_start = self._now
+        self._phase = phase
 
 
 class _GpuProbe:

@@ -22,13 +22,11 @@ class StepCallback(TrainerCallback):
         trainer, step = self._trainer, self._trainer.state.global_step
         trainer.draws.begin_step()
         self._parameters.begin_step(step, trainer.optimizer)
-        last = trainer._buffered_inputs or []
-        tokens = sum(batch[name].numel() for batch in last for name in ("prompt_ids", "completion_ids"))
         if trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) == 0:
             # A new generation is due: what the last one left is freed before it, not after.
             trainer._buffered_inputs = None
-        sizes = (self._parameters.active_count, self._parameters.backward_count, tokens)
-        self._meter.start_step(step, self._held_bytes, sizes)
+        training = (self._parameters.active_count, self._parameters.backward_count)
+        self._meter.start_step(step, self._held_bytes, training)
         self._meter.note("parameters", lambda: tensor_bytes(self._weights()))
         self._meter.note("reference", lambda: trainer.reference_bytes)
 

@@ -27,16 +27,22 @@ def undisturbed_slow(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return execute_tiny(tmp_path_factory.mktemp("slow"), *SLOW, slow(0.0))[1]
 
 
-def test_a_preempted_run_is_requeued_and_goes_on_exactly(
-    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
-) -> None:
-    sweep = Sweep(tmp_path, *LONG).start()  # only the checkpoint that the signal asks for
+def go_on_after(signal: str, cluster: Cluster, folder: Path, undisturbed: RunDirectory) -> tuple[Sweep, str]:
+    """Send the job of a run a signal after 15 steps; the sweep, which ended as if undisturbed, and that job."""
+    sweep = Sweep(folder, *LONG).start()  # only the checkpoint that the signal asks for
     (job,) = sweep.wait_steps(15)
-    cluster.slurm("scancel", "--signal=USR2", job)
+    cluster.slurm("scancel", f"--signal={signal}", job)
     assert sweep.end() == 0, sweep.output()
     assert_same_run(sweep, undisturbed, attempts=2)
     log = (sweep.records[0].folder / "log.txt").read_text()
     assert int(re.findall(r"resuming from .*checkpoint-(\d+)", log)[-1]) >= 15
+    return sweep, job
+
+
+def test_a_preempted_run_is_requeued_and_goes_on_exactly(
+    cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
+) -> None:
+    sweep, job = go_on_after("USR2", cluster, tmp_path, undisturbed)
     assert sweep.job() == job
 
 
@@ -44,13 +50,7 @@ def test_a_preempted_run_is_requeued_and_goes_on_exactly(
 def test_a_job_asked_to_end_writes_a_checkpoint_and_a_new_job_goes_on_exactly(
     cluster: Cluster, tmp_path: Path, undisturbed: RunDirectory
 ) -> None:
-    sweep = Sweep(tmp_path, *LONG).start()  # only the checkpoint that the signal asks for
-    (job,) = sweep.wait_steps(15)
-    cluster.slurm("scancel", "--signal=TERM", job)
-    assert sweep.end() == 0, sweep.output()
-    assert_same_run(sweep, undisturbed, attempts=2)
-    log = (sweep.records[0].folder / "log.txt").read_text()
-    assert int(re.findall(r"resuming from .*checkpoint-(\d+)", log)[-1]) >= 15
+    sweep, job = go_on_after("TERM", cluster, tmp_path, undisturbed)
     wait_until(lambda: cluster.ended(job).startswith("FAILED"), 60, "the accounting of the end of the job")
     assert cluster.ended(job) == "FAILED|15:0"
     assert "starts again: preempted or asked to stop" in sweep.output()
