@@ -124,12 +124,10 @@ class Session:
 
         That before the first step is shared with other runs, so its time is nobody's.
         """
-        from efficient_rl.training.merging import merged
-
         trainer, seed, started = self.trainer, evaluation_seed(self.config.eval.split), time.monotonic()
         evaluator = self.evaluator if step else self.base_evaluator
         found = {}
-        with trainer.whole_weights(), merged(trainer.model):
+        with trainer.sampling():
             for name, problems in self.problems.eval_sets.items():
                 found[name] = evaluator.evaluate(trainer.model, problems, seed)
         if self.group.is_main:
@@ -194,7 +192,7 @@ def prepare(
         group=group,
     )
     loaded = asdict(replace(config.model, name="", parameters=None))
-    base = sharing(evaluator, options.evaluations, loaded, options.code_version)
+    base = sharing(evaluator, options.evaluations, loaded, trainer.args.bf16, options.code_version)
     return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator, base)
 
 
@@ -231,7 +229,9 @@ def _make_trainer(
         problems=rows,
         curriculum=config.curriculum.build(),
         meter=meter,
-        optimizations=Optimizations(trunk_cache_bytes=config.grpo.trunk_cache_mib << 20),
+        optimizations=Optimizations(
+            trunk_cache_bytes=config.grpo.trunk_cache_mib << 20, half_frozen=config.model.compute != "float32"
+        ),
         sharded=options.sharding == "fsdp" and group.size > 1,
     )
 

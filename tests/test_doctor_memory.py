@@ -12,6 +12,7 @@ from efficient_rl.doctor.machines import Machine, machine_of
 from efficient_rl.launch.local import LocalLauncher
 from efficient_rl.launch.slurm.launcher import SlurmLauncher
 from efficient_rl.preflight.dry_step import Step
+from efficient_rl.preflight.memory import estimate_memory
 from efficient_rl.rundir.result import RunResult
 from tests.conftest import execute_tiny, slow_unless, tiny_run
 
@@ -136,10 +137,28 @@ def test_processes_share_the_batch_and_fsdp_the_weights() -> None:
 
 def test_bfloat16_takes_less_for_activations_and_the_same_for_weights() -> None:
     run = tiny_run("model.dtype=auto")
-    whole, half = memory.measured(run, HERE, 16), memory.measured(run, replace(HERE, half=True), 16)
+    gpu = replace(HERE, half=True, on_gpu=True)
+    whole, half = memory.measured(run, HERE, 16), memory.measured(run, gpu, 16)
     assert half.activations < 0.8 * whole.activations
     assert half.parameters == whole.parameters
-    assert memory.measured(tiny_run("model.dtype=float32"), replace(HERE, half=True), 16) == whole
+    assert memory.measured(tiny_run("model.dtype=float32"), gpu, 16) == whole
+
+
+def test_frozen_weights_in_bfloat16_take_half(tmp_path: Path) -> None:
+    overrides = ("strategy=last_k", "model.compute=bfloat16")
+    step = memory.measured(tiny_run(*overrides), HERE, 16)
+    result, _ = execute_tiny(tmp_path, *overrides)
+    assert result.memory_parts_bytes["parameters"] == step.parameters
+    plain = memory.measured(tiny_run("strategy=last_k"), HERE, 16)
+    narrow = [
+        memory.measured(tiny_run("strategy=last_k", "model.compute=auto"), replace(HERE, half=half), 16)
+        for half in (False, True)
+    ]
+    assert narrow == [plain, step]
+    estimates = [estimate_memory(tiny_run("strategy=last_k", f"model.compute={word}")) for word in ("float32", "bfloat16")]
+    assert None not in estimates
+    saved = estimates[0].training - estimates[1].training
+    assert saved == pytest.approx(plain.parameters - step.parameters, rel=0.01)
 
 
 def test_the_memory_of_a_machine_is_shared_by_all_that_runs_there() -> None:

@@ -55,6 +55,8 @@ class RunConfig:
             del tree["eval"]["split"]  # keeps the hashes from before there was a `split`
         if self.prompt.date == DATE:
             del tree["prompt"]["date"]  # and from before there was a `date`
+        if self.model.compute == "float32":
+            del tree["model"]["compute"]  # and from before there was a `compute`
         return _hash(json.dumps(_content(tree), sort_keys=True))
 
     def to_yaml(self) -> str:

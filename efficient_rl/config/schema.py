@@ -13,6 +13,7 @@ from efficient_rl.rewards.verify import PLACES
 
 PROMPTS = ("symbols", "plain", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+COMPUTES = ("float32", "bfloat16", "auto")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 SPLITS = ("test", "validation")
 SAMPLERS = ("own", "continuous_batching", "vllm_colocate", "vllm_server")
@@ -44,10 +45,11 @@ class Component:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Where the model comes from and how it is loaded.
+    """Where the model comes from, how it is loaded, and in what it computes.
 
-    `fingerprint` digests a local folder's files, "" for a hub name; `parameters` only serves
-    estimates.
+    `dtype` is what the weights are loaded and trained in. `compute` is what matrix products run in
+    where these are float32. `fingerprint` digests a local folder's files, "" for a hub name;
+    `parameters` only serves estimates.
     """
 
     name: str
@@ -59,12 +61,26 @@ class ModelConfig:
     system_prompt: str | None = None
     fingerprint: str = ""
     parameters: int | None = None
+    compute: str = "float32"
 
     def __post_init__(self) -> None:
         check_types("model", self)
         require_known("model.prompt", self.prompt, PROMPTS)
         require_known("model.dtype", self.dtype, DTYPES)
+        require_known("model.compute", self.compute, COMPUTES)
+        whole = self.dtype in ("auto", "float32")
+        bound = f"needs float32 weights, and model.dtype={self.dtype} already computes in {self.dtype}; use model.dtype=auto"
+        require(whole or self.compute == "float32", "model.compute", self.compute, bound)
         require_known("model.attn_implementation", self.attn_implementation, ATTENTION)
+
+    def half_products(self, on_gpu: bool, has_bfloat16: bool) -> bool:
+        """Whether matrix products run in bfloat16, on such a machine, beside weights in `dtype`.
+
+        By default only on a GPU, and there unless `dtype` is float32.
+        """
+        if self.compute == "float32":
+            return on_gpu and has_bfloat16 and self.dtype != "float32"
+        return self.compute == "bfloat16" or has_bfloat16
 
     @property
     def folder(self) -> Path | None:

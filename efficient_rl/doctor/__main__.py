@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from efficient_rl.cli import BAD_REQUEST, DONE, FAILED, Parser, command_line
 from efficient_rl.config.run_config import RunConfig
-from efficient_rl.doctor import batches, cluster, folders, gpus, host, machines, services, versions
+from efficient_rl.doctor import batches, cluster, compute, folders, gpus, host, machines, services, versions
 from efficient_rl.doctor.finding import Finding, counted, ok
 from efficient_rl.doctor.machines import Machine
 from efficient_rl.errors import ConfigError, first_line
@@ -56,6 +56,8 @@ def findings(request: Request, probe: bool, probe_seconds: float) -> Iterator[Fi
     processes = getattr(launcher, "processes_per_run", 1)
     at_once = min(len(runs), _slots(launcher))
     if slurm is None:
+        if not seen:
+            yield from _each(runs, lambda run: run.model, lambda run: compute.check_compute(run.model, here.bfloat16))
         yield from _caught("host", lambda: host.check_host(here, at_once, processes))
     yield from _caught("folder", lambda: folders.check_folder(request.outputs))
     if slurm is not None:

@@ -13,6 +13,7 @@ from efficient_rl.launch.cgroups import limits
 
 FEWEST_FILES = 1024
 LEAST_SHM_BYTES = 1 << 30
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # of x86 and of ARM
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Host:
     limit_bytes: int | None
     shm_bytes: int
     open_files: int
+    bfloat16: bool = False  # the processor multiplies in it
 
     @property
     def memory_bytes(self) -> int:
@@ -45,7 +47,16 @@ def this_host() -> Host:
         limit_bytes=limit,
         shm_bytes=shutil.disk_usage(shm).total if shm.is_dir() else 0,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        bfloat16=_multiplies_in_bfloat16(),
     )
+
+
+def _multiplies_in_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not BFLOAT16_FLAGS.isdisjoint(flags)
 
 
 def check_host(host: Host, runs: int, processes: int = 1) -> list[Finding]:

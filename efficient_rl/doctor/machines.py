@@ -18,7 +18,7 @@ class Machine:
     on_gpu: bool
     processes: int = 1
     sharded: bool = False
-    half: bool = False  # computes in bfloat16 what the model's data type leaves open
+    half: bool = False  # multiplies in bfloat16
 
     def shared_by(self, processes: int) -> "Machine":
         """What each of several processes has of it."""
@@ -34,6 +34,7 @@ def machine_of(launcher: Launcher, at_once: int, gpus: Sequence[Gpu], host: Host
     if isinstance(launcher, SlurmLauncher):
         if launcher.gpus_per_node:
             return Machine("a node's GPU", None, True, processes, sharded, half=True)
+        half = False  # of a node nothing is known
         here = max(1, processes // launcher.nodes) * min(launcher.at_once, launcher.runs_per_job)
         name, size = f"launcher.mem_gb={launcher.mem_gb:g}", int(launcher.mem_gb * 2**30)
     elif gpus:
@@ -43,7 +44,7 @@ def machine_of(launcher: Launcher, at_once: int, gpus: Sequence[Gpu], host: Host
         return whole.shared_by(-(-at_once * processes // len(gpus)))
     else:
         here = at_once * processes
-        name, size = "this machine", host.memory_bytes
+        name, size, half = "this machine", host.memory_bytes, host.bfloat16
     if here > 1:
         name += f" for {here} processes"
-    return Machine(name, size, False, processes, sharded).shared_by(here)
+    return Machine(name, size, False, processes, sharded, half).shared_by(here)

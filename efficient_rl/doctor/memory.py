@@ -74,7 +74,7 @@ def measured(run: RunConfig, machine: Machine, prompt: int) -> "Step":
     """The bytes of one step in each process; OSError without the model's configuration."""
     from efficient_rl.preflight.dry_step import dry_step
 
-    step = dry_step(run, load_of(run, machine, prompt), machine.half and run.model.dtype != "float32")
+    step = dry_step(run, load_of(run, machine, prompt), run.model.half_products(machine.on_gpu, machine.half))
     if not (machine.sharded and machine.processes > 1):
         return step
     shared = ("parameters", "optimizer_state", "reference")

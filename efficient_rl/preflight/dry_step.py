@@ -20,6 +20,7 @@ from efficient_rl.config.schema import ModelConfig
 from efficient_rl.models import check_kind, load_config
 from efficient_rl.preflight.tally import Tally
 from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.training.arithmetic import narrow_frozen
 from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import can_share_prefixes
 from efficient_rl.training.prefixes import Plan, SharedPrefixes, pays
@@ -92,6 +93,8 @@ def dry_step(run: RunConfig, load: Load, autocast: bool) -> Step:
         add_fused_lm_head(causal, run.grpo.temperature, outputs=("log_probs", "entropy"))
         strategy: Strategy = run.strategy.build()
         model = strategy.apply(causal)
+        if autocast and run.model.compute != "float32":
+            narrow_frozen(model)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         _give_shapes_only(model)
@@ -129,7 +132,8 @@ def _phases(model: PreTrainedModel, causal: PreTrainedModel, load: Load, active:
     model.train()
     activations, backward = _backward(model, causal, load, active, tally)
     cache = sampling = 0
-    with torch.no_grad(), merged(model):
+    merge = nullcontext() if torch.is_autocast_enabled("cpu") else merged(model)
+    with torch.no_grad(), merge:
         model.eval()
         if load.sampled:
             cache, sampling = _sampling(model, load, load.sampled, tally)

@@ -66,8 +66,11 @@ def _memory(run: RunConfig, shape: Shape, extent: Extent, size: int) -> Memory:
     rows = grpo.per_device_train_batch_size * (1.0 if grpo.beta else MIXED_SHARE)
     tokens = rows * (prompt + completion)
     held = size * (shape.parameters + extent.added + extent.moments * extent.active)
-    if grpo.beta and not extent.added:
-        held += size * extent.trained
+    trained = 0 if extent.added else extent.trained
+    if grpo.beta:
+        held += size * trained
+    if run.model.compute == "bfloat16":  # of auto it is not known here
+        held -= size / 2 * (shape.parameters - trained)
     if (grpo.beta or grpo.num_iterations > 1) and extent.lowest:
         prompts = rows if grpo.gradient_checkpointing else rows / grpo.num_generations
         own = rows * completion + prompts * prompt

@@ -25,7 +25,8 @@ class RunResult:
     `peak_memory_bytes` is by phase of training, `memory_parts_bytes` what parameters, gradients,
     optimizer state, reference, saved activations and the trunk cache held at most. `train_seconds`
     are those of the wall clock, `train_cpu_seconds` the CPU time of the same steps; None on a GPU,
-    and in results from before it was recorded.
+    and in results from before it was recorded. `sampler_gap` is how far sampler and trainer were
+    apart in a token's log-probability, on average over the steps (`training/sampler_gap.py`).
     """
 
     config_hash: str
@@ -51,6 +52,7 @@ class RunResult:
     attempt: int
     finished_at: float
     train_cpu_seconds: float | None = None
+    sampler_gap: float | None = None
 
     def __post_init__(self) -> None:
         check_types("result", self)

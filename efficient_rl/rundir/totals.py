@@ -22,6 +22,7 @@ class RunTotals:
     train_seconds: float
     train_cpu_seconds: float | None
     tokens: int
+    sampler_gap: float | None
 
 
 def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
@@ -38,7 +39,7 @@ def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
             peaks[phase] = int(max(values))
         elif part := _between("memory/", name, "_bytes"):
             parts[part] = int(max(values))
-    rewards = columns["train/reward"]
+    rewards, gaps = columns["train/reward"], columns["train/sampler_gap"]
     cpu_seconds = seconds.pop("step_cpu", None)
     if len(columns[CPU_SECONDS]) < len(columns["time/step_seconds"]):
         cpu_seconds = None  # an attempt of an earlier version did not record them
@@ -51,6 +52,7 @@ def totals(lines: Iterable[Mapping[str, float]]) -> RunTotals:
         train_cpu_seconds=cpu_seconds,
         phase_seconds=seconds,
         tokens=int(max(columns["train/tokens"], default=0.0)),
+        sampler_gap=fmean(gaps) if gaps else None,
     )
 
 

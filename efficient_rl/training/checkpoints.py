@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from trl import GRPOTrainer
 
 from efficient_rl.strategies.protocol import Strategy, has_own
+from efficient_rl.training.arithmetic import widened
 from efficient_rl.training.curriculum_sampler import CurriculumSampler
+from efficient_rl.training.merging import merged
 from efficient_rl.training.optimizer import load_state_by_name, named, state_by_name
 from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.sharding import NoShards, Shards, part_like, whole_tensor
@@ -36,6 +38,7 @@ class CheckpointedTrainer(GRPOTrainer):
     _bare: PreTrainedModel
     _problems: CurriculumSampler | None
     _shards: Shards | NoShards
+    narrow: Sequence[nn.Parameter] = ()  # what is kept in bfloat16, and saved in float32
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -46,9 +49,19 @@ class CheckpointedTrainer(GRPOTrainer):
         """Inside, every process has all weights, to sample or to save; a collective."""
         return self._shards.whole()
 
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, the model draws from the policy that trains: all weights, in the same arithmetic.
+
+        Adapters are merged in float32 only: rounded to bfloat16 the sum would be another policy.
+        """
+        merge = nullcontext() if self.accelerator.native_amp else merged(self._bare)
+        with self.whole_weights(), self.accelerator.autocast(), merge:
+            yield
+
     def save_by(self, write: Callable[[], None]) -> None:
         """Let process 0 write the model, with all its weights; for all processes to call."""
-        with self._shards.gathered(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights(), widened(self.narrow):
             if self.accelerator.is_main_process:
                 write()
 
@@ -61,7 +74,7 @@ class CheckpointedTrainer(GRPOTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write model and tokenizer as TRL does, the model by the strategy's `save`."""
-        with self._shards.gathered(), self.whole_weights():
+        with self._shards.gathered(), self.whole_weights(), widened(self.narrow):
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -15,6 +15,7 @@ from efficient_rl.training.sampler import (
     choose,
     evaluating,
     has_trained_prompt,
+    log_probabilities,
     own_generation,
     sample,
     until_stop,
@@ -30,12 +31,13 @@ def complete(
     stop_ids: Sequence[int],
     pad_id: int,
     uniform: torch.Tensor | None = None,
+    logps: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """What `sample` gives, by `generate` where our sampler cannot follow the model."""
     if (reason := _obstacle(model)) is None:
-        return sample(model, prompts, settings, stop_ids, pad_id, uniform)
+        return sample(model, prompts, settings, stop_ids, pad_id, uniform, logps)
     _note(type(model).__name__, reason)
-    return generate(model, prompts, settings, stop_ids, pad_id, uniform)
+    return generate(model, prompts, settings, stop_ids, pad_id, uniform, logps)
 
 
 def _obstacle(model: PreTrainedModel) -> str | None:
@@ -70,6 +72,7 @@ def generate(
     stop_ids: Sequence[int],
     pad_id: int,
     uniform: torch.Tensor | None = None,
+    logps: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """What `sample` gives, by the model's own `generate`.
 
@@ -96,7 +99,7 @@ def generate(
                 asked,
                 attention_mask=torch.ones_like(asked),
                 generation_config=arguments,
-                logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length)]),
+                logits_processor=LogitsProcessorList([_Drawn(settings, drawn, length, logps, rows)]),
             )
             for row, tokens in zip(rows, written[:, length:].tolist(), strict=True):
                 found[row] = until_stop(tokens, stop_ids)
@@ -104,15 +107,25 @@ def generate(
 
 
 class _Drawn(LogitsProcessor):
-    """Leaves of every row's logits only the token that `sample` would draw."""
+    """Leaves of each row's logits only the token that `sample` would draw; notes its chance."""
 
-    def __init__(self, settings: SamplingSettings, uniform: torch.Tensor | None, prompt: int) -> None:
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        uniform: torch.Tensor | None,
+        prompt: int,
+        logps: torch.Tensor | None,
+        rows: list[int],
+    ) -> None:
         self._settings, self._uniform, self._prompt = settings, uniform, prompt
+        self._logps, self._rows = logps, rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """The logits, shape (rows, vocabulary), of the next token after `input_ids`."""
         step = input_ids.shape[1] - self._prompt
         uniform = None if self._uniform is None else self._uniform[:, step]
         chosen = choose(scores.float(), self._settings, uniform)
+        if self._logps is not None:
+            self._logps[self._rows, step] = log_probabilities(scores.float(), chosen, self._settings)
         left = torch.full_like(scores, -torch.inf)
         return left.scatter(1, chosen[:, None], 0.0)  # type: ignore[return-value]

@@ -14,12 +14,12 @@ from trl import GRPOConfig
 from efficient_rl.curricula.protocol import Curriculum
 from efficient_rl.decoding import CompletionDecoder, code_of
 from efficient_rl.strategies.protocol import AdamSettings, Strategy
+from efficient_rl.training.arithmetic import narrow_frozen
 from efficient_rl.training.checkpoints import CheckpointedTrainer
 from efficient_rl.training.curriculum_sampler import CurriculumSampler, Scored, rows_of_level_groups
 from efficient_rl.training.generation import complete
 from efficient_rl.training.gradient_sync import average_gradients, begin_sync
 from efficient_rl.training.memory import GENERATION, PhaseMeter, tensor_bytes
-from efficient_rl.training.merging import merged
 from efficient_rl.training.model_setup import (
     Optimizations,
     can_overlay,
@@ -36,6 +36,7 @@ from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.process_rewards import ProcessRewards, added_to
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import Draws, SamplingSettings, own_generation
+from efficient_rl.training.sampler_gap import SamplerGap, ragged
 from efficient_rl.training.scoring import Scorer, TrlScores
 from efficient_rl.training.sharding import NoShards, Shards, whole_tensor
 from efficient_rl.training.steps import StepCallback
@@ -93,8 +94,8 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         self._reference = OverlayReference(self._bare, new_adapter) if overlay else None
         self.ref_model: Any = self._reference or self.ref_model
         self._build_scorer(wanted)
-        processes = self.accelerator.num_processes
-        self.draws = Draws(int(args.seed), self.accelerator.process_index, processes)
+        self.narrow = narrow_frozen(self._bare) if self.optimizations.half_frozen else ()
+        self.draws = Draws(int(args.seed), self.accelerator.process_index, self.accelerator.num_processes)
         self.vllm_weights = ChangedWeightsOnly(self.vllm_generation, self._bare) if self.use_vllm else None
         self.add_callback(StepCallback(self))
 
@@ -119,10 +120,11 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     def _build_scorer(self, wanted: Optimizations) -> None:
         refills = self._problems is not None and self._problems.curriculum.refills > 0
         self.optimizations = wanted.usable(self._bare, self.args, refills, self._shards.splits)
+        self._gap = SamplerGap(self.epsilon_low)
         lockstep = self.accelerator.num_processes > 1 and not self._averages
         self._scorer = Scorer(
             self._bare, self.parameters, self._reference, self._shards, self.optimizations,
-            self.accelerator, self.meter, lockstep,
+            self.accelerator, self.meter, lockstep, self._gap,
         )  # fmt: skip
 
     @property
@@ -130,8 +132,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         """What the reference model holds beside the policy."""
         if self._reference is not None:
             return self._reference.bytes
-        second_model = isinstance(self.ref_model, nn.Module)
-        return tensor_bytes(self.ref_model.parameters()) if second_model else 0
+        return tensor_bytes(self.ref_model.parameters()) if isinstance(self.ref_model, nn.Module) else 0
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """TRL's, after which nothing is being measured any more, however it ended."""
@@ -161,7 +162,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         Advantages, shape (rows,) or with process supervision (rows, tokens), are 0 where a group's
         rewards are the same up to rounding.
         """
-        batch = dict(super()._generate_and_score_completions(inputs))
+        batch = self._gap.keep(dict(super()._generate_and_score_completions(inputs)), self.use_vllm)
         if self.multi_objective_aggregation == "sum_then_normalize":
             start = self.accelerator.process_index * len(inputs)
             level = rows_of_level_groups(self._rewards.whole, self.num_generations)
@@ -188,9 +189,9 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
     ) -> tuple[list[list[int]], Any]:
         with self.meter.phase(GENERATION):
             if self._samples_itself() and not (images or multimodal_fields or has_tool_images):
-                completions, logps = self._completions(prompt_ids), None
+                completions, logps = self._completions(prompt_ids)
             else:
-                with weights_as_they_are(self._bare):
+                with weights_as_they_are(self._bare), self.accelerator.autocast():
                     completions, logps = super()._generate_single_turn(
                         prompt_ids, images, multimodal_fields, num_generations, has_tool_images
                     )
@@ -205,14 +206,16 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             self.optimizations = replace(self.optimizations, own_sampler=False)
         return self.optimizations.own_sampler
 
-    def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
-        """Drawn by our sampler: the same in any number of processes."""
-        width, stop_ids, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
+    def _completions(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and their log-probabilities: the same in any number of processes."""
+        width, ends, pad_id = self.max_completion_length, self.eos_token_ids, self._tokenizer.pad_token_id
         shares = self.optimizations.shared_prefixes
         settings = SamplingSettings(width, self.temperature, self.top_p, self.top_k, shares)
         uniform = self.draws.uniform(self.state.global_step, len(prompt_ids), width)
-        with self.whole_weights(), merged(self._bare):
-            return complete(self._bare, prompt_ids, settings, stop_ids, pad_id, uniform)
+        logps = torch.zeros(uniform.shape, device=self._bare.device)
+        with self.sampling():
+            found = complete(self._bare, prompt_ids, settings, ends, pad_id, uniform, logps)
+        return found, ragged(logps, found)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[list[int]]
@@ -223,8 +226,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
             self._rewards.see(rewards)
             if self._rewards:
                 size = self.num_generations if self.model.training else self.num_generations_eval
-                advantages = self._rewards.token_advantages(inputs, completions, completion_ids_list, size)
-                self._token_advantages = advantages
+                self._token_advantages = self._rewards.token_advantages(inputs, completions, completion_ids_list, size)
             return rewards
 
     # Passes over a batch
@@ -244,6 +246,7 @@ class EfficientGRPOTrainer(CheckpointedTrainer):
         if self._scorer.take_skipped():
             self.parameters.fill_missing_gradients()
         self.parameters.finish_gradients(self._optimizer)
+        self._metrics["train"]["sampler_gap"] += self._gap.take(self.accelerator)
         self._metrics["train"]["params/active"].append(self.parameters.active_count)
         self.meter.note("gradients", lambda: tensor_bytes(p.grad for p in self.parameters.names))
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Optimizations:
-    """The optimizations of partial training; none changes the loss. By default all are on.
+    """The optimizations of partial training; none changes the loss. All but the last are on.
 
     `respect_freezing`: gradient checkpointing keeps the frozen part out of the backward pass.
     `overlay_reference`: with beta > 0 the reference is copies of what can train, instead of a
@@ -36,9 +36,11 @@ class Optimizations:
     of similar length pass through the model together, without the padding of the longest.
     `lean_head`: on a CPU, where TRL scores prompts and padding too and in tiles of 32,768 words,
     only what is needed. `shared_prefixes`: the prompt of a group, and what all prompts begin with,
-    goes through the model once a pass. `own_sampler`: the key-value-cache sampler with merged
-    adapters in place of `generate`, unless `args` name vLLM or continuous batching; models that
-    carry a state use `generate` with its draws.
+    goes through the model once a pass. `own_sampler`: the key-value-cache sampler, with merged
+    adapters in float32, in place of `generate`, unless `args` name vLLM or continuous batching;
+    models that carry a state use `generate` with its draws. `half_frozen`: under bfloat16 autocast
+    frozen linear weights and embeddings are kept in bfloat16, as autocast would make the former in
+    every pass.
     """
 
     respect_freezing: bool = True
@@ -49,6 +51,7 @@ class Optimizations:
     length_buckets: bool = True
     lean_head: bool = True
     shared_prefixes: bool = True
+    half_frozen: bool = False
 
     def usable(self, model: PreTrainedModel, args: GRPOConfig, refills: bool, shards: bool) -> "Optimizations":
         """Those that leave the loss as it is for this model and these arguments.
@@ -63,6 +66,7 @@ class Optimizations:
         return replace(
             self,
             trunk_cache_bytes=self.trunk_cache_bytes * shares_trunk,
+            half_frozen=self.half_frozen and args.bf16 and not (shards or args.fsdp or args.deepspeed),
             skip_zero_variance=self.skip_zero_variance and not all_rows_move,
             length_buckets=self.length_buckets and not shards,
             own_sampler=self.own_sampler and can_sample_itself(args) and not has_trained_prompt(model),

@@ -18,7 +18,8 @@ class RunTrainer(EfficientGRPOTrainer):
 
     def stop_at(self, stop_ids: list[int]) -> None:
         """Let these tokens end completions; ConfigError where the model cannot write any."""
-        check_generates(self._bare, stop_ids, self._tokenizer.pad_token_id)
+        with self.accelerator.autocast():
+            check_generates(self._bare, stop_ids, self._tokenizer.pad_token_id)
         self.eos_token_ids = self.generation_config.eos_token_id = stop_ids
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

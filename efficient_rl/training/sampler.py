@@ -119,11 +119,12 @@ def sample(
     stop_ids: Sequence[int],
     pad_id: int,
     uniform: torch.Tensor | None = None,
+    logps: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """One completion for every prompt (token ids), with its stop token; equals share a prefill.
 
     `uniform`, shape (prompts, max_new_tokens), decides every choice (see `draws`); none is needed
-    at temperature 0.
+    at temperature 0. `logps`, of that shape, receives the drawn tokens', before top_p and top_k.
     """
     device = model.device
     stop = torch.tensor(list(stop_ids), device=device)
@@ -138,6 +139,8 @@ def sample(
         for step in range(settings.max_new_tokens):
             chosen = choose(logits, settings, uniform[rows, step] if uniform is not None else None)
             drawn[rows[~done], step] = chosen[~done]
+            if logps is not None:
+                logps[rows[~done], step] = log_probabilities(logits, chosen, settings)[~done]
             done |= torch.isin(chosen, stop)
             active = int((~done).sum())
             if active == 0 or step + 1 == settings.max_new_tokens:
@@ -170,6 +173,12 @@ def choose(logits: torch.Tensor, settings: SamplingSettings, uniform: torch.Tens
     if not bool(reached[:, -1].isfinite().all()):
         raise RuntimeError("the model's logits are no longer numbers; lower grpo.learning_rate or use model.dtype=float32")
     return torch.searchsorted(reached, uniform[:, None] * reached[:, -1:], right=True).squeeze(1)
+
+
+def log_probabilities(logits: torch.Tensor, chosen: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+    """Of the `chosen` tokens, (rows,), as trainers score them; of logits (rows, vocabulary)."""
+    scaled = logits / (settings.temperature or 1.0)
+    return scaled.gather(1, chosen[:, None]).squeeze(1) - scaled.logsumexp(-1)
 
 
 def until_stop(row: list[int], stop_ids: Sequence[int]) -> list[int]:

@@ -16,6 +16,7 @@ from efficient_rl.training.parameters import TrainedParameters
 from efficient_rl.training.prefixes import SharedPrefixes, moves_freely, plan_of
 from efficient_rl.training.reference import OverlayReference
 from efficient_rl.training.sampler import carries_state
+from efficient_rl.training.sampler_gap import SamplerGap
 from efficient_rl.training.sharding import NoShards, Shards
 from efficient_rl.training.tokens import Tokens, completion_lengths
 from efficient_rl.training.trunk import HIDDEN, Trunk, TrunkCache, frozen_depth
@@ -48,10 +49,12 @@ class Scorer:
         accelerator: Accelerator,
         meter: PhaseMeter,
         lockstep: bool,
+        gap: SamplerGap,
     ) -> None:
         self._model, self._parameters, self._reference = model, parameters, reference
         self._shards, self._optimizations = shards, optimizations
         self._accelerator, self._meter, self._lockstep = accelerator, meter, lockstep
+        self._gap = gap
         self._trunk = TrunkCache(model, optimizations.trunk_cache_bytes)
         self._movable = moves_freely(model.config.get_text_config())
         self._never_trained = frozen_depth(model, parameters.trainable)
@@ -145,6 +148,7 @@ class Scorer:
         buckets = self._buckets(tokens, rows, None)
         around = self._with_prefixes(trunk, model, tokens, rows)
         found, entropies = score(compute, tokens, rows, buckets, around, self._unpadded)
+        self._gap.see(found, rows, batch)
         if self._needs_all_rows or entropies is None:
             return found, entropies
         return logps.to(found.dtype).index_copy(0, rows, found), self._with_mean_entropy(entropies, rows, batch)

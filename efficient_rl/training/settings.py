@@ -12,6 +12,7 @@ from trl import GRPOConfig
 from efficient_rl.config.run_config import RunConfig
 from efficient_rl.config.schema import GRPOSettings
 from efficient_rl.errors import ConfigError
+from efficient_rl.training.arithmetic import has_bfloat16
 from efficient_rl.training.sampler import SamplingSettings
 
 NAMES = {
@@ -57,7 +58,7 @@ def grpo_arguments(
         seed=config.seed,
         data_seed=config.seed,
         reward_weights=[term.weight for term in config.reward],
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) and config.model.dtype != "float32",
+        bf16=config.model.half_products(torch.cuda.is_available(), has_bfloat16()),
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=-(-checkpoint_steps // period) * period,
