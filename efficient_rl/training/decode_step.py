@@ -20,6 +20,8 @@ from efficient_rl.training.prefixes import PLAIN_TYPES
 
 LLAMAS = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)  # of one form
 
+Rotation = tuple[torch.Tensor, ...]  # cosines and signed sines, (rows, 1, 1, head) each
+
 
 class DecodeStep:
     """One step after another, by the model's own forward.
@@ -55,6 +57,7 @@ class LlamaStep(DecodeStep):
         super().__init__(_bare(model), cache, added, position, steps)
         self._columns, self._is_padded = columns, not bool(mask.all())
         self._autocast = torch.is_autocast_enabled(mask.device.type)
+        self._norms_heads = hasattr(self._model.model.layers[0].self_attn, "q_norm")
         self._rotations = _rotations(self._model.model, int(position.max()) + 1 + steps)
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -62,28 +65,24 @@ class LlamaStep(DecodeStep):
         backbone = self._model.model
         self._columns += 1
         self._position = self._position + 1
-        rotation = self._rotations[self._position]
+        turn = self._rotations[self._position].chunk(2, -1)
         mask = self._mask[..., : self._columns] if self._is_padded else None
         hidden = backbone.embed_tokens(tokens[:, None])
         for block in backbone.layers:
-            hidden = hidden + self._attend(block.self_attn, self._norm(block.input_layernorm, hidden), rotation, mask)
+            hidden = hidden + self._attend(block.self_attn, self._norm(block.input_layernorm, hidden), turn, mask)
             normed, mlp = self._norm(block.post_attention_layernorm, hidden), block.mlp
             hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed))
         found: torch.Tensor = self._model.lm_head(self._norm(backbone.norm, hidden))
         return found[:, -1].float()
 
-    def _attend(
-        self, attention: Any, hidden: torch.Tensor, rotation: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _attend(self, attention: Any, hidden: torch.Tensor, turn: Rotation, mask: torch.Tensor | None) -> torch.Tensor:
         rows, size = len(hidden), attention.head_dim
         queries = attention.q_proj(hidden).view(rows, -1, 1, size)
         keys = attention.k_proj(hidden).view(rows, -1, 1, size)
-        if hasattr(attention, "q_norm"):
+        if self._norms_heads:
             queries, keys = self._norm(attention.q_norm, queries), self._norm(attention.k_norm, keys)
-        heads, half = queries.shape[1], size // 2
-        both = torch.cat((queries, keys), 1)
-        swapped = torch.cat((both[..., half:], both[..., :half]), -1)
-        both = both * rotation[..., :size] + swapped * rotation[..., size:]
+        heads, both = queries.shape[1], torch.cat((queries, keys), 1)
+        both = both * turn[0] + both.roll(size // 2, -1) * turn[1]
         values = attention.v_proj(hidden).view(rows, -1, 1, size)
         keys, values = self._cache.update(both[:, heads:], values, attention.layer_idx)
         mask = None if mask is None else mask.to(both.dtype)

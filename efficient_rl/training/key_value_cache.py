@@ -17,7 +17,7 @@ class BlockLayer(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._key_buffer = self._value_buffer = torch.empty(0)
+        self._key_buffer = self._value_buffer = self._shown = torch.empty(0)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -27,11 +27,11 @@ class BlockLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if start == 0 or not self._has_room(end):
+        if not self._has_room(end):
             self._key_buffer = _with_room(self.keys, key_states, end)
             self._value_buffer = _with_room(self.values, value_states, end)
-        self._key_buffer[:, :, start:end] = key_states
-        self._value_buffer[:, :, start:end] = value_states
+        self._key_buffer.narrow(2, start, end - start).copy_(key_states)
+        self._value_buffer.narrow(2, start, end - start).copy_(value_states)
         self._show(end)
         return self.keys, self.values
 
@@ -47,11 +47,11 @@ class BlockLayer(DynamicLayer):
 
     def _has_room(self, end: int) -> bool:
         """Whether the buffers hold what is shown, and `end` columns fit."""
-        shown = self.keys.data_ptr() == self._key_buffer.data_ptr() and len(self.keys) == len(self._key_buffer)
-        return shown and end <= self._key_buffer.shape[-2]
+        return self.keys is self._shown and end <= self._key_buffer.shape[-2]
 
     def _show(self, end: int) -> None:
-        self.keys, self.values = self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]
+        self.keys, self.values = self._key_buffer.narrow(2, 0, end), self._value_buffer.narrow(2, 0, end)
+        self._shown = self.keys
 
 
 def _with_room(written: torch.Tensor, states: torch.Tensor, columns: int) -> torch.Tensor:
