@@ -76,9 +76,9 @@ def float32_attention(accelerator: Accelerator) -> Iterator[None]:
     if not accelerator.native_amp or accelerator.device.type != "cpu":
         yield
         return
-    attend = nn.functional.scaled_dot_product_attention
+    attend: Any = nn.functional.scaled_dot_product_attention
 
-    def attend_whole(*states: torch.Tensor, attn_mask: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+    def attend_whole(*states: torch.Tensor, attn_mask: torch.Tensor | None = None, **settings: Any) -> Any:
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.float()
         with torch.autocast("cpu", enabled=False):
