@@ -15,6 +15,7 @@ VARIABLES = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "KINETO_LOG_LEVEL": "99",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # it warns of what was allocated before memory is measured and freed meanwhile
 }
 PROCESS_GROUP = re.compile(  # as torchrun, mpirun, srun and their like describe one
     r"(LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|(MASTER|TORCHELASTIC|OMPI|PALS|FLUX|JSM|ALPS)_.*"

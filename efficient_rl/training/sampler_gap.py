@@ -44,8 +44,9 @@ class SamplerGap:
 
     def take(self, accelerator: Any) -> list[float]:
         """The gap of an update, over all processes, once it is complete; [] where none was seen."""
-        sums = accelerator.reduce(self._sums.to(accelerator.device), "sum").cpu()
-        self._fresh, self._sums = False, torch.zeros(2, dtype=torch.float64)
+        sums = accelerator.reduce(self._sums.to(accelerator.device, copy=True), "sum").cpu()
+        self._fresh = False
+        self._sums.zero_()
         if not sums[1]:
             return []
         gap = float(sums[0] / sums[1])
