@@ -38,7 +38,7 @@ claims: $(VENV)/installed  ## test published claims on the embedded model and ev
 ui: $(VENV)/installed  ## serve the MLflow UI and print the page of the newest sweep (or NAME=...)
 	$(BIN)/python -m efficient_rl.ui $(if $(NAME),sweep=$(NAME)) $(if $(PORT),port=$(PORT))
 
-test: $(VENV)/installed  ## all tests except the slow ones, in about twenty minutes (tests/slurm/cluster.sh install gives them a Slurm)
+test: $(VENV)/installed  ## all tests except the slow ones, in about ten minutes (tests/slurm/cluster.sh install gives them a Slurm)
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed  ## only the slow tests (two workers: their clusters need the processors themselves)

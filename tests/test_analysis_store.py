@@ -74,6 +74,7 @@ def test_the_report_reads_the_store_and_becomes_artifacts_of_the_sweeps_run(
     assert {"report.html", "report.json", "results.csv", "pareto.pdf"} <= names
 
 
+@pytest.mark.slow
 def test_a_report_without_its_store_is_written_and_says_so(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_arms_with_the_same_start_measure_it_once_and_have_what_each_alone_has(t
         assert first == same
 
 
+@pytest.mark.slow
 def test_other_code_other_problems_and_another_start_are_measured_anew(tmp_path: Path) -> None:
     done(tmp_path, "strategy=full")
     done(tmp_path, "strategy=full", "seed=1", version="two")

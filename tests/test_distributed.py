@@ -257,7 +257,8 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_what_can(
         grpo_arguments(tiny_run(*overrides), tmp_path, 2, processes, parts)
 
 
-@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_two_processes_share_the_evaluation_before_training_with_the_next_run(
     start: Start, tmp_path: Path, sharding: str
 ) -> None:

@@ -189,7 +189,7 @@ def test_a_killed_server_or_worker_is_replaced_and_costs_no_right_verdict() -> N
         "999999!",
         "(a+b+c+d)^{300}",
         "\\binom{9999999}{4999999}",
-        "(" * 900 + "1" + ")" * 900,
+        pytest.param("(" * 900 + "1" + ")" * 900, marks=pytest.mark.slow),
     ],
 )
 def test_what_no_filter_would_catch_reaches_a_bound_and_not_the_far_one(bomb: str) -> None:
