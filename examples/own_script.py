@@ -27,4 +27,4 @@ trainer.remove_callback(PrinterCallback)  # the lines below are enough
 trainer.train()
 for line in trainer.state.log_history[:-1]:  # the last one sums up
     print(f"step {line['step']}: loss {line['loss']:.3f}, reward {line['reward']:.2f}")
-print("MiB in the last step:", {name: round(size / 2**20, 1) for name, size in trainer.meter.take_bytes().items()})
+print("MiB at most:", {name: round(size / 2**20, 1) for name, size in trainer.meter.most_bytes.items()})

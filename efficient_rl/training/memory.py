@@ -36,6 +36,7 @@ class PhaseMeter:
         self._since = time.perf_counter()
         self._probe: _CpuProbe | _GpuProbe | None = None
         self.seconds: dict[str, float] = {}
+        self.most_bytes: dict[str, int] = {}  # of all measured steps
         self._step_bytes: dict[str, int] = {}
         self._held_bytes: Callable[[], int] | None = None  # within a step
         self._most: list[float] = []  # that trained in measured steps
@@ -115,6 +116,8 @@ class PhaseMeter:
         if self._probe is not None:
             self._step_bytes |= self._probe.close()
             self._probe = None
+            for name, size in self._step_bytes.items():
+                self.most_bytes[name] = max(size, self.most_bytes.get(name, 0))
 
     @property
     def measuring(self) -> bool:
