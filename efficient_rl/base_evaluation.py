@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -10,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from efficient_rl.errors import first_line
 from efficient_rl.evaluate import Evaluation, Evaluator
 from efficient_rl.files import write_atomic
+from efficient_rl.rundir.provenance import packages, source_digest
 from efficient_rl.tasks.problem import Problem
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
+OURS, ALONE = "ours", "alone"  # whose evaluation it is: for all runs, or for this one
 
 
 @dataclass(frozen=True)
@@ -38,28 +43,27 @@ class BaseEvaluator:
         """As `Evaluator.evaluate`; for all processes of its group to call."""
         group = self.evaluator.group
         path = self.folder / f"{self._key(model, problems, seed)}.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock, known, ours = FileLock(path.with_suffix(".lock")), None, False
+        lock, known, turn, told = FileLock(path.with_suffix(".lock")), None, "", False
         try:
-            while known is None and not ours:
+            while known is None and not turn:
                 self.evaluator.between()
                 if group.is_main:
-                    ours = _acquired(lock)
                     known = _read(path)
-                known, ours = group.broadcast((known, ours))
+                    turn = "" if known else _turn(lock)
+                    known = known or _read(path)  # written while we waited
+                known, turn = group.broadcast((known, turn))
+                if known is None and not turn and group.is_main and not told:
+                    logger.info("another run evaluates the model that training starts from; waiting for %s", path.name)
+                    told = True
             if known is None:
                 known = self.evaluator.evaluate(model, problems, seed)
-                if group.is_main:
+                if group.is_main and turn == OURS:
                     write_atomic(path, json.dumps(asdict(known)), durable=True)
             return known
         finally:
             lock.release()
 
     def _key(self, model: "PreTrainedModel", problems: Sequence[Problem], seed: int) -> str:
-        import peft
-        import torch
-        import transformers
-
         does = self.evaluator
         asked = [(does.encode(each), each.check, each.gold, each.difficulty, each.source) for each in problems]
         parts = {
@@ -67,7 +71,7 @@ class BaseEvaluator:
             "asked": (asked, seed, does.place, does.prefill),
             "drawn": (asdict(does.sampling), does.samples, sorted(does.stop_ids), does.tokenizer.pad_token_id),
             "read": does.decode and does.decode.rule,
-            "code": (torch.__version__, transformers.__version__, peft.__version__, does.group.size),
+            "code": (source_digest(), packages(), does.group.size),
             "settings": self.settings,
         }
         text = json.dumps(parts, sort_keys=True, default=str)
@@ -79,19 +83,24 @@ def sharing(evaluator: Evaluator, folder: Path | None, *settings: Any) -> Evalua
     return evaluator if folder is None else BaseEvaluator(evaluator, folder, settings)
 
 
-def _acquired(lock: FileLock) -> bool:
+def _turn(lock: FileLock) -> str:
+    """OURS with the lock, ALONE where we may not write in the folder, "" while others have it."""
     try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=POLL_SECONDS)
     except Timeout:
-        return False
-    return True
+        return ""
+    except OSError as error:
+        logger.warning("the evaluation before training is not shared with other runs: %s", first_line(error))
+        return ALONE
+    return OURS
 
 
 def _read(path: Path) -> Evaluation | None:
     """The evaluation in a file; None where it is missing or damaged."""
     try:
         return Evaluation(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 
@@ -104,7 +113,7 @@ def weights_digest(model: "PreTrainedModel") -> str:
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(model.config.to_json_string().encode())
     if isinstance(model, PeftModel):
         layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
         if not layers or not all(layer.merged for layer in layers):

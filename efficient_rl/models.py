@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,8 +156,7 @@ def _converted(kind: Any, config: ModelConfig, name: str, arguments: Mapping[str
 
     source = str(config.folder or config.path)
     path = Path(str(cached_file(source, name)))
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    digest = _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
     dtype = str(arguments.get("dtype", "")).removeprefix("torch.")
     parts = (path.stem, digest, transformers.__version__, kind.__name__, dtype)
     folder = Path(HF_HOME, "efficient_rl", "-".join(filter(None, parts)))
@@ -169,7 +169,16 @@ def _converted(kind: Any, config: ModelConfig, name: str, arguments: Mapping[str
     except (OSError, SafetensorError) as error:
         logger.warning("cannot keep %s as converted, which every run repeats: %s", name, first_line(error))
         return convert()
-    return _complete(kind.from_pretrained(str(folder), **arguments), config.path)
+    found = _complete(kind.from_pretrained(str(folder), **arguments), config.path)
+    for named in (found, getattr(found, "config", found)):
+        named.name_or_path = source  # adapters are saved with it, and must outlive the cache
+    return found
+
+
+@cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _plain(found: Any) -> Any:

@@ -92,7 +92,8 @@ def train(*overrides: str) -> RunResult:
         ignore_warnings()
         outputs = directory.folder.parents[1]
         steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
-        options = Options(steps, minutes, snapshot(outputs), evaluations=outputs / "evaluations")
+        shared = None if settings["force"] else outputs / "evaluations"
+        options = Options(steps, minutes, snapshot(outputs), evaluations=shared)
         return execute(config, attempt, options, Stop())
 
 
@@ -192,7 +193,9 @@ def prepare(
         group=group,
     )
     loaded = asdict(replace(config.model, name="", parameters=None))
-    base = sharing(evaluator, options.evaluations, loaded, trainer.args.bf16, options.code_version)
+    ours = type(trainer.strategy).__module__.startswith("efficient_rl.")  # others may change more than weights
+    shared = options.evaluations if ours else None
+    base = sharing(evaluator, shared, loaded, trainer.args.bf16, options.code_version)
     return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator, base)
 
 

@@ -156,7 +156,10 @@ def test_a_gap_above_a_twentieth_of_the_clip_range_is_warned_of_once(caplog: pyt
         assert not caplog.records
         assert measured(0.011) == measured(0.011) == [pytest.approx(0.011)]
     assert len(caplog.records) == 1
-    gap.see(torch.ones(2, 3), rows, {SAMPLED: torch.zeros(2, 3), "completion_mask": mask})
+    gap.see(torch.ones(2, 3), rows, {SAMPLED: torch.zeros(2, 3), "completion_mask": mask})  # a second update
+    batch = {SAMPLED: torch.zeros(2, 3), "completion_mask": mask, "tool_mask": torch.tensor([[0, 1, 1], [1, 1, 1]])}
+    gap.see(torch.tensor([[5.0, 0.0, 9.0], [0.0, 9.0, 9.0]]), rows, gap.keep(batch, of_vllm=False))
+    assert gap.take(accelerator) == [0.0], "a tool's tokens are nobody's"
     assert gap.take(accelerator) == []  # the weights have changed since these tokens were drawn
 
 

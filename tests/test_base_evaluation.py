@@ -1,5 +1,6 @@
 """Runs that start from the same model share its evaluation; runs that do not each have their own."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,12 +15,15 @@ from time import sleep
 import pytest
 import torch
 
+from efficient_rl import base_evaluation
 from efficient_rl.base_evaluation import BaseEvaluator, weights_digest
 from efficient_rl.evaluate import Evaluation, Evaluator
 from efficient_rl.models import load_model, load_tokenizer
 from efficient_rl.prompts import Prompts
 from efficient_rl.run import Options, Stop, execute
+from efficient_rl.rundir import provenance
 from efficient_rl.rundir.directory import RunDirectory
+from efficient_rl.rundir.provenance import source_digest
 from efficient_rl.rundir.result import RunResult
 from efficient_rl.tasks.countdown import Countdown
 from efficient_rl.tasks.problem import Problem
@@ -116,6 +120,44 @@ def test_what_decides_an_evaluation_decides_its_name(tmp_path: Path) -> None:
     names |= {BaseEvaluator(plain, tmp_path, "x")._key(model, wrong, 7)}
     assert len(names) == 9
     assert BaseEvaluator(plain, tmp_path / "other", "x")._key(model, PROBLEMS, 7) in names
+
+
+def test_other_code_libraries_and_settings_of_the_model_are_other_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny_run().model)
+    base = BaseEvaluator(evaluator(), tmp_path, "x")
+    names = [base._key(model, PROBLEMS, 7)]
+    for what in ("source_digest", "packages"):
+        monkeypatch.setattr(base_evaluation, what, lambda: ["another"])
+        names.append(base._key(model, PROBLEMS, 7))
+    model.config.rms_norm_eps *= 2
+    names.append(base._key(model, PROBLEMS, 7))
+    assert len(set(names)) == 4
+
+
+def test_the_source_digest_knows_files_that_git_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance.efficient_rl, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "one.py").write_text("a = 1")
+    first = source_digest.__wrapped__()
+    (tmp_path / "one.py").write_text("a = 2")
+    second = source_digest.__wrapped__()
+    (tmp_path / "two.py").write_text("b = 1")
+    assert len({first, second, source_digest.__wrapped__()}) == 3
+
+
+def test_where_the_folder_is_not_ours_to_write_a_run_evaluates_for_itself_or_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, taken = load_model(tiny_run().model), tmp_path / "taken"
+    taken.write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        found = BaseEvaluator(evaluator(), taken / "evaluations", "x").evaluate(model, PROBLEMS, 7)
+    assert "the evaluation before training is not shared" in caplog.text
+    written = BaseEvaluator(evaluator(), tmp_path / "ours", "x")
+    assert written.evaluate(model, PROBLEMS, 7) == found
+    monkeypatch.setattr(base_evaluation, "_turn", lambda _: pytest.fail("what is there needs no lock"))
+    assert written.evaluate(model, PROBLEMS, 7) == found
 
 
 def test_of_two_at_once_one_evaluates_and_the_other_reads(tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ def test_a_model_that_something_listens_to_keeps_its_own_forward() -> None:
     assert not has_form_of_llama(model)
 
 
+def test_a_norm_of_heads_that_something_listens_to_and_blocks_left_out_keep_the_models_own_forward() -> None:
+    model = SHORT["qwen3"]()
+    handle = model.model.layers[1].self_attn.q_norm.register_forward_hook(lambda *_: None)
+    assert not has_form_of_llama(model)
+    handle.remove()
+    assert has_form_of_llama(model)
+    model.config.num_hidden_layers = 1
+    assert not has_form_of_llama(model)
+    assert len(sample(model, _prompts([3, 5]), SamplingSettings(4, temperature=0.0), STOP, 0)) == 2 * COPIES
+
+
 def test_blocks_hold_what_a_dynamic_layer_holds() -> None:
     ours, theirs = BlockLayer(), transformers.cache_utils.DynamicLayer()
     torch.manual_seed(0)

@@ -85,6 +85,7 @@ def test_a_second_load_reads_the_same_weights_and_tokens_from_the_cache(tmp_path
         assert torch.equal(own[name], tensor), name
     assert model.dtype == getattr(torch, dtype)
     assert not hasattr(model.config, "quantization_config")
+    assert model.name_or_path == model.config.name_or_path == str(tmp_path), "adapters name their base so, not a cache"
 
 
 def test_every_data_type_is_converted_by_itself(tmp_path: Path, cache: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import efficient_rl
@@ -22,7 +23,7 @@ def snapshot(outputs: Path) -> str:
         version += f"-dirty-{hashlib.sha256(diff.encode()).hexdigest()[:8]}"
     folder = outputs / "code" / version
     write_atomic(folder / "changes.diff", diff)
-    write_atomic(folder / "packages.txt", "\n".join(_packages()) + "\n")
+    write_atomic(folder / "packages.txt", "\n".join(packages()) + "\n")
     return version
 
 
@@ -33,7 +34,8 @@ def _package_version() -> str:
         return "unknown"
 
 
-def _packages() -> list[str]:
+@cache
+def packages() -> list[str]:
     """Every installed package, name==version; only two fields of its metadata are read."""
     found = {}
     for installed in importlib.metadata.distributions():
@@ -41,6 +43,15 @@ def _packages() -> list[str]:
         if {"Name", "Version"} <= fields.keys():
             found[fields["Name"].lower()] = fields["Version"]
     return list(map("==".join, sorted(found.items())))
+
+
+@cache
+def source_digest() -> str:
+    """A digest of all of our modules as this process finds them on the disk."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(efficient_rl.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str | None:

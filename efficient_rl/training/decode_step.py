@@ -111,7 +111,10 @@ def has_form_of_llama(model: PreTrainedModel) -> bool:
     if type(bare) not in LLAMAS:
         return False
     skipped = [bare, bare.model, bare.model.norm]
+    if len(bare.model.layers) != bare.config.num_hidden_layers:
+        return False
     for block in bare.model.layers:
+        skipped += [getattr(block.self_attn, name) for name in ("q_norm", "k_norm") if hasattr(block.self_attn, name)]
         skipped += [block, block.self_attn, block.mlp, block.input_layernorm, block.post_attention_layernorm]
     rotation = (bare.config.rope_parameters or {}).get("rope_type")
     return bare.config._attn_implementation == "sdpa" and rotation in PLAIN_TYPES and all(map(_is_plain, skipped))

@@ -38,13 +38,13 @@ class SamplerGap:
     def see(self, logps: torch.Tensor, rows: torch.Tensor, batch: Mapping[str, Any]) -> None:
         """The trainer's, (len(rows), width), in a pass over some rows of the batch."""
         if self._fresh and SAMPLED in batch:
-            sampled, mask = batch[SAMPLED][rows], batch["completion_mask"][rows].bool()
+            sampled, mask = batch[SAMPLED][rows], (batch["completion_mask"] * batch.get("tool_mask", 1))[rows].bool()
             gaps = (logps.detach() - sampled)[mask & sampled.isfinite()].abs()
-            self._sums += torch.stack([gaps.sum().double(), torch.tensor(float(gaps.numel()))]).cpu()
+            self._sums += torch.tensor([float(gaps.sum()), float(gaps.numel())])
 
     def take(self, accelerator: Any) -> list[float]:
         """The gap of an update, over all processes, once it is complete; [] where none was seen."""
-        sums = accelerator.reduce(self._sums.to(accelerator.device, copy=True), "sum").cpu()
+        sums = accelerator.reduce(self._sums.to(accelerator.device, torch.float32, copy=True), "sum").cpu()
         self._fresh = False
         self._sums.zero_()
         if not sums[1]:
@@ -54,7 +54,8 @@ class SamplerGap:
             self._warned = True
             logger.warning(
                 "sampler and trainer are %.3g apart in a token's log-probability on average, more than %.3g (a twentieth of "
-                "epsilon): it trains on tokens of another policy; use model.compute=float32 and grpo.sampler=own",
+                "epsilon): it trains on tokens of another policy; use grpo.sampler=own, and model.compute=float32 or, on a "
+                "GPU, model.dtype=float32",
                 gap,
                 self._bound,
             )

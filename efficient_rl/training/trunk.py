@@ -152,6 +152,8 @@ class TrunkCache:
         whole = Part(rows, 0, tokens, rows)
 
         def keep(block: nn.Module, inputs: Any, output: Any) -> None:
+            if self._filled >= self._rows:
+                return
             part = self._part or whole
             self._gives_tuples = not isinstance(output, torch.Tensor)
             hidden = output[0] if self._gives_tuples else output
