@@ -63,7 +63,7 @@ ALLOWED = {  # package or module -> what else of ours it may import
     "prompts": {"chat", "config", "fit", "tasks"},
     "datasets": {"config", "tasks"},
     "nano": {"tasks"},
-    "base_evaluation": {"evaluate", "tasks"},
+    "base_evaluation": {"evaluate", "rundir", "tasks"},
     "evaluate": {"decoding", "distributed", "rewards", "tasks", "training"},
     "training": {"config", "curricula", "decoding", "distributed", "rewards", "strategies"},
     "run": {
