@@ -3,6 +3,8 @@
 import json
 import math
 import time
+import timeit
+from functools import partial
 from typing import Any
 
 import pytest
@@ -261,6 +263,6 @@ def test_hostile_text_is_cheap(unit: str) -> None:
     text = "Assistant: <answer>3" + unit * (100_000 // len(unit)) + "</answer>" + unit * 1000
     for hostile in (text, text.replace("<answer>3", "", 1)):
         for reward, _, _ in BOUNDED:
-            start = time.process_time()
-            reward(**columns([hostile], [50_000], "countdown", COUNTDOWN))
-            assert time.process_time() - start < 0.2, reward
+            call = partial(reward, **columns([hostile], [50_000], "countdown", COUNTDOWN))
+            # Of two: a garbage collection may fall into one.
+            assert min(timeit.repeat(call, timer=time.process_time, number=1, repeat=2)) < 0.2, reward
