@@ -78,9 +78,13 @@ class BaseEvaluator:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def sharing(evaluator: Evaluator, folder: Path | None, *settings: Any) -> Evaluator | BaseEvaluator:
-    """What evaluates the model that training starts from; without a folder for this run alone."""
-    return evaluator if folder is None else BaseEvaluator(evaluator, folder, settings)
+def sharing(evaluator: Evaluator, folder: Path | None, strategy: Any, *settings: Any) -> Evaluator | BaseEvaluator:
+    """What evaluates the model that training starts from; without a folder for this run alone.
+
+    So it is for a strategy that is not ours, which may change more than the weights.
+    """
+    ours = type(strategy).__module__.startswith("efficient_rl.")
+    return BaseEvaluator(evaluator, folder, settings) if folder is not None and ours else evaluator
 
 
 def _turn(lock: FileLock) -> str:

@@ -92,8 +92,7 @@ def train(*overrides: str) -> RunResult:
         ignore_warnings()
         outputs = directory.folder.parents[1]
         steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
-        shared = None if settings["force"] else outputs / "evaluations"
-        options = Options(steps, minutes, snapshot(outputs), evaluations=shared)
+        options = Options(steps, minutes, snapshot(outputs), evaluations=None if redo else outputs / "evaluations")
         return execute(config, attempt, options, Stop())
 
 
@@ -193,9 +192,7 @@ def prepare(
         group=group,
     )
     loaded = asdict(replace(config.model, name="", parameters=None))
-    ours = type(trainer.strategy).__module__.startswith("efficient_rl.")  # others may change more than weights
-    shared = options.evaluations if ours else None
-    base = sharing(evaluator, shared, loaded, trainer.args.bf16, options.code_version)
+    base = sharing(evaluator, options.evaluations, trainer.strategy, loaded, trainer.args.bf16, options.code_version)
     return Session(config, attempt, stop, group, problems, tokenizer, trainer, evaluator, base)
 
 
