@@ -92,7 +92,9 @@ def train(*overrides: str) -> RunResult:
         ignore_warnings()
         outputs = directory.folder.parents[1]
         steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
-        options = Options(steps, minutes, snapshot(outputs), evaluations=None if redo else outputs / "evaluations")
+        options = Options(
+            steps, minutes, snapshot(outputs), evaluations=None if redo is not None else outputs / "evaluations"
+        )
         return execute(config, attempt, options, Stop())
 
 
