@@ -91,9 +91,9 @@ def train(*overrides: str) -> RunResult:
     with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
         ignore_warnings()
         outputs = directory.folder.parents[1]
-        steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
+        shared = None if settings["force"] else outputs / "evaluations"
         options = Options(
-            steps, minutes, snapshot(outputs), evaluations=None if redo is not None else outputs / "evaluations"
+            settings["checkpoint_steps"], settings["checkpoint_minutes"], snapshot(outputs), evaluations=shared
         )
         return execute(config, attempt, options, Stop())
 
