@@ -90,12 +90,9 @@ def train(*overrides: str) -> RunResult:
     redo = (directory.newest_attempt() or 0) if settings["force"] else None
     with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
         ignore_warnings()
-        outputs = directory.folder.parents[1]
+        outputs, every = directory.folder.parents[1], (settings["checkpoint_steps"], settings["checkpoint_minutes"])
         shared = None if settings["force"] else outputs / "evaluations"
-        options = Options(
-            settings["checkpoint_steps"], settings["checkpoint_minutes"], snapshot(outputs), evaluations=shared
-        )
-        return execute(config, attempt, options, Stop())
+        return execute(config, attempt, Options(*every, snapshot(outputs), evaluations=shared), Stop())
 
 
 @dataclass
