@@ -10,10 +10,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
 
 from benchmarks.machine import write_result
-from benchmarks.steps import Case, compare, nano_tokenizer, ours, random_case
+from benchmarks.steps import Case, compare, nano_tokenizer, ours, random_case, smollm2_shape
 from efficient_rl.libraries import quiet_libraries
 from efficient_rl.strategies.adapters import Lora
 from efficient_rl.strategies.static import Full, LastK
@@ -26,10 +25,7 @@ STRATEGIES = {"full": Full(), "lora r8": Lora(rank=8, alpha=16), "last 6 of 30":
 
 def case() -> Case:
     """4 prompts of 64 tokens, 8 completions of 8 tokens each."""
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True, eos_token_id=nano_tokenizer().eos_token_id,
-    )  # fmt: skip
+    config = smollm2_shape(eos_token_id=nano_tokenizer().eos_token_id)
     return random_case(config, 32, 64, 8, torch.float32, gradient_checkpointing=False)
 
 
@@ -61,12 +57,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/arithmetic.json"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "arithmetic.json")
     arguments = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
     write_result(
-        arguments.out, __doc__ or "", {"has_bfloat16": has_bfloat16(), "figures": figures(arguments.steps, arguments.rounds)}
+        arguments.output,
+        __doc__ or "",
+        {"has_bfloat16": has_bfloat16(), "figures": figures(arguments.steps, arguments.rounds)},
     )
 
 

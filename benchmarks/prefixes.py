@@ -10,10 +10,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
 
 from benchmarks.machine import write_result
-from benchmarks.steps import Case, compare, nano_tokenizer, ours, random_case, stock
+from benchmarks.steps import Case, compare, nano_tokenizer, ours, random_case, smollm2_shape, stock
 from benchmarks.training import last_blocks, with_lora
 from efficient_rl.libraries import quiet_libraries
 from efficient_rl.strategies.adapters import Lora
@@ -22,17 +21,14 @@ from efficient_rl.strategies.static import Full, LastK
 from efficient_rl.training.grpo import Optimizations
 from efficient_rl.training.memory import PhaseMeter
 
-BLOCKS, TRAINED = 30, 6
+TRAINED = 6  # of 30 blocks
 GROUPS, SIZE, PROMPT, COMMON, COMPLETION = 4, 8, 64, 52, 8
 LONG = 150  # tokens of a prompt and of a completion
 
 
 def smollm_case(rows: int, prompt: int, completion: int, common: int) -> Case:
     """Random weights of SmolLM2-135M's shape."""
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=BLOCKS, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True, pad_token_id=nano_tokenizer().pad_token_id,
-    )  # fmt: skip
+    config = smollm2_shape(pad_token_id=nano_tokenizer().pad_token_id)
     settings = {"bf16": False, "gradient_checkpointing": False, "num_generations": SIZE}
     return random_case(config, rows, prompt, completion, torch.float32, common, **settings)
 
@@ -59,7 +55,7 @@ def pairs(few_shot: Case, long: Case) -> dict[str, tuple[float, dict[str, Callab
 
 def compared(name: str, bound: float, makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, Any]:
     """One comparison of seconds after generation."""
-    timed = compare(makers, 2 * steps if "2 updates" in name else steps, rounds)
+    timed = compare(makers, steps, rounds)
     mine, theirs = timed["ours"]["after generation"], timed["trl"]["after generation"]
     ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
     return {

@@ -13,10 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from benchmarks.machine import write_result
-from benchmarks.steps import nano_case, nano_tokenizer
+from benchmarks.steps import nano_case, nano_tokenizer, smollm2_shape
 from efficient_rl.libraries import quiet_libraries
 from efficient_rl.training import sampler
 from efficient_rl.training.decode_step import DecodeStep
@@ -51,12 +51,8 @@ def nano_arms(stops: bool) -> dict[str, Generation]:
 
 def few_shot_arms() -> dict[str, Generation]:
     """The first token after prompts with the same examples, at SmolLM2-135M's width."""
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=BLOCKS, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True,
-    )  # fmt: skip
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(smollm2_shape(BLOCKS)).eval()
     common = torch.randint(2, 49152, (FEW_SHOT["common"],)).tolist()
     own = torch.randint(2, 49152, (FEW_SHOT["prompts"], FEW_SHOT["own"])).tolist()
 

@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from efficient_rl.config.compose import expand
@@ -133,6 +140,14 @@ def nano_case(rows: int, **settings: Any) -> Case:
     return Case(functools.partial(load_model, run.model), data, rewards, True, lengths | weights | settings)
 
 
+def smollm2_shape(blocks: int = 30, **settings: Any) -> LlamaConfig:
+    """The configuration of SmolLM2-135M, or of fewer of its blocks."""
+    return LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=blocks, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True, **settings,
+    )  # fmt: skip
+
+
 def random_case(
     config: PretrainedConfig, rows: int, prompt: int, completion: int, dtype: torch.dtype, common: int = 0, **settings: Any
 ) -> Case:
@@ -196,14 +211,14 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
 def compare(makers: Mapping[str, Callable[[int], Any]], steps: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Each trainer's median seconds of a step, by round; the trainers take turns within one, and warm up first.
 
-    With several updates a generation, a step's seconds are the mean of its period.
+    With several updates a generation, `steps` counts generations, and a step's seconds are the mean of its period.
     """
     seconds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in makers}
     for _ in range(rounds):
         for name, make in makers.items():
             trainer = make(steps)
             period = trainer.num_iterations
-            trainer.args.max_steps = steps + period
+            trainer.args.max_steps = (steps + 1) * period
             trainer.start_clock()
             trainer.train()
             for what, values in trainer.seconds.items():

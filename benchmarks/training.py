@@ -73,8 +73,8 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
     nano = nano_case(128, bf16=False, gradient_checkpointing=False)
     deep = deep_case()
 
-    def run(makers: Mapping[str, Callable[[int], Any]], count: int = steps) -> dict[str, dict[str, list[float]]]:
-        return compare(makers, count, rounds)
+    def run(makers: Mapping[str, Callable[[int], Any]]) -> dict[str, dict[str, list[float]]]:
+        return compare(makers, steps, rounds)
 
     def full(model: PreTrainedModel) -> PreTrainedModel:
         return model
@@ -105,8 +105,7 @@ def figures(steps: int, rounds: int) -> list[dict[str, Any]]:
                 deep, LastK(TRAINED), n, beta=0.04, num_iterations=4, optimizations=without_cache
             ),
             "ours": lambda n: ours(deep, LastK(TRAINED), n, beta=0.04, num_iterations=4),
-        },
-        count=4 * steps,
+        }
     )
     lora = run({"trl": lambda n: stock(deep, with_lora, n), "ours": lambda n: ours(deep, Lora(rank=8, alpha=16), n)})
 

@@ -90,9 +90,8 @@ def train(*overrides: str) -> RunResult:
     redo = (directory.newest_attempt() or 0) if settings["force"] else None
     with directory.claim(config, redo_through_attempt=redo) as attempt, warnings.catch_warnings():
         ignore_warnings()
-        outputs, every = directory.folder.parents[1], (settings["checkpoint_steps"], settings["checkpoint_minutes"])
-        shared = None if settings["force"] else outputs / "evaluations"
-        return execute(config, attempt, Options(*every, snapshot(outputs), evaluations=shared), Stop())
+        outputs = directory.folder.parents[1]
+        return execute(config, attempt, Options.of(settings, outputs, snapshot(outputs)), Stop())
 
 
 @dataclass

@@ -237,3 +237,10 @@ def test_a_changed_weight_and_an_unmerged_adapter_have_digests_of_their_own() ->
         torch.manual_seed(0)
         digests.add(weights_digest(run.strategy.build().apply(load_model(run.model))))  # not merged
     assert len(digests) == 2
+
+
+def test_a_command_that_repeats_runs_takes_no_evaluation_over(tmp_path: Path) -> None:
+    settings = {"checkpoint_steps": 7, "checkpoint_minutes": 2.0}
+    shared = Options.of(settings | {"force": False}, tmp_path, "one", "fsdp")
+    assert shared == Options(7, 2.0, "one", sharding="fsdp", evaluations=tmp_path / "evaluations")
+    assert Options.of(settings | {"force": True}, tmp_path, "one").evaluations is None

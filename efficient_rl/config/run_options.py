@@ -1,7 +1,9 @@
 """What may differ between two executions of a run without changing its result."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from efficient_rl.errors import require, require_known
 
@@ -24,6 +26,13 @@ class Options:
     micro_batches: int = 1
     sharding: str = "ddp"
     evaluations: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], outputs: Path, code_version: str, sharding: str = "ddp") -> Self:
+        """Those of a command with these settings; `force` takes no evaluation of others over."""
+        shared = None if settings["force"] else outputs / "evaluations"
+        steps, minutes = settings["checkpoint_steps"], settings["checkpoint_minutes"]
+        return cls(steps, minutes, code_version, sharding=sharding, evaluations=shared)
 
     def __post_init__(self) -> None:
         require(self.micro_batches >= 1, "micro_batches", self.micro_batches, "must be at least 1")

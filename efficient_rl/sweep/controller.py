@@ -162,12 +162,8 @@ class Controller:
     def _job(self, run: RunConfig, version: str) -> Job:
         settings, folder = self._request.settings, self._request.folder(run)
         newest = RunDirectory(folder).newest_attempt() or 0
-        anew = settings["force"]
-        options = Options(
-            settings["checkpoint_steps"], settings["checkpoint_minutes"], version, sharding=self.launcher.sharding,
-            evaluations=None if anew else self._request.outputs / "evaluations",
-        )  # fmt: skip
-        redo = newest if anew else None
+        options = Options.of(settings, self._request.outputs, version, self.launcher.sharding)
+        redo = newest if settings["force"] else None
         retries, name = self._request.watch.retries, self._request.name
         return Job(folder, to_dict(run), options, redo, retries=retries, sweep=name)
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import rms_norm
 from transformers import (
     DynamicCache,
@@ -16,6 +15,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from efficient_rl.training.key_value_cache import BlockLayer
+from efficient_rl.training.merging import without_adapters
 from efficient_rl.training.prefixes import PLAIN_TYPES
 
 LLAMAS = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)  # of one form
@@ -54,7 +54,7 @@ class LlamaStep(DecodeStep):
         columns = mask.shape[1]
         added = torch.zeros(len(mask), 1, 1, columns + steps, dtype=model.dtype, device=mask.device)
         added[..., :columns].masked_fill_(mask[:, None, None] == 0, -torch.inf)
-        super().__init__(_bare(model), cache, added, position, steps)
+        super().__init__(without_adapters(model), cache, added, position, steps)
         self._columns, self._is_padded = columns, not bool(mask.all())
         self._autocast = torch.is_autocast_enabled(mask.device.type)
         self._norms_heads = hasattr(self._model.model.layers[0].self_attn, "q_norm")
@@ -107,7 +107,7 @@ def step_of(
 
 def has_form_of_llama(model: PreTrainedModel) -> bool:
     """Whether `LlamaStep` does what the model's own parts would do."""
-    bare = _bare(model)
+    bare = without_adapters(model)
     if type(bare) not in LLAMAS:
         return False
     skipped = [bare, bare.model, bare.model.norm]
@@ -132,10 +132,6 @@ def _rotations(backbone: Any, positions: int) -> torch.Tensor:
     cosines, sines = backbone.rotary_emb(weight, torch.arange(positions, device=weight.device)[None])
     half = sines.shape[-1] // 2
     return torch.cat((cosines, -sines[..., :half], sines[..., half:]), -1)[0][:, None]
-
-
-def _bare(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def last_logits(

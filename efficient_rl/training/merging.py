@@ -8,6 +8,13 @@ import torch
 from torch import nn
 
 
+def without_adapters(model: Any) -> Any:
+    """The model below adapters of PEFT; the model itself where it has none."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
     """The model with merged adapters: a pass costs as much as the base model's.

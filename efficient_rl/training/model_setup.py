@@ -11,12 +11,12 @@ from unittest.mock import patch
 import torch
 import trl.trainer.grpo_trainer
 import trl.trainer.utils
-from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 from trl import GRPOConfig
 from trl.trainer.utils import get_config_model_id
 
 from efficient_rl.strategies.protocol import Strategy
+from efficient_rl.training.merging import without_adapters
 from efficient_rl.training.sampler import can_sample, carries_state, has_trained_prompt
 from efficient_rl.training.sharding import check_sharding
 from efficient_rl.training.trunk import has_dropout
@@ -148,7 +148,7 @@ def keep_checkpointing_off_the_frozen(model: Any, args: GRPOConfig) -> None:
     if _is_reentrant(args):
         logger.warning("use_reentrant=True runs the backward pass through frozen blocks too; leave it out")
         return
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = without_adapters(model)
     base.enable_input_require_grads = _do_nothing
 
 

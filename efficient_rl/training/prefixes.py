@@ -14,11 +14,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from efficient_rl.training.merging import without_adapters
 from efficient_rl.training.trunk import Part, TrunkCache
 
 KeysValues = dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer: (rows, heads, columns, head)
@@ -222,6 +222,5 @@ def moves_freely(config: Any) -> bool:
 
 
 def _backbone(model: nn.Module) -> nn.Module:
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    backbone: nn.Module = base.base_model
+    backbone: nn.Module = without_adapters(model).base_model
     return backbone
